@@ -1,0 +1,50 @@
+# Rowhouse: `make` lists what there is.
+
+PYTHON ?= python3
+export HOST PORT DATA_DIR WORKERS DATABASE_URL POOL_SIZE LOG_LEVEL
+BIN = .venv/bin
+
+.PHONY: help run test lint format lock clean
+.DEFAULT_GOAL := help
+
+help: ## Show this
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@echo 'run and test take HOST= PORT= DATA_DIR= WORKERS= DATABASE_URL= (README.md says what each does)'
+
+run: .venv/run ## Serve on http://127.0.0.1:8000, with a private PostgreSQL unless DATABASE_URL names yours
+	@exec $(BIN)/gunicorn
+
+test: .venv/test ## Run every test
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/test ## Check style, types, SQL and migrations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/squawk sql/migrations/*.sql
+	$(BIN)/python -m pytest -q tests/house/test_sql.py
+
+format: .venv/test ## Format the Python files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: .venv/test ## Take the newest versions of all dependencies
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade requirements.in -o requirements.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade tests/requirements.in -c requirements.txt -o tests/requirements.txt
+
+clean: ## Remove the virtual environment and the private data
+	rm -rf .venv .data
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Rowhouse needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python lacks its venv module: apt install python3-venv" >&2; exit 1; }
+
+.venv/run: requirements.txt | .venv/bin/pip
+	@echo 'Installing what requirements.txt names ...'
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/test: tests/requirements.txt | .venv/run
+	@echo 'Installing what tests/requirements.txt names ...'
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r tests/requirements.txt
+	@touch $@

@@ -1,0 +1,117 @@
+"""Brings a database to the book: a new one takes sql/schema as it is, an older one the migrations it lacks, then the book again.
+
+All of it is one transaction under an advisory lock: several services that start at once wait for the first, and a failure
+leaves the database as it was.
+"""
+
+import hashlib
+from pathlib import Path
+
+from psycopg import sql
+
+from db import Connection
+from db.pool import connect
+
+SQL = Path(__file__).parent.parent / "sql"
+
+OLDEST_SERVER = 16
+"""The oldest PostgreSQL that knows what the statements use (pg_input_is_valid)."""
+
+LOCK = 7_296_349_102
+"""The key of the advisory lock: any number, the same for all."""
+
+LOCK_WAIT = "60s"
+
+
+class Refused(Exception):
+    """The database cannot be used as it is; the message says why, in one line."""
+
+
+def migrate(dsn: str) -> list[str]:
+    """Bring the database up to date; returns the names of what was applied. Raises Refused, or psycopg's errors."""
+    with connect(dsn) as connection:
+        check_server(connection)
+        with connection.transaction():
+            connection.execute(f"set local lock_timeout = '{LOCK_WAIT}'; set local statement_timeout = 0")
+            connection.execute("select pg_advisory_xact_lock($1)", [LOCK])
+            return bring_up_to_date(connection)
+
+
+def check_server(connection: Connection) -> None:
+    """Raises Refused where the server is too old or the database could not hold every text."""
+    version = connection.info.server_version // 10000
+    if version < OLDEST_SERVER:
+        raise Refused(f"PostgreSQL {version} is too old: Rowhouse needs {OLDEST_SERVER} or newer.")
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise Refused(f"The database is encoded in {encoding}: Rowhouse needs one in UTF8.")
+
+
+def bring_up_to_date(connection: Connection) -> list[str]:
+    applied = checksums(connection)
+    known = migrations()
+    for name, checksum in applied.items():
+        if name in known and checksum not in (None, digest(known[name])):
+            raise Refused(f"Migration {name} was changed after this database took it. Restore the file; say what is new in a new one.")
+    # A database that took no migration is new (or was built from the book with psql): the book is all it needs.
+    pending = [name for name in known if name not in applied] if applied else []
+    for name in pending:
+        connection.execute(known[name].encode())
+    if applied.get("book") == digest(book()):
+        fresh = pending
+    else:
+        connection.execute(book().encode())
+        fresh = [*pending, "book"]
+    for name, text in (known | {"book": book()}).items():
+        if applied.get(name) != digest(text):
+            record(connection, name, digest(text))
+    return fresh
+
+
+def checksums(connection: Connection) -> dict[str, str | None]:
+    """What the database has taken: {"0001_first_house": checksum, …}; empty where it has taken nothing."""
+    if connection.execute("select to_regclass('schema_migrations')").fetchone() == (None,):
+        return {}
+    return dict(connection.execute("select name, checksum from schema_migrations order by name").fetchall())
+
+
+def record(connection: Connection, name: str, checksum: str) -> None:
+    connection.execute(
+        "insert into schema_migrations (name, checksum) values ($1, $2)"
+        " on conflict (name) do update set checksum = excluded.checksum, applied_at = now()",
+        [name, checksum],
+    )
+
+
+def migrations() -> dict[str, str]:
+    """The migrations by name, in order."""
+    return {path.stem: path.read_text() for path in sorted((SQL / "migrations").glob("*.sql"))}
+
+
+def book() -> str:
+    """The chapters of sql/schema, one after the other."""
+    return "\n".join(path.read_text() for path in sorted((SQL / "schema").glob("*.sql")))
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def expected() -> dict[str, str]:
+    """What schema_migrations says of a database that is up to date."""
+    return {name: digest(text) for name, text in (migrations() | {"book": book()}).items()}
+
+
+def seed(dsn: str) -> None:
+    """Put in the small demonstration of sql/seed/demo.sql; what is there already stays."""
+    with connect(dsn) as connection:
+        connection.execute((SQL / "seed" / "demo.sql").read_bytes())
+
+
+def create_database(dsn: str, name: str) -> None:
+    """Make an empty database, unless it is there. Its texts sort by code point, and case is Unicode's, whatever the machine's locale."""
+    with connect(dsn) as connection:
+        if not connection.execute("select 1 from pg_database where datname = $1", [name]).fetchone():
+            # As bytes, because CREATE DATABASE takes no parameters: the name is quoted by psycopg.
+            statement = sql.SQL("create database {} template template0 encoding 'UTF8' locale 'C.UTF-8'")
+            connection.execute(statement.format(sql.Identifier(name)))

@@ -1,0 +1,136 @@
+"""How many may come in, and what the master does before and after them: the database made ready, the first words, the last."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+
+HOST = os.environ.get("HOST", "127.0.0.1")
+PORT = os.environ.get("PORT", "8000")
+DATA_DIR = Path(os.environ.get("DATA_DIR", ".data")).absolute()
+METRICS = DATA_DIR / f"metrics-{PORT}"
+
+wsgi_app = "app:create_app()"
+bind = f"[{HOST}]:{PORT}" if ":" in HOST else f"{HOST}:{PORT}"
+
+# One process keeps one core busy; the database wants some of it as well.
+workers = int(os.environ.get("WORKERS", min(4, os.cpu_count() or 1)))
+
+# Plain synchronous handlers, each in a greenlet: a slow client or an open socket takes no request's place.
+worker_class = "gevent"
+
+# Requests and sockets that a process holds at once; more wait in the backlog.
+worker_connections = 5000
+backlog = 1024
+
+# A worker whose loop stood still this long is replaced; no handler computes for more than a moment.
+timeout = 30
+
+# After SIGTERM requests may finish this long; the database stops afterwards, all within the 10 s that are promised.
+graceful_timeout = 5
+
+# Seconds a client may keep an idle connection; more than the 60 that proxies commonly use.
+keepalive = 65
+
+# A cursor is at most 4,000 characters.
+limit_request_line = 8190
+
+# The default one is shared between instances on a machine.
+control_socket_disable = True
+
+# The application writes its own line a request, with its id; gunicorn's costs a quarter of the throughput.
+accesslog = None
+
+PLAIN = {"format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%H:%M:%S"}
+LINES = {
+    "()": "pythonjsonlogger.json.JsonFormatter",
+    "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s",
+    "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+    "datefmt": "%Y-%m-%dT%H:%M:%S%z",
+}
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"log": PLAIN if sys.stderr.isatty() else LINES},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "log"}},
+    "root": {"level": "WARNING", "handlers": ["stderr"]},
+    "loggers": {
+        "gunicorn.error": {"level": "WARNING", "propagate": True},
+        "rowhouse": {"level": os.environ.get("LOG_LEVEL", "INFO").upper(), "propagate": True},
+    },
+}
+
+keeper: "subprocess.Popen[bytes] | None" = None
+
+
+def on_starting(server: object) -> None:
+    """Before anything else: make sure that it can work, or end with one line that says why not."""
+    check_address()
+    prepare_metrics()
+    if "DATABASE_URL" in os.environ:
+        if subprocess.run([sys.executable, "-m", "flask", "--app", "app", "migrate"], stdout=subprocess.DEVNULL).returncode:
+            sys.exit(1)
+    else:
+        start_private_database()
+
+
+def check_address() -> None:
+    if HOST != "localhost" and not ip_address(HOST).is_loopback:
+        sys.exit(f"HOST={HOST} is reachable from elsewhere: without tokens Rowhouse answers on loopback only.")
+    family = socket.AF_INET6 if ":" in HOST else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, int(PORT)))
+        except OSError as error:
+            sys.exit(f"Cannot listen on {bind}: {error.strerror}. PORT= chooses another port.")
+
+
+def prepare_metrics() -> None:
+    """An empty directory, where the processes keep their counters together."""
+    try:
+        shutil.rmtree(METRICS, ignore_errors=True)
+        METRICS.mkdir(parents=True)
+    except OSError as error:
+        sys.exit(f"DATA_DIR {DATA_DIR} cannot be written: {error.strerror}.")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(METRICS)
+
+
+def start_private_database() -> None:
+    """Start PostgreSQL under a keeper of its own, which stops it as soon as this process is gone, however it went."""
+    global keeper
+    # Not imported: psycopg must first be seen by the workers, after gevent has patched what it waits with.
+    keeper = subprocess.Popen(
+        [sys.executable, "-m", "db.embedded", str(DATA_DIR)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert keeper.stdout
+    answer = json.loads(keeper.stdout.readline() or b'{"error": "The private PostgreSQL did not start."}')
+    if "error" in answer:
+        sys.exit(answer["error"])
+    os.environ["DATABASE_URL"] = answer["url"]
+
+
+def when_ready(server: object) -> None:
+    """Say what was started and what to try."""
+    url = f"http://{bind}"
+    lines = [
+        f"Rowhouse serves on {url}: {workers} processes over {'a private' if keeper else 'your'} PostgreSQL.",
+        f"  try   curl {url}/users/1",
+        f"  read  {url}/docs",
+    ]
+    if keeper:
+        lines.append(f'  look  psql "{os.environ["DATABASE_URL"]}"')
+    print("\n".join([*lines, "  stop  Ctrl-C"]), flush=True)
+
+
+def on_exit(server: object) -> None:
+    """After the last worker: let the private database stop."""
+    shutil.rmtree(METRICS, ignore_errors=True)
+    if keeper:
+        assert keeper.stdin
+        keeper.stdin.close()
+        keeper.wait()

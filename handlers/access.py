@@ -1,0 +1,32 @@
+"""Who may do what. Every route states the role it needs; on loopback, while no token exists, all roles are granted."""
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TypeVar
+
+from flask import abort, current_app, request
+
+ROLES = ("anyone", "reader", "writer", "admin")
+"""Each may do what those before it may."""
+
+View = TypeVar("View", bound=Callable[..., object])
+
+
+def needs(role: str) -> Callable[[View], View]:
+    """State the role that a route needs."""
+    assert role in ROLES, role
+
+    def state(view: View) -> View:
+        view.role = role  # type: ignore[attr-defined]
+        return view
+
+    return state
+
+
+def check_access() -> None:
+    """Before a request: 403 for a caller without the role that its route needs."""
+    if request.endpoint is None:
+        return
+    role = current_app.view_functions[request.endpoint].role  # type: ignore[attr-defined]
+    if role != "anyone" and not ip_address(request.remote_addr or "::").is_loopback:
+        abort(403, f"This needs the role {role}; without a token it is granted on this machine only.")

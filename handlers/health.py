@@ -1,0 +1,71 @@
+"""Whether the service lives, whether it can work, and its numbers: for load balancers, orchestrators and Prometheus."""
+
+import os
+from datetime import UTC, datetime
+
+import psycopg
+from flask import Blueprint, Response
+from marshmallow import Schema, fields
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
+
+from db import read
+from db.schema import expected
+from handlers.access import needs
+from handlers.contract import answer, gives
+from handlers.problems import Problem
+
+health = Blueprint("health", __name__)
+
+EXPECTED = expected()
+
+
+class Health(Schema):
+    status = fields.String(metadata={"example": "ready"})
+
+
+class Pong(Schema):
+    now = fields.DateTime(metadata={"example": "2021-11-07T02:48:42Z"})
+
+
+@health.get("/health/live")
+@needs("anyone")
+@gives(Health)
+def live() -> Response:
+    """Whether the process answers at all."""
+    return answer('{"status":"live"}')
+
+
+@health.get("/health/ready")
+@needs("anyone")
+@gives(Health)
+def ready() -> Response:
+    """Whether the database can be reached and is up to date."""
+    try:
+        row = read("health.migrations")
+    except psycopg.OperationalError:
+        raise Problem(503, "The database is not reachable.", reasons=["database"]) from None
+    except psycopg.errors.UndefinedTable:
+        row = None
+    if row is None or not EXPECTED.items() <= dict(row.checksums).items():
+        raise Problem(503, "The database is not up to date: run `flask --app app migrate`.", reasons=["migrations"])
+    return answer('{"status":"ready"}')
+
+
+@health.get("/ping")
+@needs("anyone")
+@gives(Pong)
+def ping() -> Response:
+    """The time here, in UTC."""
+    return answer(f'{{"now":"{datetime.now(UTC).isoformat().replace("+00:00", "Z")}"}}')
+
+
+@health.get("/metrics")
+@needs("anyone")
+@gives(media=("text/plain",))
+def metrics() -> Response:
+    """Counters and histograms of all processes, in Prometheus's text format."""
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)
+    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

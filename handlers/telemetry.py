@@ -1,0 +1,69 @@
+"""Request ids, one log line a request, and the numbers of /metrics."""
+
+import logging
+import re
+import time
+from functools import cache
+from typing import Any
+from uuid import uuid4
+
+from flask import Flask, Response, g, request
+from prometheus_client import Counter, Histogram
+
+log = logging.getLogger("rowhouse.access")
+
+ACCEPTABLE_ID = re.compile(r"[!-~]{1,128}")
+"""A client's request id is kept if it is 1 to 128 visible ASCII characters."""
+
+REQUESTS = Counter("rowhouse_requests_total", "Requests answered.", ["method", "route", "status"])
+SECONDS = Histogram(
+    "rowhouse_request_seconds",
+    "Seconds from the request's start to its answer's first byte.",
+    ["method", "route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
+)
+
+
+@cache
+def counter(method: str, route: str, status: int) -> Any:
+    return REQUESTS.labels(method, route, status)
+
+
+@cache
+def histogram(method: str, route: str) -> Any:
+    return SECONDS.labels(method, route)
+
+
+def begin() -> None:
+    """Before a request: take the client's id, or make one."""
+    given = request.environ.get("HTTP_X_REQUEST_ID", "")
+    g.request_id = given if ACCEPTABLE_ID.fullmatch(given) else uuid4().hex
+    g.began = time.perf_counter()
+
+
+def end(response: Response) -> Response:
+    """After a request: name it, count it, log it."""
+    seconds = time.perf_counter() - g.began
+    response.headers["X-Request-Id"] = g.request_id
+    # Only names from the map: a stranger's verbs and paths would make numbers without end.
+    rule = request.url_rule
+    route = rule.rule if rule else "unknown"
+    method = request.method if rule else "unknown"
+    counter(method, route, response.status_code).inc()
+    histogram(method, route).observe(seconds)
+    if log.isEnabledFor(logging.INFO):
+        line = {
+            "request_id": g.request_id,
+            "method": request.method,
+            "path": request.path,
+            "status": response.status_code,
+            "ms": round(seconds * 1000, 2),
+        }
+        log.info("%(method)s %(path)s %(status)s %(ms)s ms", line, extra=line)
+    return response
+
+
+def observe(app: Flask) -> None:
+    """Watch every request of this app. Called first, so that refused requests are seen as well."""
+    app.before_request(begin)
+    app.after_request(end)

@@ -1,0 +1,204 @@
+"""Users: the people of all systems, found by id, by e-mail, and by any part of an address."""
+
+import json
+from typing import Any
+
+from flask import Blueprint, Response, abort
+from marshmallow import Schema, ValidationError, fields, validate
+
+from db import read, write
+from handlers.access import needs
+from handlers.contract import (
+    BIGINT,
+    Digits,
+    Expected,
+    Item,
+    Text,
+    VersionQuery,
+    Whole,
+    changed,
+    created,
+    gives,
+    instant,
+    item,
+    item_query,
+    page,
+    page_query,
+    removed,
+    takes,
+)
+
+users = Blueprint("users", __name__)
+
+
+def one_at(value: str) -> None:
+    """Marshmallow's e-mail may hold a quoted "@"; ours may not."""
+    if value.count("@") != 1:
+        raise ValidationError("Not a valid email address.")
+
+
+def email(**options: Any) -> Text:
+    return Text(
+        254,
+        validate=[validate.Email(), one_at],
+        metadata={"description": "Unique whatever the case.", "example": "ann@example.com", "format": "email"},
+        **options,
+    )
+
+
+class User(Item):
+    """A person."""
+
+    email = email(required=True)
+    name = Text(30, required=True, metadata={"example": "Ann"})
+    address = Text(100, required=True, metadata={"example": "1 Main Street, Springfield"})
+    image = Text(
+        100,
+        required=True,
+        validate=[validate.URL(schemes={"http", "https"})],
+        metadata={"example": "https://example.com/ann.png", "format": "uri"},
+    )
+    text = Text(1000, blank=True, allow_none=True, load_default=None, metadata={"example": "Likes row houses."})
+
+
+class UserText(Schema):
+    """What /user keeps about a person."""
+
+    text = Text(1000, blank=True, required=True, allow_none=True, metadata={"example": "Likes row houses."})
+
+
+class UserSearch(Schema):
+    """What to find users by: all that is given must fit."""
+
+    id = Whole(metadata={"description": "Exactly this id."})
+    email = Text(254, metadata={"description": "This e-mail, whatever the case."})
+    address = Text(100, metadata={"description": "Any part of an address, whatever the case."})
+    name = Text(30, metadata={"description": "Exactly this name."})
+
+
+ORDERS = {"id": str, "email": str, "name": str, "created_at": instant}
+
+UserQuery = item_query(User)
+UserSearchQuery = page_query(User, ORDERS)
+UserPageQuery = page_query(
+    User, ORDERS, **UserSearch._declared_fields | {"id": Digits(most=BIGINT, metadata={"description": "Exactly this id."})}
+)
+
+
+class EmailQuery(Schema):
+    """Whom /user means."""
+
+    email = email(required=True)
+
+
+class EmailUserQuery(EmailQuery, UserQuery):  # type: ignore[misc, valid-type]
+    """Whom /user means, and the members to answer with."""
+
+
+class EmailVersionQuery(EmailQuery, VersionQuery):
+    """Whom /user means, and the version to be deleted."""
+
+
+@users.get("/users")
+@needs("reader")
+@takes(query=UserPageQuery)
+@gives(User, many=True)
+def list(query: dict[str, Any]) -> Response:
+    """Users page by page, or all of them as NDJSON or CSV."""
+    return page("users.list", query)
+
+
+@users.post("/users")
+@needs("writer")
+@takes(User)
+@gives(User, 201)
+def create(body: dict[str, Any]) -> Response:
+    """Make a user."""
+    row = write("users.create", body=json.dumps(body))
+    return created(row, f"/users/{row.id}")
+
+
+@users.post("/users/search")
+@needs("reader")
+@takes(UserSearch, query=UserSearchQuery)
+@gives(User, many=True)
+def search(body: dict[str, Any], query: dict[str, Any]) -> Response:
+    """Users that fit all that the body says; the same as `GET /users` with it as parameters."""
+    return page("users.list", query | body)
+
+
+@users.get("/users/<id:id>")
+@needs("reader")
+@takes(query=UserQuery)
+@gives(User)
+def get(id: int, query: dict[str, Any]) -> Response:
+    """One user."""
+    return item(read("users.get", id=id, **query))
+
+
+@users.put("/users/<id:id>")
+@needs("writer")
+@takes(User, precondition=True)
+@gives(User)
+def replace(id: int, body: dict[str, Any], expected: Expected) -> Response:
+    """Save a user as the body says, over the version you read."""
+    return changed("users", id, body, expected)
+
+
+@users.patch("/users/<id:id>")
+@needs("writer")
+@takes(User, partial=True, precondition=True)
+@gives(User)
+def change(id: int, body: dict[str, Any], expected: Expected) -> Response:
+    """Save some members of a user, over the version you read."""
+    return changed("users", id, body, expected)
+
+
+@users.delete("/users/<id:id>")
+@needs("writer")
+@takes(query=VersionQuery, precondition=True)
+@gives(status=204)
+def remove(id: int, expected: Expected) -> Response:
+    """Delete a user, if it still is the version you read."""
+    return removed("users", id, expected)
+
+
+# The short forms ------------------------------------------------------------------------------------------------------
+
+
+@users.get("/user/<id:id>")
+@needs("reader")
+@takes(query=UserQuery)
+@gives(User)
+def get_short(id: int, query: dict[str, Any]) -> Response:
+    """One user: the short form of `/users/{id}`."""
+    return get(id, query)
+
+
+@users.get("/user")
+@needs("reader")
+@takes(query=EmailUserQuery)
+@gives(User)
+def get_by_email(query: dict[str, Any]) -> Response:
+    """One user by e-mail, whatever the case."""
+    return item(read("users.by_email", **query))
+
+
+@users.post("/user")
+@needs("writer")
+@takes(UserText, query=EmailQuery)
+@gives(User, 201)
+def put_by_email(body: dict[str, Any], query: dict[str, Any]) -> Response:
+    """Save the text of the user with this e-mail (200), or make one (201)."""
+    row = write("users.put_by_email", email=query["email"], body=json.dumps(body))
+    return created(row, f"/users/{row.id}") if row.created else item(row)
+
+
+@users.delete("/user")
+@needs("writer")
+@takes(query=EmailVersionQuery, precondition=True)
+@gives(status=204)
+def remove_by_email(query: dict[str, Any], expected: Expected) -> Response:
+    """Delete the user with this e-mail, if it still is the version you read."""
+    row = read("users.id_by_email", email=query["email"]) or abort(404, "There is no such object.")
+    return removed("users", row.id, expected)

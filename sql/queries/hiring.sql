@@ -1,0 +1,35 @@
+-- Hiring: what an upload to departments, jobs or employees begins with. The rules of each are in its page, as `load`.
+
+-- name: stage
+-- A place for the rows of one file: each with its line, as it came and in fields.
+create temporary table staging (
+    line       integer not null,
+    raw        text    not null,
+    width      integer not null,
+    unreadable text,
+    c1         text,
+    c2         text,
+    c3         text,
+    c4         text,
+    c5         text
+) on commit drop
+
+-- name: copy
+-- The rows, as COPY takes them.
+copy staging (line, raw, width, unreadable, c1, c2, c3, c4, c5) from stdin
+
+-- name: lock_departments
+-- No other writer until the load is done: what it found absent stays absent. Readers are not held up.
+lock table departments in share row exclusive mode
+
+-- name: lock_jobs
+-- As lock_departments.
+lock table jobs in share row exclusive mode
+
+-- name: lock_employees
+-- As lock_departments; the parents may not change either.
+lock table departments, jobs, employees in share row exclusive mode
+
+-- name: measure
+-- So that the load is planned for as many rows as there are.
+analyze staging

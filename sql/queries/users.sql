@@ -1,0 +1,130 @@
+-- Users: /users, /users/search, /user.
+--
+-- `body` is the answer; other columns are for its headers (version → ETag, next → Link). An empty parameter counts as absent.
+
+-- name: get
+-- One user. No row: there is none.
+select
+    u.version,
+    pick(user_json(u), :'fields') as body
+from users as u
+where u.id = :'id'::bigint
+
+-- name: by_email
+-- One user by e-mail, whatever the case. No row: there is none.
+select
+    u.version,
+    pick(user_json(u), :'fields') as body
+from users as u
+where lower(u.email) = lower(:'email')
+
+-- name: id_by_email
+-- Whose e-mail this is, whatever the case. No row: nobody's.
+select u.id
+from users as u
+where lower(u.email) = lower(:'email')
+
+-- name: list
+-- A page of users after the cursor: by id, email, name or created_at, each also from the end (-name). Planned for the values at
+-- hand, so that of each `case` only the branch in use is left, and the walk is a range of that order's index.
+select
+    page.next,
+    page.body
+from (
+    select
+        array_agg(u.item) as items,
+        array_agg(u.key) as keys,
+        array_agg(u.id) as ids
+    from (
+        select
+            pick(user_json(u), :'fields')::text as item,
+            case ltrim(:'sort', '-')
+                when 'email' then lower(u.email)
+                when 'name' then coalesce(u.name, '')
+                when 'created_at' then iso8601(u.created_at)
+                else ''
+            end as key,
+            u.id::text as id
+        from users as u
+        where (:'id' = '' or u.id = nullif(:'id', '')::bigint)
+            and (:'email' = '' or lower(u.email) = lower(:'email'))
+            and (:'name' = '' or coalesce(u.name, '') = :'name')
+            and (:'address' = '' or char_length(:'address') < 3 or trigrams(u.address) @> trigrams(:'address'))
+            and (:'address' = '' or strpos(lower(u.address), lower(:'address')) > 0)
+            and (
+                :'cursor' = ''
+                or case :'sort'
+                    when 'email' then lower(u.email) > cursor_part(:'cursor', 1)
+                    when '-email' then lower(u.email) < cursor_part(:'cursor', 1)
+                    when 'name' then (coalesce(u.name, ''), u.id) > (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
+                    when '-name' then (coalesce(u.name, ''), u.id) < (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
+                    when 'created_at' then (u.created_at, u.id) > (cursor_part(:'cursor', 1)::timestamptz, cursor_part(:'cursor', 2)::bigint)
+                    when '-created_at' then (u.created_at, u.id) < (cursor_part(:'cursor', 1)::timestamptz, cursor_part(:'cursor', 2)::bigint)
+                    when '-id' then u.id < cursor_part(:'cursor', 2)::bigint
+                    else u.id > cursor_part(:'cursor', 2)::bigint
+                end
+            )
+        order by
+            case :'sort' when 'email' then lower(u.email) when 'name' then coalesce(u.name, '') end,
+            case :'sort' when '-email' then lower(u.email) when '-name' then coalesce(u.name, '') end desc,
+            case :'sort' when 'created_at' then u.created_at end,
+            case :'sort' when '-created_at' then u.created_at end desc,
+            case when :'sort' like '-%' then u.id end desc,
+            u.id
+        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
+    ) as u
+) as found
+cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+
+-- name: create
+-- A new user.
+insert into users as u (email, name, address, image, text)
+select
+    n.email,
+    n.name,
+    n.address,
+    n.image,
+    n.text
+from jsonb_populate_record(null::users, :'body'::jsonb) as n
+returning
+    u.id,
+    u.version,
+    user_json(u) as body
+
+-- name: change
+-- The members given, saved over the version read (one of a comma-separated list, or * for any). No row: gone, or changed since.
+update users as u
+set (email, name, address, image, text) = (
+    select
+        n.email,
+        n.name,
+        n.address,
+        n.image,
+        n.text
+    from jsonb_populate_record(u, :'body'::jsonb) as n
+)
+where u.id = :'id'::bigint
+    and (:'versions' = '*' or u.version::text = any (string_to_array(:'versions', ',')))
+returning
+    u.version,
+    user_json(u) as body
+
+-- name: remove
+-- A user gone, if it still is the version read. No row: gone already, or changed since.
+delete from users as u
+where u.id = :'id'::bigint
+    and (:'versions' = '*' or u.version::text = any (string_to_array(:'versions', ',')))
+returning
+    u.version
+
+-- name: put_by_email
+-- The text of the user with this e-mail, who is made if unknown.
+insert into users as u (email, text)
+values (:'email', :'body'::jsonb ->> 'text')
+on conflict (lower(email)) do update
+set text = excluded.text
+returning
+    u.id,
+    u.version,
+    u.version = 1 and u.xmax = 0 as created,
+    user_json(u) as body

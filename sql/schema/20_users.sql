@@ -1,0 +1,70 @@
+-- 20 Users: the people of all systems, found by id, by e-mail and by part of an address among ten million.
+
+-- name, address and image may be absent, because /user?email= makes a person known by e-mail and text alone; /users asks for
+-- all of them. The lengths are characters, as the client counts them.
+create table if not exists users (
+    id         bigint      not null generated always as identity,
+    version    integer     not null default 1,
+    email      text        not null,
+    name       text,
+    address    text,
+    image      text,
+    text       text,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    constraint users_pkey primary key (id),
+    constraint users_email_check check (char_length(email) <= 254 and email ~ '^[^@[:space:]]+@[^@[:space:]]+$'),
+    constraint users_name_check check (char_length(name) <= 30 and says_something(name)),
+    constraint users_address_check check (char_length(address) <= 100 and says_something(address)),
+    constraint users_image_check check (char_length(image) <= 100 and image ~* '^https?://[^[:space:]]+$'),
+    constraint users_text_check check (char_length(text) <= 1000)
+);
+
+comment on table users is 'The people of all systems.';
+comment on column users.id is 'Given by the database, never used again.';
+comment on column users.version is 'Counts the saves that changed something; 1 when created.';
+comment on column users.email is 'Where to write to; unique whatever the case.';
+comment on column users.name is 'What to call them.';
+comment on column users.address is 'Where they live, one line; any part of it can be searched for.';
+comment on column users.image is 'An http or https address of a picture.';
+comment on column users.text is 'Anything else about them.';
+comment on column users.created_at is 'When the row was inserted.';
+comment on column users.updated_at is 'When this version was saved.';
+
+-- users.by_email and ?email=, ?sort=email. An expression, because citext is not everywhere.
+create unique index if not exists users_email_key on users (lower(email));
+
+-- ?sort=name and ?name=. A person without a name stands first, and a key must not be null to be walked.
+create index if not exists users_name_id_idx on users (coalesce(name, ''), id);
+
+-- ?sort=created_at.
+create index if not exists users_created_at_id_idx on users (created_at, id);
+
+-- ?address=, users.list.
+create index if not exists users_address_idx on users using gin (trigrams(address));
+
+create or replace trigger users_10_count_version
+before update on users
+for each row when (old.* is distinct from new.*)
+execute function count_version();
+
+-- One place says what a client sees of a user; every statement that answers with one calls it.
+create or replace function user_json(u users) returns json
+language sql stable parallel safe
+begin atomic
+    select to_json(item)
+    from (
+        select
+            u.id,
+            u.version,
+            u.email,
+            u.name,
+            u.address,
+            u.image,
+            u.text,
+            iso8601(u.created_at) as created_at,
+            iso8601(u.updated_at) as updated_at
+    ) as item;
+end;
+
+comment on function user_json(users) is 'A user as the service answers it.';

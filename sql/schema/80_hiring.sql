@@ -1,0 +1,364 @@
+-- 80 Hiring: departments, jobs and the employees hired into them, moved in from historic CSV files; what broke a rule is kept beside.
+
+-- The ids come from the data: 32 bits, positive. version and times as everywhere, so that rows can be changed safely later.
+create table if not exists departments (
+    id         integer     not null,
+    version    integer     not null default 1,
+    department text        not null,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    constraint departments_pkey primary key (id),
+    constraint departments_id_check check (id > 0),
+    constraint departments_department_check check (char_length(department) <= 1000 and says_something(department))
+);
+
+comment on table departments is 'Where people are hired into.';
+comment on column departments.id is 'From the data.';
+comment on column departments.version is 'Counts the saves that changed something; 1 when created.';
+comment on column departments.department is 'Its name.';
+comment on column departments.created_at is 'When the row was inserted.';
+comment on column departments.updated_at is 'When this version was saved.';
+
+create table if not exists jobs (
+    id         integer     not null,
+    version    integer     not null default 1,
+    job        text        not null,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    constraint jobs_pkey primary key (id),
+    constraint jobs_id_check check (id > 0),
+    constraint jobs_job_check check (char_length(job) <= 1000 and says_something(job))
+);
+
+comment on table jobs is 'What people are hired as.';
+comment on column jobs.id is 'From the data.';
+comment on column jobs.version is 'Counts the saves that changed something; 1 when created.';
+comment on column jobs.job is 'Its name.';
+comment on column jobs.created_at is 'When the row was inserted.';
+comment on column jobs.updated_at is 'When this version was saved.';
+
+-- "restrict", because history must not vanish with a department: it answers 409 while people are in it.
+create table if not exists employees (
+    id            integer     not null,
+    version       integer     not null default 1,
+    name          text        not null,
+    datetime      timestamptz not null,
+    department_id integer     not null,
+    job_id        integer     not null,
+    created_at    timestamptz not null default now(),
+    updated_at    timestamptz not null default now(),
+    constraint employees_pkey primary key (id),
+    constraint employees_department_id_fkey foreign key (department_id) references departments (id) on delete restrict,
+    constraint employees_job_id_fkey foreign key (job_id) references jobs (id) on delete restrict,
+    constraint employees_id_check check (id > 0),
+    constraint employees_name_check check (char_length(name) <= 1000 and says_something(name)),
+    constraint employees_datetime_check check (datetime >= '0001-01-01T00:00:00Z' and datetime < '10000-01-01T00:00:00Z')
+);
+
+comment on table employees is 'Who was hired, when, into which department, as what.';
+comment on column employees.id is 'From the data.';
+comment on column employees.version is 'Counts the saves that changed something; 1 when created.';
+comment on column employees.name is 'First and last name.';
+comment on column employees.datetime is 'When they were hired.';
+comment on column employees.department_id is 'The department they were hired into.';
+comment on column employees.job_id is 'What they were hired as.';
+comment on column employees.created_at is 'When the row was inserted.';
+comment on column employees.updated_at is 'When this version was saved.';
+
+-- ?sort=department and ?department=.
+create index if not exists departments_department_id_idx on departments (department, id);
+
+-- ?sort=job and ?job=.
+create index if not exists jobs_job_id_idx on jobs (job, id);
+
+-- ?department_id=, and the check when a department is deleted.
+create index if not exists employees_department_id_id_idx on employees (department_id, id);
+
+-- ?job_id=, and the check when a job is deleted.
+create index if not exists employees_job_id_id_idx on employees (job_id, id);
+
+-- reports.quarter and reports.media read one year; ?sort=datetime walks it.
+create index if not exists employees_datetime_id_idx on employees (datetime, id);
+
+-- ?sort=name and ?name=.
+create index if not exists employees_name_id_idx on employees (name, id);
+
+create or replace trigger departments_10_count_version
+before update on departments
+for each row when (old.* is distinct from new.*)
+execute function count_version();
+
+create or replace trigger jobs_10_count_version
+before update on jobs
+for each row when (old.* is distinct from new.*)
+execute function count_version();
+
+create or replace trigger employees_10_count_version
+before update on employees
+for each row when (old.* is distinct from new.*)
+execute function count_version();
+
+create or replace function departments_json(r departments) returns json
+language sql stable parallel safe
+begin atomic
+    select to_json(item)
+    from (
+        select
+            r.id,
+            r.version,
+            r.department,
+            iso8601(r.created_at) as created_at,
+            iso8601(r.updated_at) as updated_at
+    ) as item;
+end;
+
+comment on function departments_json(departments) is 'A row of departments as the service answers it.';
+
+create or replace function jobs_json(r jobs) returns json
+language sql stable parallel safe
+begin atomic
+    select to_json(item)
+    from (
+        select
+            r.id,
+            r.version,
+            r.job,
+            iso8601(r.created_at) as created_at,
+            iso8601(r.updated_at) as updated_at
+    ) as item;
+end;
+
+comment on function jobs_json(jobs) is 'A row of jobs as the service answers it.';
+
+create or replace function employees_json(r employees) returns json
+language sql stable parallel safe
+begin atomic
+    select to_json(item)
+    from (
+        select
+            r.id,
+            r.version,
+            r.name,
+            iso8601(r.datetime) as datetime,
+            r.department_id,
+            r.job_id,
+            iso8601(r.created_at) as created_at,
+            iso8601(r.updated_at) as updated_at
+    ) as item;
+end;
+
+comment on function employees_json(employees) is 'A row of employees as the service answers it.';
+
+
+-- Uploads and their rejects -------------------------------------------------------------------------------------------
+
+-- One row a file: its SHA-256 says which, so that the same file again is the same upload.
+create table if not exists uploads (
+    id         bigint      not null generated always as identity,
+    table_name text        not null,
+    sha256     text        not null,
+    rows       integer     not null,
+    accepted   integer     not null,
+    rejected   integer     not null,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    constraint uploads_pkey primary key (id),
+    constraint uploads_table_name_sha256_key unique (table_name, sha256),
+    constraint uploads_table_name_check check (table_name in ('departments', 'jobs', 'employees')),
+    constraint uploads_sha256_check check (sha256 ~ '^[0-9a-f]{64}$'),
+    constraint uploads_rows_check check (rows = accepted + rejected and accepted >= 0 and rejected >= 0)
+);
+
+comment on table uploads is 'The files that were moved in.';
+comment on column uploads.id is 'Given by the database.';
+comment on column uploads.table_name is 'The table it went into.';
+comment on column uploads.sha256 is 'SHA-256 of the file''s bytes, unpacked, in hexadecimal.';
+comment on column uploads.rows is 'How many data rows it has.';
+comment on column uploads.accepted is 'How many of them are in the table.';
+comment on column uploads.rejected is 'How many of them are among the errors.';
+comment on column uploads.created_at is 'When it came first.';
+comment on column uploads.updated_at is 'When it came last with another outcome.';
+
+create table if not exists departments_errors (
+    id          bigint      not null generated always as identity,
+    upload_id   bigint      not null,
+    line        integer     not null,
+    column_name text,
+    code        text        not null,
+    detail      text        not null,
+    raw         text        not null,
+    logged_at   timestamptz not null default now(),
+    constraint departments_errors_pkey primary key (id),
+    constraint departments_errors_upload_id_line_key unique (upload_id, line),
+    constraint departments_errors_upload_id_fkey foreign key (upload_id) references uploads (id) on delete cascade,
+    constraint departments_errors_line_check check (line > 0)
+);
+
+comment on table departments_errors is 'Rows of uploaded files that broke a rule of departments: one reject a line, by its first fault.';
+comment on column departments_errors.id is 'Given by the database.';
+comment on column departments_errors.upload_id is 'The upload it came with.';
+comment on column departments_errors.line is 'The line of the file that the row began on, from 1.';
+comment on column departments_errors.column_name is 'The column at fault; null where the row as a whole is.';
+comment on column departments_errors.code is 'The rule, in a word: width, missing, not_integer, out_of_range, too_long, not_datetime, duplicate, taken, unknown, unreadable.';
+comment on column departments_errors.detail is 'The rule, in a sentence.';
+comment on column departments_errors.raw is 'The line as it came.';
+comment on column departments_errors.logged_at is 'When it was logged.';
+
+-- departments.errors, one upload's rejects page by page.
+create index if not exists departments_errors_upload_id_id_idx on departments_errors (upload_id, id);
+
+create or replace function departments_errors_json(r departments_errors) returns json
+language sql stable parallel safe
+begin atomic
+    select to_json(item)
+    from (
+        select
+            r.id,
+            r.upload_id,
+            r.line,
+            r.column_name,
+            r.code,
+            r.detail,
+            r.raw,
+            iso8601(r.logged_at) as logged_at
+    ) as item;
+end;
+
+comment on function departments_errors_json(departments_errors) is 'A reject of departments as the service answers it.';
+
+create table if not exists jobs_errors (
+    id          bigint      not null generated always as identity,
+    upload_id   bigint      not null,
+    line        integer     not null,
+    column_name text,
+    code        text        not null,
+    detail      text        not null,
+    raw         text        not null,
+    logged_at   timestamptz not null default now(),
+    constraint jobs_errors_pkey primary key (id),
+    constraint jobs_errors_upload_id_line_key unique (upload_id, line),
+    constraint jobs_errors_upload_id_fkey foreign key (upload_id) references uploads (id) on delete cascade,
+    constraint jobs_errors_line_check check (line > 0)
+);
+
+comment on table jobs_errors is 'Rows of uploaded files that broke a rule of jobs: one reject a line, by its first fault.';
+comment on column jobs_errors.id is 'Given by the database.';
+comment on column jobs_errors.upload_id is 'The upload it came with.';
+comment on column jobs_errors.line is 'The line of the file that the row began on, from 1.';
+comment on column jobs_errors.column_name is 'The column at fault; null where the row as a whole is.';
+comment on column jobs_errors.code is 'The rule, in a word: width, missing, not_integer, out_of_range, too_long, not_datetime, duplicate, taken, unknown, unreadable.';
+comment on column jobs_errors.detail is 'The rule, in a sentence.';
+comment on column jobs_errors.raw is 'The line as it came.';
+comment on column jobs_errors.logged_at is 'When it was logged.';
+
+-- jobs.errors, one upload's rejects page by page.
+create index if not exists jobs_errors_upload_id_id_idx on jobs_errors (upload_id, id);
+
+create or replace function jobs_errors_json(r jobs_errors) returns json
+language sql stable parallel safe
+begin atomic
+    select to_json(item)
+    from (
+        select
+            r.id,
+            r.upload_id,
+            r.line,
+            r.column_name,
+            r.code,
+            r.detail,
+            r.raw,
+            iso8601(r.logged_at) as logged_at
+    ) as item;
+end;
+
+comment on function jobs_errors_json(jobs_errors) is 'A reject of jobs as the service answers it.';
+
+create table if not exists employees_errors (
+    id          bigint      not null generated always as identity,
+    upload_id   bigint      not null,
+    line        integer     not null,
+    column_name text,
+    code        text        not null,
+    detail      text        not null,
+    raw         text        not null,
+    logged_at   timestamptz not null default now(),
+    constraint employees_errors_pkey primary key (id),
+    constraint employees_errors_upload_id_line_key unique (upload_id, line),
+    constraint employees_errors_upload_id_fkey foreign key (upload_id) references uploads (id) on delete cascade,
+    constraint employees_errors_line_check check (line > 0)
+);
+
+comment on table employees_errors is 'Rows of uploaded files that broke a rule of employees: one reject a line, by its first fault.';
+comment on column employees_errors.id is 'Given by the database.';
+comment on column employees_errors.upload_id is 'The upload it came with.';
+comment on column employees_errors.line is 'The line of the file that the row began on, from 1.';
+comment on column employees_errors.column_name is 'The column at fault; null where the row as a whole is.';
+comment on column employees_errors.code is 'The rule, in a word: width, missing, not_integer, out_of_range, too_long, not_datetime, duplicate, taken, unknown, unreadable.';
+comment on column employees_errors.detail is 'The rule, in a sentence.';
+comment on column employees_errors.raw is 'The line as it came.';
+comment on column employees_errors.logged_at is 'When it was logged.';
+
+-- employees.errors, one upload's rejects page by page.
+create index if not exists employees_errors_upload_id_id_idx on employees_errors (upload_id, id);
+
+create or replace function employees_errors_json(r employees_errors) returns json
+language sql stable parallel safe
+begin atomic
+    select to_json(item)
+    from (
+        select
+            r.id,
+            r.upload_id,
+            r.line,
+            r.column_name,
+            r.code,
+            r.detail,
+            r.raw,
+            iso8601(r.logged_at) as logged_at
+    ) as item;
+end;
+
+comment on function employees_errors_json(employees_errors) is 'A reject of employees as the service answers it.';
+
+
+-- The rules of a field, for whole files at a time. Each is null where the field is good, else {code, sentence}.
+
+create or replace function id_fault(value text) returns text[]
+language sql immutable parallel safe
+return case
+    when value = '' then array['missing', 'A value is required.']
+    when value !~ '^[0-9]+$' then array['not_integer', 'Must be an integer in plain digits.']
+    when length(ltrim(value, '0')) > 10 or value::numeric not between 1 and 2147483647 then array['out_of_range', 'Must be 1 to 2147483647.']
+end;
+
+comment on function id_fault(text) is 'What is wrong with a field that must be an id.';
+
+create or replace function name_fault(value text) returns text[]
+language sql immutable parallel safe
+return case
+    when not says_something(value) then array['missing', 'A value is required.']
+    when char_length(value) > 1000 then array['too_long', 'Must be at most 1000 characters.']
+end;
+
+comment on function name_fault(text) is 'What is wrong with a field that must be a name.';
+
+-- Stable, as what a text means as a moment may hang on settings. The pattern keeps out what PostgreSQL would take beyond
+-- ISO 8601 ("yesterday", "infinity", "1/2/2021"); a text without a zone is in the session's, which the loader sets to UTC.
+create or replace function datetime_fault(value text) returns text[]
+language sql stable parallel safe
+return case
+    when value = '' then array['missing', 'A value is required.']
+    when value !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?$'
+        or not pg_input_is_valid(value, 'timestamptz')
+        then array['not_datetime', 'Must be a date or time in ISO 8601.']
+    when value::timestamptz < '0001-01-01T00:00:00Z' or value::timestamptz >= '10000-01-01T00:00:00Z'
+        then array['out_of_range', 'Must lie in the years 1 to 9999.']
+end;
+
+comment on function datetime_fault(text) is 'What is wrong with a field that must be a moment.';
+
+create or replace function fault(column_name text, found text[]) returns text[]
+language sql immutable parallel safe
+return case when found is not null then array_prepend(column_name, found) end;
+
+comment on function fault(text, text[]) is 'A fault with its column: {column, code, sentence}, or null.';
