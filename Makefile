@@ -1,7 +1,6 @@
 # Rowhouse: `make` lists what there is.
 
 PYTHON ?= python3
-export HOST PORT DATA_DIR WORKERS DATABASE_URL POOL_SIZE LOG_LEVEL
 BIN = .venv/bin
 
 .PHONY: help run test lint format lock clean

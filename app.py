@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 import psycopg
 from flask import Flask
-from werkzeug.routing import IntegerConverter
+from werkzeug.routing import IntegerConverter, Map
 
 import db
 from db import embedded, schema
 from db.queries import STATEMENTS
-from handlers import BLUEPRINTS, access, contract, problems, telemetry
+from handlers import BLUEPRINTS, access, contract, fields, problems, telemetry
 
 JSON_LIMIT = 1024 * 1024
 """Bytes of a body, unless its route says otherwise."""
@@ -26,8 +26,8 @@ POOL_SIZE = 10
 class IdConverter(IntegerConverter):
     """An id in a path: what no bigint can hold leads nowhere, as any other id that does not exist."""
 
-    def __init__(self, *args: object, **options: object) -> None:
-        super().__init__(*args, min=1, max=contract.BIGINT)  # type: ignore[arg-type]
+    def __init__(self, map: Map) -> None:
+        super().__init__(map, min=1, max=fields.BIGINT)
 
 
 def create_app() -> Flask:
@@ -42,8 +42,8 @@ def create_app() -> Flask:
     app.before_request(contract.check_contract)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
-    if "DATABASE_URL" in os.environ:
-        db.open_pool(os.environ["DATABASE_URL"], int(os.environ.get("POOL_SIZE", POOL_SIZE)))
+    if os.environ.get("DATABASE_URL"):
+        db.open_pool(os.environ["DATABASE_URL"], int(os.environ.get("POOL_SIZE") or POOL_SIZE))
         atexit.register(db.close_pool)
     add_commands(app)
     return app
@@ -53,7 +53,7 @@ def database() -> AbstractContextManager[str]:
     """The database of a command: DATABASE_URL's, or the private one in DATA_DIR for as long as the command runs."""
     if url := os.environ.get("DATABASE_URL"):
         return nullcontext(url)
-    return embedded.server(Path(os.environ.get("DATA_DIR", ".data")).absolute())
+    return embedded.server(Path(os.environ.get("DATA_DIR") or ".data").absolute())
 
 
 def add_commands(app: Flask) -> None:

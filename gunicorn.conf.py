@@ -1,4 +1,4 @@
-"""How many may come in, and what the master does before and after them: the database made ready, the first words, the last."""
+"""How many may come in, and what the master does before and after them: the database made ready, the first words."""
 
 import json
 import os
@@ -9,16 +9,16 @@ import sys
 from ipaddress import ip_address
 from pathlib import Path
 
-HOST = os.environ.get("HOST", "127.0.0.1")
-PORT = os.environ.get("PORT", "8000")
-DATA_DIR = Path(os.environ.get("DATA_DIR", ".data")).absolute()
+HOST = os.environ.get("HOST") or "127.0.0.1"
+PORT = os.environ.get("PORT") or "8000"
+DATA_DIR = Path(os.environ.get("DATA_DIR") or ".data").absolute()
 METRICS = DATA_DIR / f"metrics-{PORT}"
 
 wsgi_app = "app:create_app()"
 bind = f"[{HOST}]:{PORT}" if ":" in HOST else f"{HOST}:{PORT}"
 
 # One process keeps one core busy; the database wants some of it as well.
-workers = int(os.environ.get("WORKERS", min(4, os.cpu_count() or 1)))
+workers = int(os.environ.get("WORKERS") or min(4, os.cpu_count() or 1))
 
 # Plain synchronous handlers, each in a greenlet: a slow client or an open socket takes no request's place.
 worker_class = "gevent"
@@ -71,8 +71,10 @@ def on_starting(server: object) -> None:
     """Before anything else: make sure that it can work, or end with one line that says why not."""
     check_address()
     prepare_metrics()
-    if "DATABASE_URL" in os.environ:
-        if subprocess.run([sys.executable, "-m", "flask", "--app", "app", "migrate"], stdout=subprocess.DEVNULL).returncode:
+    if os.environ.get("DATABASE_URL"):
+        if subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "app", "migrate"], stdout=subprocess.DEVNULL
+        ).returncode:
             sys.exit(1)
     else:
         start_private_database()

@@ -1,14 +1,14 @@
 """What the service says to PostgreSQL: `read`, `write`, `transaction`. It knows nothing of HTTP.
 
-Each takes the name of a statement in sql/queries and its parameters by name; a parameter not given is empty. Rows are tuples with
-names: `row.version`, `row.body`. Errors are psycopg's.
+Each takes the name of a statement in sql/queries and its parameters by name; a parameter not given is empty.
+Rows are tuples with names: `row.version`, `row.body`. Errors are psycopg's.
 """
 
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from psycopg.rows import namedtuple_row
@@ -25,7 +25,7 @@ _pool: Pool | None = None
 
 
 def open_pool(dsn: str, size: int) -> None:
-    """Open the process's pool of `size` connections. It connects in the background: a database that is away stops nobody."""
+    """Open the process's pool of `size` connections; it connects in the background, so that it starts without a database."""
     global _pool
     _pool = Pool(dsn, size)
     _pool.open()
@@ -61,7 +61,7 @@ def is_list(name: str) -> bool:
 
 
 def read(name: str, **parameters: Any) -> Any:
-    """The first row of a reading statement, or None. A connection lost on the way is replaced and the statement asked once more."""
+    """The first row of a reading statement, or None; asked once more where its connection turns out to be lost."""
     try:
         return write(name, **parameters)
     except psycopg.OperationalError as error:
@@ -78,7 +78,7 @@ def write(name: str, **parameters: Any) -> Any:
 
 @contextmanager
 def transaction(statement_timeout: str) -> Iterator[Connection]:
-    """Several statements as one transaction, each allowed `statement_timeout` ("10min"). For bulk work; a request's is one statement."""
+    """Several statements as one transaction, for bulk work; each may take `statement_timeout` ("10min")."""
     with pool().lend() as connection, connection.transaction():
         connection.execute(f"set local statement_timeout = '{statement_timeout}'")
         yield connection

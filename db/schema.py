@@ -1,7 +1,7 @@
-"""Brings a database to the book: a new one takes sql/schema as it is, an older one the migrations it lacks, then the book again.
+"""Brings a database to the book: a new one takes sql/schema, an older one the migrations it lacks, then the book again.
 
-All of it is one transaction under an advisory lock: several services that start at once wait for the first, and a failure
-leaves the database as it was.
+All of it is one transaction under an advisory lock: several services that start at once wait for the first, and a
+failure leaves the database as it was.
 """
 
 import hashlib
@@ -52,7 +52,9 @@ def bring_up_to_date(connection: Connection) -> list[str]:
     known = migrations()
     for name, checksum in applied.items():
         if name in known and checksum not in (None, digest(known[name])):
-            raise Refused(f"Migration {name} was changed after this database took it. Restore the file; say what is new in a new one.")
+            raise Refused(
+                f"Migration {name} was changed after this database took it: restore it, and say what is new in a new one."
+            )
     # A database that took no migration is new (or was built from the book with psql): the book is all it needs.
     pending = [name for name in known if name not in applied] if applied else []
     for name in pending:
@@ -109,7 +111,7 @@ def seed(dsn: str) -> None:
 
 
 def create_database(dsn: str, name: str) -> None:
-    """Make an empty database, unless it is there. Its texts sort by code point, and case is Unicode's, whatever the machine's locale."""
+    """Make an empty database, unless it is there. It sorts by code point and knows Unicode's case, on any machine."""
     with connect(dsn) as connection:
         if not connection.execute("select 1 from pg_database where datname = $1", [name]).fetchone():
             # As bytes, because CREATE DATABASE takes no parameters: the name is quoted by psycopg.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flask import abort, current_app, request
 
@@ -23,10 +23,15 @@ def needs(role: str) -> Callable[[View], View]:
     return state
 
 
+def current_view() -> Any:
+    """The function of the route that is asked for, with all that its decorators stated."""
+    return current_app.view_functions[request.endpoint or ""]
+
+
 def check_access() -> None:
     """Before a request: 403 for a caller without the role that its route needs."""
     if request.endpoint is None:
         return
-    role = current_app.view_functions[request.endpoint].role  # type: ignore[attr-defined]
+    role = current_view().role
     if role != "anyone" and not ip_address(request.remote_addr or "::").is_loopback:
         abort(403, f"This needs the role {role}; without a token it is granted on this machine only.")

@@ -1,4 +1,4 @@
-"""Reads a CSV file as people save it: any newline, byte-order mark, delimiter or header, each row with its line as it came."""
+"""Reads a CSV file as people save it, in any dialect, each row with its line as it came."""
 
 import csv
 import gzip

@@ -15,7 +15,9 @@ from flask import Blueprint, Response, abort, current_app, send_from_directory
 from marshmallow import Schema, fields
 
 from handlers.access import needs
-from handlers.contract import CSV, JSON, Contract, Item, answer, gives, parameters
+from handlers.answers import answer
+from handlers.contract import CSV, JSON, Contract, gives, parameters
+from handlers.fields import Item
 
 docs = Blueprint("docs", __name__)
 
@@ -31,15 +33,21 @@ PAGE = """<!DOCTYPE html>
 <link rel="icon" href="data:,">
 """
 
-SWAGGER = PAGE + """<link rel="stylesheet" href="/docs/swagger_style.css">
+SWAGGER = (
+    PAGE
+    + """<link rel="stylesheet" href="/docs/swagger_style.css">
 <div id="docs"></div>
 <script src="/docs/swagger_bundle.js"></script>
 <script>SwaggerUIBundle({url: "/openapi.json", dom_id: "#docs", deepLinking: true})</script>
 """
+)
 
-REDOC = PAGE + """<redoc spec-url="/openapi.json"></redoc>
+REDOC = (
+    PAGE
+    + """<redoc spec-url="/openapi.json"></redoc>
 <script src="/docs/redoc.js"></script>
 """
+)
 
 
 class Problem(Schema):
@@ -50,7 +58,11 @@ class Problem(Schema):
     status = fields.Integer(required=True, metadata={"example": 404})
     detail = fields.String(required=True, metadata={"example": "There is no such object."})
     request_id = fields.String(required=True)
-    errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()), metadata={"description": "By field, where values are not valid."})
+    errors = fields.Dict(
+        keys=fields.String(),
+        values=fields.List(fields.String()),
+        metadata={"description": "By field, where values are not valid."},
+    )
 
 
 class Conflict(Schema):
@@ -181,12 +193,14 @@ def path_parameters(rule: Any) -> list[dict[str, Any]]:
 
 
 def query_parameters(contract: Contract) -> list[dict[str, Any]]:
-    convert = OpenAPIConverter("3.1.0", schema_name, None)  # type: ignore[arg-type, no-untyped-call]
+    convert = OpenAPIConverter("3.1.0", schema_name, None)  # type: ignore[arg-type]
     found = []
     for name, field in parameters(contract.query).items():
         schema = convert.field2property(field)
         description = schema.pop("description", "")
-        found.append({"name": name, "in": "query", "required": field.required, "description": description, "schema": schema})
+        found.append(
+            {"name": name, "in": "query", "required": field.required, "description": description, "schema": schema}
+        )
     return found
 
 

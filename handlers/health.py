@@ -11,7 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from db import read
 from db.schema import expected
 from handlers.access import needs
-from handlers.contract import answer, gives
+from handlers.answers import answer
+from handlers.contract import gives
 from handlers.problems import Problem
 
 health = Blueprint("health", __name__)
@@ -67,5 +68,5 @@ def metrics() -> Response:
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

@@ -11,28 +11,9 @@ from marshmallow import Schema, fields, validate
 import db
 from handlers import csvfile
 from handlers.access import needs
-from handlers.contract import (
-    CSV,
-    INTEGER,
-    Digits,
-    Expected,
-    Instant,
-    Item,
-    Text,
-    VersionQuery,
-    Whole,
-    answer,
-    changed,
-    created,
-    gives,
-    instant,
-    item,
-    item_query,
-    page,
-    page_query,
-    removed,
-    takes,
-)
+from handlers.answers import answer, changed, created, item, page, removed
+from handlers.contract import CSV, Expected, gives, takes
+from handlers.fields import INTEGER, Digits, Instant, Item, Text, VersionQuery, Whole, instant, item_query, page_query
 
 hiring = Blueprint("hiring", __name__)
 
@@ -109,7 +90,9 @@ class Reject(Schema):
     id = fields.Integer()
     upload_id = fields.Integer()
     line = fields.Integer(metadata={"description": "The line of the file it began on, from 1."})
-    column_name = fields.String(allow_none=True, metadata={"description": "The column at fault; null where the whole row is."})
+    column_name = fields.String(
+        allow_none=True, metadata={"description": "The column at fault; null where the whole row is."}
+    )
     code = fields.String(metadata={"example": "missing"})
     detail = fields.String(metadata={"example": "A value is required."})
     raw = fields.String(metadata={"description": "The line as it came."})
@@ -135,7 +118,9 @@ class Upload(Schema):
     rows = fields.Integer()
     accepted = fields.Integer()
     rejected = fields.Integer()
-    errors = fields.String(metadata={"description": "Where the rejects are.", "example": "/errors/employees?upload_id=1"})
+    errors = fields.String(
+        metadata={"description": "Where the rejects are.", "example": "/errors/employees?upload_id=1"}
+    )
 
 
 RejectPageQuery = page_query(
@@ -237,7 +222,10 @@ hang(
 @takes(query=UploadQuery, files=True)
 @gives(Upload)
 def upload(table: str, query: dict[str, Any]) -> Response:
-    """Move a CSV file into a table. Rows that break a rule are logged, all others inserted; the same file again changes nothing."""
+    """Move a CSV file into a table: rows that break a rule are logged, all others inserted.
+
+    The same file again changes nothing, unless rows that were refused fit by now.
+    """
     try:
         row, sha256 = load(table, uploaded_file(), query["header"])
     except csvfile.Unreadable as error:
@@ -268,7 +256,7 @@ def uploaded_file() -> BinaryIO:
         return request.files["file"].stream  # type: ignore[return-value]
     if request.mimetype not in (CSV, "application/gzip"):
         abort(415, f"The body must be {CSV}, or multipart/form-data with a part named file.")
-    spool = tempfile.SpooledTemporaryFile(SPOOL)
+    spool = tempfile.SpooledTemporaryFile(SPOOL)  # noqa: SIM115  # closed with the request, by whoever holds it last
     shutil.copyfileobj(request.stream, spool)
     spool.seek(0)
     return spool  # type: ignore[return-value]

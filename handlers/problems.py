@@ -1,4 +1,4 @@
-"""Every failure as RFC 9457 problem+json; the only table from constraint, SQLSTATE or exception to status and sentence."""
+"""Every failure as RFC 9457 problem+json: the only table from constraint, SQLSTATE or exception to an answer."""
 
 import json
 import logging
@@ -101,7 +101,7 @@ def of_validation(error: ValidationError) -> Response:
 
 def paths(messages: dict[Any, Any], prefix: str = "") -> "list[tuple[str, list[str]]]":
     """Marshmallow's nested messages as (path, messages): {"ticks": {0: ["…"]}} becomes [("ticks.0", ["…"])]."""
-    found = []
+    found: list[tuple[str, list[str]]] = []
     for name, value in messages.items():
         path = f"{prefix}{name}"
         found += paths(value, f"{path}.") if isinstance(value, dict) else [(path, value)]

@@ -6,7 +6,9 @@ from flask import Blueprint, Response
 from marshmallow import Schema, fields
 
 from handlers.access import needs
-from handlers.contract import CSV, JSON, NDJSON, Digits, gives, page, takes
+from handlers.answers import page
+from handlers.contract import CSV, JSON, NDJSON, gives, takes
+from handlers.fields import Digits
 
 reports = Blueprint("reports", __name__)
 

@@ -1,32 +1,17 @@
 """Users: the people of all systems, found by id, by e-mail, and by any part of an address."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint, Response, abort
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import Schema, ValidationError, validate
 
 from db import read, write
 from handlers.access import needs
-from handlers.contract import (
-    BIGINT,
-    Digits,
-    Expected,
-    Item,
-    Text,
-    VersionQuery,
-    Whole,
-    changed,
-    created,
-    gives,
-    instant,
-    item,
-    item_query,
-    page,
-    page_query,
-    removed,
-    takes,
-)
+from handlers.answers import changed, created, item, page, removed
+from handlers.contract import Expected, gives, takes
+from handlers.fields import BIGINT, Digits, Item, Text, VersionQuery, Whole, instant, item_query, page_query
 
 users = Blueprint("users", __name__)
 
@@ -76,12 +61,14 @@ class UserSearch(Schema):
     name = Text(30, metadata={"description": "Exactly this name."})
 
 
-ORDERS = {"id": str, "email": str, "name": str, "created_at": instant}
+ORDERS: dict[str, Callable[[str], object]] = {"id": str, "email": str, "name": str, "created_at": instant}
 
 UserQuery = item_query(User)
 UserSearchQuery = page_query(User, ORDERS)
 UserPageQuery = page_query(
-    User, ORDERS, **UserSearch._declared_fields | {"id": Digits(most=BIGINT, metadata={"description": "Exactly this id."})}
+    User,
+    ORDERS,
+    **UserSearch._declared_fields | {"id": Digits(most=BIGINT, metadata={"description": "Exactly this id."})},
 )
 
 

@@ -1,0 +1,169 @@
+"""A real PostgreSQL, a real service, and small words to speak to both."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+import requests
+from psycopg import conninfo, sql
+
+from db import embedded, schema
+
+ROOT = Path(__file__).parent.parent
+TEMPLATE = f"rowhouse_test_{os.getpid()}"
+
+numbers = count(1)
+
+
+class Service:
+    """A running service: `service.get("/users/1")` answers with requests' Response."""
+
+    def __init__(self, url: str, database: str) -> None:
+        self.url, self.database = url, database
+        self.session = requests.Session()
+
+    def request(self, method: str, path: str, **options: object) -> requests.Response:
+        return self.session.request(method, self.url + path, timeout=30, **options)
+
+    def get(self, path: str, **options: object) -> requests.Response:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, **options: object) -> requests.Response:
+        return self.request("POST", path, **options)
+
+    def put(self, path: str, **options: object) -> requests.Response:
+        return self.request("PUT", path, **options)
+
+    def patch(self, path: str, **options: object) -> requests.Response:
+        return self.request("PATCH", path, **options)
+
+    def delete(self, path: str, **options: object) -> requests.Response:
+        return self.request("DELETE", path, **options)
+
+
+def wait_for(fact: Callable[[], object], within: float = 20) -> None:
+    """Wait until a fact holds; fail if it does not within so many seconds."""
+    deadline = time.monotonic() + within
+    while not fact():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/health/ready", timeout=5).status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address of a PostgreSQL to make databases on: DATABASE_URL's, or a private one."""
+    if url := os.environ.get("DATABASE_URL"):
+        yield url
+        return
+    with tempfile.TemporaryDirectory(prefix="rowhouse-") as directory, embedded.server(Path(directory)) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> Iterator[str]:
+    """An up-to-date database that others are cloned from."""
+    schema.create_database(server, TEMPLATE)
+    schema.migrate(conninfo.make_conninfo(server, dbname=TEMPLATE))
+    yield TEMPLATE
+    drop(server, TEMPLATE)
+
+
+def drop(server: str, name: str) -> None:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+def clone(server: str, template: str) -> str:
+    name = f"{template}_{next(numbers)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+    return name
+
+
+@pytest.fixture
+def database(server: str, template: str) -> Iterator[str]:
+    """The address of a database of the test's own."""
+    name = clone(server, template)
+    yield conninfo.make_conninfo(server, dbname=name)
+    drop(server, name)
+
+
+@pytest.fixture(scope="session")
+def service(server: str, template: str) -> Iterator[Service]:
+    """A service that all tests share: each makes what it needs, under names of its own."""
+    name = clone(server, template)
+    with serve(conninfo.make_conninfo(server, dbname=name)) as found:
+        yield found
+    drop(server, name)
+
+
+class serve:
+    """A service on a database, by gunicorn as in earnest, for as long as the block lasts. Its log is in `log`."""
+
+    def __init__(self, database: str, **settings: str) -> None:
+        self.database, self.port = database, free_port()
+        self.directory = tempfile.TemporaryDirectory(prefix="rowhouse-")
+        self.log = Path(self.directory.name) / "log"
+        self.environment = os.environ | {
+            "DATABASE_URL": database,
+            "DATA_DIR": self.directory.name,
+            "PORT": str(self.port),
+            "WORKERS": "2",
+            **settings,
+        }
+
+    def __enter__(self) -> Service:
+        command = [sys.executable, "-m", "gunicorn"]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+        url = f"http://127.0.0.1:{self.port}"
+        wait_for(lambda: answers(url) or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log.read_text()
+        return Service(url, self.database)
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(15)
+        self.directory.cleanup()
+
+
+@pytest.fixture
+def psql(service: Service) -> Callable[..., str]:
+    """Run a named statement with psql, as a DBA would: psql("users.get", id=1) is what it prints."""
+
+    def run(statement: str, **variables: object) -> str:
+        shown = subprocess.run(["sql/show", statement], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
+        command = ["psql", "-XAt", "-v", "ON_ERROR_STOP=1", *options, service.database]
+        return subprocess.run(command, input=shown, capture_output=True, text=True, check=True).stdout
+
+    return run
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """A text nobody else uses: unique("ann") is "ann7"."""
+    return lambda prefix: f"{prefix}{next(numbers)}x{os.getpid()}"

@@ -1,0 +1,10 @@
+"""Health: the service says how it is, and what it does."""
+
+
+def test_a_ready_service_says_so(service):
+    assert service.get("/health/live").json() == {"status": "live"}
+    assert service.get("/health/ready").json() == {"status": "ready"}
+
+
+def test_ping_tells_the_time_in_utc(service):
+    assert service.get("/ping").json()["now"].endswith("Z")
