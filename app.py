@@ -31,7 +31,7 @@ class IdConverter(IntegerConverter):
 
 
 def create_app() -> Flask:
-    """The application of one process, its pool open. DATABASE_URL names the database."""
+    """The application: its routes and commands, not yet a database."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = JSON_LIMIT
     app.url_map.converters["id"] = IdConverter
@@ -42,11 +42,15 @@ def create_app() -> Flask:
     app.before_request(contract.check_contract)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
-    if os.environ.get("DATABASE_URL"):
-        db.open_pool(os.environ["DATABASE_URL"], int(os.environ.get("POOL_SIZE") or POOL_SIZE))
-        atexit.register(db.close_pool)
     add_commands(app)
     return app
+
+
+def serve() -> Flask:
+    """The application of a process that serves, its pool open on DATABASE_URL. Raises KeyError without one."""
+    db.open_pool(os.environ["DATABASE_URL"], int(os.environ.get("POOL_SIZE") or POOL_SIZE))
+    atexit.register(db.close_pool)
+    return create_app()
 
 
 def database() -> AbstractContextManager[str]:

@@ -14,7 +14,7 @@ PORT = os.environ.get("PORT") or "8000"
 DATA_DIR = Path(os.environ.get("DATA_DIR") or ".data").absolute()
 METRICS = DATA_DIR / f"metrics-{PORT}"
 
-wsgi_app = "app:create_app()"
+wsgi_app = "app:serve()"
 bind = f"[{HOST}]:{PORT}" if ":" in HOST else f"{HOST}:{PORT}"
 
 # One process keeps one core busy; the database wants some of it as well.

@@ -25,7 +25,7 @@ _pool: Pool | None = None
 
 
 def open_pool(dsn: str, size: int) -> None:
-    """Open the process's pool of `size` connections; it connects in the background, so that it starts without a database."""
+    """Open the process's pool of `size` connections. It connects in the background: a database may come later."""
     global _pool
     _pool = Pool(dsn, size)
     _pool.open()

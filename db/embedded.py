@@ -71,7 +71,7 @@ def release(keeper: "subprocess.Popen[bytes]") -> None:
 
 @contextmanager
 def server(directory: Path) -> Iterator[str]:
-    """The address of the private database while the block lasts; a server that runs already is used and left running."""
+    """The address of the private database while the block lasts; a server that runs already is left running."""
     running = find(directory)
     if running:
         yield running

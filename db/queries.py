@@ -1,4 +1,4 @@
-"""The pages of sql/queries: each statement a named block, whose psql variables become $1, $2 … when this is imported."""
+"""The pages of sql/queries: each statement a named block, its psql variables made $1, $2 … when this is imported."""
 
 import re
 from pathlib import Path

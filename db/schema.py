@@ -52,9 +52,7 @@ def bring_up_to_date(connection: Connection) -> list[str]:
     known = migrations()
     for name, checksum in applied.items():
         if name in known and checksum not in (None, digest(known[name])):
-            raise Refused(
-                f"Migration {name} was changed after this database took it: restore it, and say what is new in a new one."
-            )
+            raise Refused(f"Migration {name} was changed after this database took it: restore it, write a new one.")
     # A database that took no migration is new (or was built from the book with psql): the book is all it needs.
     pending = [name for name in known if name not in applied] if applied else []
     for name in pending:

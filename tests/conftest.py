@@ -142,9 +142,11 @@ class serve:
         url = f"http://127.0.0.1:{self.port}"
         wait_for(lambda: answers(url) or self.process.poll() is not None)
         assert self.process.poll() is None, self.log.read_text()
-        return Service(url, self.database)
+        self.service = Service(url, self.database)
+        return self.service
 
     def __exit__(self, *_: object) -> None:
+        self.service.session.close()
         self.process.terminate()
         self.process.wait(15)
         self.directory.cleanup()

@@ -1,0 +1,69 @@
+"""Laws of the house for Python: imports go one way, every route states its contract, every setting is written down."""
+
+import ast
+import re
+
+import pytest
+
+from app import create_app
+from handlers.access import ROLES
+from tests.conftest import ROOT
+
+SHARED = {"access", "answers", "contract", "csvfile", "fields", "problems"}
+"""What the nouns of handlers/ share; a noun imports no other noun."""
+
+APP = create_app()
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", [*(ROOT / "db").glob("*.py")], ids=lambda path: path.stem)
+def test_db_knows_nothing_of_http(path):
+    assert not [name for name in imports(path) if name.split(".")[0] in ("handlers", "flask", "werkzeug", "app")]
+
+
+@pytest.mark.parametrize("path", [*(ROOT / "handlers").glob("[a-z]*.py")], ids=lambda path: path.stem)
+def test_no_noun_imports_another(path):
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("handlers.")}
+    assert used - SHARED - {path.stem} == set()
+
+
+def test_nobody_imports_the_app():
+    for path in [*ROOT.glob("handlers/*.py"), *ROOT.glob("db/*.py")]:
+        assert not [name for name in imports(path) if name.split(".")[0] == "app"], path
+
+
+def test_only_the_app_and_gunicorn_read_settings():
+    for path in [*ROOT.glob("handlers/*.py"), *ROOT.glob("db/*.py")]:
+        read = re.findall(r"os\.environ(?:\.get\(|\[)\"(\w+)\"(?! *\] *=)", path.read_text())
+        assert set(read) - {"LC_ALL", "PROMETHEUS_MULTIPROC_DIR"} == set(), path
+
+
+def test_every_setting_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    for path in (ROOT / "app.py", ROOT / "gunicorn.conf.py"):
+        for name in re.findall(r"environ(?:\.get\(|\[)\"(\w+)\"", path.read_text()):
+            assert f"`{name}`" in readme or name == "PROMETHEUS_MULTIPROC_DIR", name
+
+
+@pytest.mark.parametrize("rule", [*APP.url_map.iter_rules()], ids=str)
+def test_every_route_states_its_role_and_contract_and_is_explained(rule):
+    view = APP.view_functions[rule.endpoint]
+    assert view.role in ROLES
+    assert view.contract
+    assert view.__doc__, "the docstring is what /docs says"
+
+
+@pytest.mark.parametrize("path", [*(ROOT / "handlers").glob("[a-z]*.py")], ids=lambda path: path.stem)
+def test_a_door_is_no_longer_than_two_pages(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+def test_the_hall_is_small():
+    assert len((ROOT / "app.py").read_text().splitlines()) <= 120

@@ -1,0 +1,145 @@
+"""Laws of the house for SQL: it parses, is used, named and commented, and both ways to a database lead to the same."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pglast
+import psycopg
+import pytest
+
+from db import schema
+from db.queries import PAGES, STATEMENTS
+from handlers.problems import CONSTRAINTS
+from tests.conftest import ROOT, clone, drop
+
+SCRIPTS = sorted([*(ROOT / "sql").glob("schema/*.sql"), *(ROOT / "sql").glob("migrations/*.sql")])
+
+INTERNAL = re.compile(r"^(schema_migrations|uploads|\w+_errors)_")
+"""Constraints of tables that no client writes to."""
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_every_named_statement_parses(name):
+    assert len(pglast.parse_sql(STATEMENTS[name].sql.decode())) == 1
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_parses(path):
+    assert pglast.parse_sql(path.read_text())
+
+
+def test_every_statement_says_what_it_means_and_has_no_star():
+    for page in PAGES.glob("*.sql"):
+        for block in page.read_text().split("-- name: ")[1:]:
+            name, meaning, *_ = block.splitlines()
+            assert meaning.startswith("-- "), f"{page.stem}.{name} lacks a line that says what it means"
+            assert not re.search(r"select\s+\*|\.\*", block), f"{page.stem}.{name} has a star"
+
+
+def test_every_named_statement_is_used():
+    source = "\n".join(path.read_text() for path in [*ROOT.glob("handlers/*.py"), *ROOT.glob("db/*.py")])
+    for name in STATEMENTS:
+        page, statement = name.split(".")
+        pattern = rf'"{name}"|f"{{(noun|table)}}\.{statement}"|f"hiring\.lock_{{table}}"'
+        assert re.search(pattern, source), f"{name} is not used"
+        if f'"{name}"' not in source:
+            assert f'"{page}"' in source or page == "hiring", f"{name} is not used"
+
+
+def test_no_sql_is_written_outside_of_sql():
+    for path in ROOT.glob("handlers/*.py"):
+        assert not re.search(r"\b(select|insert into|update|delete from)\b.*\b(from|values|set)\b", path.read_text()), (
+            path
+        )
+
+
+def test_an_empty_database_and_a_migrated_one_are_the_same(server, template):
+    name = clone(server, "template0")
+    url = psycopg.conninfo.make_conninfo(server, dbname=name)
+    with schema.connect(url) as connection, connection.transaction():
+        connection.execute(next(iter(schema.migrations().values())).encode())
+    schema.migrate(url)
+    try:
+        assert catalog(url) == catalog(psycopg.conninfo.make_conninfo(server, dbname=template))
+    finally:
+        drop(server, name)
+
+
+def catalog(url: str) -> list[tuple]:
+    """All there is to a database: columns, constraints, indexes, functions, triggers and comments."""
+    with psycopg.connect(url) as connection:
+        return connection.execute("""
+            select c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text, a.attidentity::text,
+                pg_get_expr(d.adbin, d.adrelid), col_description(c.oid, a.attnum)
+            from pg_class c
+            join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+            left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
+            where c.relnamespace = 'public'::regnamespace and c.relkind = 'r'
+            union all
+            select conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', '', '', ''
+            from pg_constraint where connamespace = 'public'::regnamespace
+            union all
+            select tablename, indexname, indexdef, '', '', '', '' from pg_indexes where schemaname = 'public'
+            union all
+            select proname, pg_get_functiondef(oid), '', '', '', '', obj_description(oid, 'pg_proc')
+            from pg_proc where pronamespace = 'public'::regnamespace
+            union all
+            select tgrelid::regclass::text, tgname, pg_get_triggerdef(oid), '', '', '', ''
+            from pg_trigger where not tgisinternal
+            union all
+            select relname, obj_description(oid, 'pg_class'), '', '', '', '', ''
+            from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'
+            order by 1, 2, 3
+        """).fetchall()
+
+
+def test_the_house_is_tidy(database):
+    with psycopg.connect(database) as connection:
+        assert connection.execute(Path(ROOT / "sql/checks.sql").read_text()).fetchall() == []
+
+
+def test_the_checks_see_an_untidy_table(database):
+    with psycopg.connect(database) as connection:
+        connection.execute("create table untidy (a integer references users)")
+        found = " ".join(line for (line,) in connection.execute(Path(ROOT / "sql/checks.sql").read_text()))
+    for untidy in (
+        "table without a comment",
+        "column without a comment",
+        "without an index",
+        "leaves open",
+        "without a primary key",
+    ):
+        assert untidy in found
+
+
+def test_every_constraint_a_client_can_break_has_a_sentence(database):
+    with psycopg.connect(database) as connection:
+        names = connection.execute("""
+            select conname from pg_constraint
+            where connamespace = 'public'::regnamespace and contype in ('c', 'f', 'u')
+            union
+            select i.indexrelid::regclass::text from pg_index i join pg_class c on c.oid = i.indrelid
+            where i.indisunique and c.relnamespace = 'public'::regnamespace
+                and not exists (select from pg_attribute a
+                    where a.attrelid = c.oid and a.attnum = i.indkey[0] and a.attidentity <> '')
+        """).fetchall()
+    assert {name for (name,) in names if not INTERNAL.match(name)} == set(CONSTRAINTS)
+
+
+def test_psql_alone_builds_a_database_from_the_book(server):
+    name = clone(server, "template0")
+    url = psycopg.conninfo.make_conninfo(server, dbname=name)
+    chapters = [part for path in sorted((ROOT / "sql/schema").glob("*.sql")) for part in ("-f", str(path))]
+    try:
+        subprocess.run(["psql", "-Xq1", "-v", "ON_ERROR_STOP=1", *chapters, url], check=True)
+        assert schema.migrate(url) == ["book"], "the book again, and no migration"
+        assert schema.migrate(url) == []
+    finally:
+        drop(server, name)
+
+
+def test_sql_show_says_when_there_is_no_such_statement():
+    shown = subprocess.run(["sql/show", "users.nothing"], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 1
+    assert shown.stderr == "sql/show: there is no statement users.nothing\n"

@@ -1,0 +1,238 @@
+"""Starting, stopping, and what happens when the ground gives way: the service as a process among others."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import requests
+
+from db import embedded
+from tests.conftest import ROOT, Service, answers, free_port, serve, wait_for
+
+OLD_SERVER = os.environ.get("OLD_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+
+
+def start(directory: Path, **settings: str) -> subprocess.Popen:
+    """Gunicorn as `make run` starts it, with a private PostgreSQL in this directory."""
+    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    environment |= {"DATA_DIR": str(directory), "WORKERS": "1", **settings}
+    return subprocess.Popen(
+        [sys.executable, "-m", "gunicorn"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def refusal(directory: Path, **settings: str) -> list[str]:
+    """What a service says that does not start."""
+    process = start(directory, **settings)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode != 0
+    return said.splitlines()
+
+
+@pytest.fixture
+def directory():
+    # Not pytest's own, whose path is longer than a socket's may be and closed to PostgreSQL's user.
+    with tempfile.TemporaryDirectory(prefix="rowhouse-") as found:
+        yield Path(found)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_a_fresh_start_serves_the_demonstration_and_leaves_no_process(directory, ending):
+    port = str(free_port())
+    process = start(directory, PORT=port)
+    wait_for(lambda: answers(f"http://127.0.0.1:{port}"))
+    assert requests.get(f"http://127.0.0.1:{port}/users/1", timeout=5).json()["email"] == "ann@example.com"
+    family = psutil.Process(process.pid).children(recursive=True)
+    postmaster = psutil.Process(int((directory / "postgres/postmaster.pid").read_text().split()[0]))
+
+    began = time.monotonic()
+    process.send_signal(ending)
+    process.communicate(timeout=15)
+
+    assert time.monotonic() - began < 10
+    assert not any(each.is_running() and each.status() != "zombie" for each in [*family, postmaster])
+
+
+def test_a_private_server_stops_when_its_owner_is_killed(directory):
+    port = str(free_port())
+    process = start(directory, PORT=port)
+    wait_for(lambda: answers(f"http://127.0.0.1:{port}"))
+    pid_file = directory / "postgres/postmaster.pid"
+    assert pid_file.exists()
+    process.kill()
+    wait_for(lambda: not pid_file.exists())
+    process.communicate(timeout=15)
+
+
+def test_two_copies_run_side_by_side(directory):
+    ports = [str(free_port()), str(free_port())]
+    processes = [start(directory / port, PORT=port) for port in ports]
+    try:
+        for port in ports:
+            wait_for(lambda port=port: answers(f"http://127.0.0.1:{port}"))
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.communicate(timeout=15)
+
+
+def test_a_busy_port_is_named(directory):
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        said = refusal(directory, PORT=str(port))
+    assert said == [f"Cannot listen on 127.0.0.1:{port}: Address already in use. PORT= chooses another port."]
+
+
+def test_an_unreachable_database_is_named(directory):
+    said = refusal(directory, PORT=str(free_port()), DATABASE_URL=f"postgresql://127.0.0.1:{free_port()}/nowhere")
+    assert len(said) == 1
+    assert said[0].startswith("The database is not reachable: ")
+
+
+def test_an_old_server_is_refused(directory):
+    try:
+        with psycopg.connect(OLD_SERVER, connect_timeout=3) as connection:
+            version = connection.info.server_version // 10000
+    except psycopg.OperationalError:
+        pytest.skip(f"there is no server at {OLD_SERVER}; OLD_DATABASE_URL can name one")
+    if version >= 16:
+        pytest.skip(f"the server at {OLD_SERVER} is not too old")
+    said = refusal(directory, PORT=str(free_port()), DATABASE_URL=OLD_SERVER)
+    assert said == [f"PostgreSQL {version} is too old: Rowhouse needs 16 or newer."]
+
+
+def test_a_data_directory_that_cannot_be_written_is_named(directory):
+    (directory / "file").touch()
+    said = refusal(directory / "file" / "data", PORT=str(free_port()))
+    assert said == [f"DATA_DIR {directory}/file/data cannot be written: Not a directory."]
+
+
+def test_a_data_directory_in_use_is_named(directory):
+    with embedded.server(directory):
+        said = refusal(directory, PORT=str(free_port()))
+    assert said == [f"DATA_DIR {directory} is in use by another Rowhouse."]
+
+
+def test_an_address_others_can_reach_is_refused(directory):
+    said = refusal(directory, HOST="0.0.0.0", PORT=str(free_port()))
+    assert said == ["HOST=0.0.0.0 is reachable from elsewhere: without tokens Rowhouse answers on loopback only."]
+
+
+def test_commands_use_the_server_that_runs(directory):
+    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    environment |= {"DATA_DIR": str(directory)}
+
+    def flask(*arguments: str) -> str:
+        command = [sys.executable, "-m", "flask", "--app", "app", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+    with embedded.server(directory):
+        assert flask("migrate") == "The database is up to date.\n"
+        assert flask("seed") == "The demonstration is in.\n"
+        assert "users_pkey" in flask("explain", "users.get", "id=1")
+
+
+def test_a_killed_postgresql_comes_back_and_so_does_the_service(directory):
+    port = str(free_port())
+    process = start(directory, PORT=port)
+    url = f"http://127.0.0.1:{port}"
+    wait_for(lambda: answers(url))
+    statuses: list[int] = []
+    enough = threading.Event()
+
+    def load() -> None:
+        session = requests.Session()
+        while not enough.is_set():
+            statuses.append(session.get(f"{url}/users/1", timeout=10).status_code)
+
+    clients = [threading.Thread(target=load) for _ in range(4)]
+    for client in clients:
+        client.start()
+    wait_for(lambda: len(statuses) > 50)
+    old = (directory / "postgres/postmaster.pid").read_text().split()[0]
+    os.kill(int(old), signal.SIGKILL)
+    try:
+        wait_for(lambda: (directory / "postgres/postmaster.pid").read_text().split()[0] != old, within=30)
+        wait_for(lambda: statuses[-20:] == [200] * 20 and answers(url), within=5)
+    finally:
+        enough.set()
+        for client in clients:
+            client.join()
+        process.terminate()
+        process.communicate(timeout=15)
+    assert set(statuses) <= {200, 503}
+
+
+def test_a_service_waits_out_a_database_that_is_away(directory):
+    with embedded.server(directory) as url:
+        served = serve(url)
+        service = served.__enter__()
+    try:
+        answer = service.get("/users/1")
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "1"
+        assert service.get("/health/ready").json()["reasons"] == ["database"]
+        assert service.get("/health/live").status_code == 200
+        with embedded.server(directory):
+            wait_for(lambda: service.get("/users/1").status_code == 200, within=5)
+    finally:
+        served.__exit__()
+
+
+def test_a_locked_table_and_a_full_pool_are_503s(database):
+    with serve(database, WORKERS="1", POOL_SIZE="1") as service, psycopg.connect(database) as other:
+        other.execute("lock table users in access exclusive mode")
+        found: list[requests.Response] = []
+
+        def ask() -> None:
+            found.append(requests.get(f"{service.url}/users/1", timeout=20))
+
+        clients = [threading.Thread(target=ask) for _ in range(2)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        other.rollback()
+        assert {answer.status_code for answer in found} == {503}
+        assert all(answer.headers["Retry-After"] and answer.json()["request_id"] for answer in found)
+        assert service.get("/users/1").status_code == 404
+
+
+def test_each_request_leaves_a_line_with_its_id(database):
+    served = serve(database)
+    with served as service:
+        service.get("/users/1", headers={"X-Request-Id": "find-me"})
+        lines = [line for line in served.log.read_text().splitlines() if "find-me" in line]
+    assert len(lines) == 1
+    assert re.search(r'"status": 404', lines[0])
+
+
+def test_metrics_count_the_requests_of_all_processes(service: Service):
+    before = counted(service)
+    for _ in range(20):
+        requests.get(f"{service.url}/ping", timeout=5)
+    assert counted(service) == before + 20
+
+
+def counted(service: Service) -> float:
+    text = service.get("/metrics").text
+    found = re.search(r'^rowhouse_requests_total\{method="GET",route="/ping",status="200"\} (\S+)$', text, re.MULTILINE)
+    return float(found[1]) if found else 0
