@@ -31,6 +31,8 @@ class Contract:
 
     def __init__(self) -> None:
         self.query: Schema = Nothing()
+        self.defaults: dict[str, Any] | None = {}
+        """What an empty query is loaded as, found once; None where a parameter is required."""
         self.body: Schema | None = None
         self.precondition = False
         self.answer: Schema | None = None
@@ -62,6 +64,8 @@ def takes(
             contract.body = body(partial=partial)
         if query:
             contract.query = query()
+            required = any(field.required for field in contract.query.fields.values())
+            contract.defaults = None if required else contract.query.load({})
         contract.precondition |= precondition
         contract.files |= files
         return view
@@ -90,7 +94,10 @@ def check_contract() -> None:
         return
     contract: Contract = current_view().contract
     g.media = media(contract.media)
-    query = checked_query(contract.query)
+    if request.query_string or contract.defaults is None:
+        query = checked_query(contract.query)
+    else:
+        query = {**contract.defaults}
     if type(contract.query) not in (Nothing, VersionQuery):
         request.view_args["query"] = query
     payload = json_body() if contract.body else {}

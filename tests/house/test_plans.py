@@ -1,4 +1,4 @@
-"""Laws of the house for plans: a statement that meets a big table goes by an index; a late page costs what page 1 does."""
+"""Laws of the house for plans: what meets a big table goes by an index, and a late page costs what page 1 does."""
 
 import re
 
