@@ -46,7 +46,7 @@ def pool() -> Pool:
     return _pool
 
 
-def run(connection: Connection, name: str, **parameters: Any) -> Iterator[Any]:
+def run(connection: Connection, name: str, /, **parameters: Any) -> Iterator[Any]:
     """The rows of a named statement on this connection."""
     statement = STATEMENTS[name]
     values = [parameters.get(parameter, "") for parameter in statement.parameters]
@@ -60,7 +60,7 @@ def is_list(name: str) -> bool:
     return name.endswith((".list", ".errors"))
 
 
-def read(name: str, **parameters: Any) -> Any:
+def read(name: str, /, **parameters: Any) -> Any:
     """The first row of a reading statement, or None; asked once more where its connection turns out to be lost."""
     try:
         return write(name, **parameters)
@@ -70,7 +70,7 @@ def read(name: str, **parameters: Any) -> Any:
         return write(name, **parameters)
 
 
-def write(name: str, **parameters: Any) -> Any:
+def write(name: str, /, **parameters: Any) -> Any:
     """The first row of a statement, or None; committed when this returns."""
     with pool().lend() as connection:
         return next(run(connection, name, **parameters), None)

@@ -100,7 +100,7 @@ begin atomic
     select
         following.cursor,
         case form
-            when 'lines' then array_to_string(items[1:size], E'\n')
+            when 'lines' then coalesce(array_to_string(items[1:size], E'\n'), '')
             else '{"items":[' || coalesce(array_to_string(items[1:size], ','), '')
                 || '],"next":' || coalesce(to_json(following.cursor)::text, 'null') || '}'
         end
