@@ -61,7 +61,7 @@ def takes(
     def state(view: View) -> View:
         contract = contract_of(view)
         if body:
-            contract.body = body(partial=partial)
+            contract.body = body(partial=partial or None)
         if query:
             contract.query = query()
             required = any(field.required for field in contract.query.fields.values())
@@ -136,11 +136,13 @@ def parameters(schema: Schema) -> dict[str, fields.Field]:
 
 
 def json_body() -> Any:
-    """The JSON body. 415 for another content type, 400 for what is not JSON."""
+    """The JSON body. 413 for one too large, 415 for another content type, 400 for what is not JSON."""
     if not request.is_json:
         abort(415, f"The body must be {JSON}.")
+    body = request.get_data()
+    request.stream.read(1)  # Werkzeug cuts a chunked body at the limit, and says so only when asked for more
     try:
-        return json.loads(request.get_data().decode(), parse_constant=refuse_constant)
+        return json.loads(body.decode(), parse_constant=refuse_constant)
     except UnicodeDecodeError:
         abort(400, "The body is not UTF-8.")
     except RecursionError:

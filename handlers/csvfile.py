@@ -44,7 +44,7 @@ class Unpacked(io.RawIOBase):
     def __init__(self, source: BinaryIO) -> None:
         packed = source.read(2) == b"\x1f\x8b"
         source.seek(0)
-        self.source = gzip.GzipFile(fileobj=source) if packed else source
+        self.source = gzip.GzipFile(fileobj=source, mode="rb") if packed else source
         self.hash = hashlib.sha256()
         self.size = 0
 

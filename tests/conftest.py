@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -152,17 +153,18 @@ class serve:
         self.directory.cleanup()
 
 
+def shown_by_psql(service: Service, statement: str, **variables: object) -> str:
+    """What psql prints for a named statement on a service's database, as a DBA would ask it."""
+    shown = subprocess.run(["sql/show", statement], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
+    command = ["psql", "-XAt", "-v", "ON_ERROR_STOP=1", *options, service.database]
+    return subprocess.run(command, input=shown, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.fixture
 def psql(service: Service) -> Callable[..., str]:
-    """Run a named statement with psql, as a DBA would: psql("users.get", id=1) is what it prints."""
-
-    def run(statement: str, **variables: object) -> str:
-        shown = subprocess.run(["sql/show", statement], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
-        command = ["psql", "-XAt", "-v", "ON_ERROR_STOP=1", *options, service.database]
-        return subprocess.run(command, input=shown, capture_output=True, text=True, check=True).stdout
-
-    return run
+    """psql on the shared service: psql("users.get", id=1) is what it prints."""
+    return partial(shown_by_psql, service)
 
 
 @pytest.fixture

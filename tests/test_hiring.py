@@ -1,0 +1,340 @@
+"""Hiring: historic files in every dialect, the rows they hold and the rows that are kept aside."""
+
+import gzip
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+import requests
+from psycopg import conninfo
+
+from tests.conftest import ROOT, clone, drop, serve, shown_by_psql
+
+SAMPLE = ROOT / "tests" / "hiring"
+REAL = ROOT.parent / "shared" / "data" / "hiring"
+
+FILES = {"departments": "departments.csv", "jobs": "jobs.csv", "employees": "hired_employees.csv"}
+HEADERS = {
+    "departments": "id,department",
+    "jobs": "id,job",
+    "employees": "id,name,datetime,department_id,job_id",
+}
+INCOMPLETE = [(7, "job_id"), (14, "department_id"), (21, "datetime"), (28, "name"), (34, "department_id")]
+
+
+@pytest.fixture(scope="module")
+def house(server, template):
+    """A service of its own, whose tables each test finds empty."""
+    name = clone(server, template)
+    with serve(conninfo.make_conninfo(server, dbname=name)) as service:
+        yield service
+    drop(server, name)
+
+
+@pytest.fixture(autouse=True)
+def empty(house):
+    with psycopg.connect(house.database) as connection:
+        connection.execute("truncate departments, jobs, employees, uploads cascade")
+
+
+def upload(service, table: str, content: bytes, query: str = "") -> dict:
+    answer = service.post(f"/upload/{table}{query}", files={"file": (f"{table}.csv", content)})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def upload_sample(service, *tables: str) -> list[dict]:
+    return [upload(service, table, (SAMPLE / FILES[table]).read_bytes()) for table in tables or FILES]
+
+
+def rejects(service, table: str) -> list[dict]:
+    return service.get(f"/errors/{table}?limit=1000").json()["items"]
+
+
+def rows(service, table: str) -> list[list]:
+    """The table, without what every row has besides its data."""
+    items = service.get(f"/{table}?limit=1000").json()["items"]
+    return [
+        [value for name, value in item.items() if name not in ("version", "created_at", "updated_at")] for item in items
+    ]
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def test_complete_rows_go_in_and_the_others_are_kept_aside(house):
+    departments, jobs, employees = upload_sample(house)
+    assert (departments["rows"], departments["accepted"]) == (5, 5)
+    assert (jobs["rows"], jobs["accepted"]) == (6, 6)
+    assert (employees["rows"], employees["accepted"], employees["rejected"]) == (40, 35, 5)
+    found = house.get(employees["errors"]).json()["items"]
+    lines = (SAMPLE / "hired_employees.csv").read_text().splitlines()
+    assert [(each["line"], each["column_name"]) for each in found] == INCOMPLETE
+    assert all(each["code"] == "missing" and each["detail"] == "A value is required." for each in found)
+    assert [each["raw"] for each in found] == [lines[line - 1] for line, _ in INCOMPLETE]
+
+
+def test_employees_before_their_parents_are_told_what_is_unknown(house):
+    (employees,) = upload_sample(house, "employees")
+    assert (employees["accepted"], employees["rejected"]) == (0, 40)
+    reasons = {
+        (each["column_name"], each["code"])
+        for each in rejects(house, "employees")
+        if each["line"] not in dict(INCOMPLETE)
+    }
+    assert reasons == {("department_id", "unknown")}
+    upload_sample(house, "departments", "employees")
+    assert ("job_id", "unknown") in {(each["column_name"], each["code"]) for each in rejects(house, "employees")}
+
+
+def test_the_same_file_again_changes_nothing_and_heals_what_fits_by_now(house):
+    upload_sample(house, "employees", "departments", "jobs")
+    healed = upload_sample(house, "employees")
+    before = rows(house, "employees"), rejects(house, "employees"), house.get("/employees").text
+    assert upload_sample(house, "employees") == healed
+    assert (rows(house, "employees"), rejects(house, "employees"), house.get("/employees").text) == before
+    assert len(before[1]) == 5
+
+
+DIALECTS = {
+    "CRLF": lambda text, header: text.replace("\n", "\r\n"),
+    "CR": lambda text, header: text.replace("\n", "\r"),
+    "byte-order mark": lambda text, header: "\ufeff" + text,
+    "semicolons": lambda text, header: text.replace(",", ";"),
+    "tabs": lambda text, header: text.replace(",", "\t"),
+    "header": lambda text, header: f"{header}\n{text}",
+    "header in capitals": lambda text, header: f"{header.upper()}\n{text}",
+    "all quoted": lambda text, header: "\n".join(
+        ",".join(f'"{field}"' for field in line.split(",")) for line in text.splitlines()
+    ),
+    "blank lines at the end": lambda text, header: text.rstrip("\n") + "\n\n \r\n\n",
+    "no last line end": lambda text, header: text.rstrip("\n"),
+    "all at once": lambda text, header: (
+        "\ufeff" + f"\r\n{header.title()}\n{text}".replace("\n", "\r\n").replace(",", ";")
+    ),
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_every_dialect_says_the_same(house, dialect):
+    upload_sample(house)
+    plain = {table: rows(house, table) for table in FILES}
+    kept_aside = [(each["column_name"], each["code"]) for each in rejects(house, "employees")]
+    with psycopg.connect(house.database) as connection:
+        connection.execute("truncate departments, jobs, employees, uploads cascade")
+    for table, file in FILES.items():
+        upload(house, table, DIALECTS[dialect]((SAMPLE / file).read_text(), HEADERS[table]).encode())
+    assert {table: rows(house, table) for table in FILES} == plain
+    assert [(each["column_name"], each["code"]) for each in rejects(house, "employees")] == kept_aside
+
+
+@pytest.mark.parametrize(
+    "encode", [gzip.compress, lambda content: content.decode().encode("utf-16"), lambda content: content]
+)
+def test_a_file_comes_packed_or_bare(house, encode):
+    content = encode((SAMPLE / "departments.csv").read_bytes())
+    answer = house.post("/upload/departments", data=content, headers={"Content-Type": "text/csv"})
+    assert (answer.status_code, answer.json()["accepted"]) == (200, 5)
+
+
+def test_a_header_may_name_the_columns_in_another_order(house):
+    upload(house, "departments", b"Department;ID\nSales;7\n")
+    assert rows(house, "departments") == [[7, "Sales"]]
+
+
+def test_a_header_is_told_by_the_client_where_it_names_something_else(house):
+    assert upload(house, "departments", b"number,what\n7,Sales\n", "?header=yes")["accepted"] == 1
+    assert upload(house, "departments", b"id,department\n8,Legal\n", "?header=no")["rejected"] == 1
+
+
+BAD_EMPLOYEES = [
+    ("1,Ann,2021-01-01T00:00:00Z,1", None, "width"),
+    ("1,Ann,2021-01-01T00:00:00Z,1,1,1", None, "width"),
+    *[(f"{id},Ann,2021-01-01T00:00:00Z,1,1", "id", "not_integer") for id in ("+5", " 5", "5_0", "٥", "1.0", "-1", "x")],
+    *[(f"{id},Ann,2021-01-01T00:00:00Z,1,1", "id", "out_of_range") for id in ("0", "2147483648", "9" * 40)],
+    ("1, ,2021-01-01T00:00:00Z,1,1", "name", "missing"),
+    (f"1,{'x' * 1001},2021-01-01T00:00:00Z,1,1", "name", "too_long"),
+    *[
+        (f"1,Ann,{moment},1,1", "datetime", "not_datetime")
+        for moment in ("yesterday", "infinity", "2021-02-30", "1/2/2021", "2021-13-01T00:00:00Z", "2021-01-01T25:00")
+    ],
+    ("1,Ann,0000-01-01T00:00:00Z,1,1", "datetime", "not_datetime"),
+    ("1,Ann,9999-12-31T23:00:00-02:00,1,1", "datetime", "out_of_range"),
+    ("1,Ann,2021-01-01T00:00:00Z,9,1", "department_id", "unknown"),
+    ("1,Ann,2021-01-01T00:00:00Z,1,9", "job_id", "unknown"),
+    ("1,A\0nn,2021-01-01T00:00:00Z,1,1", None, "unreadable"),
+]
+
+
+@pytest.mark.parametrize("line, column, code", BAD_EMPLOYEES)
+def test_a_row_that_breaks_a_rule_is_told_which(house, line, column, code):
+    upload_sample(house, "departments", "jobs")
+    assert upload(house, "employees", f"{line}\n".encode())["rejected"] == 1
+    (reject,) = rejects(house, "employees")
+    assert (reject["line"], reject["column_name"], reject["code"]) == (1, column, code)
+    assert reject["raw"] == line.replace("\0", "␀")
+    assert rows(house, "employees") == []
+
+
+@pytest.mark.parametrize(
+    "written, stored",
+    [
+        ("2021-11-07T02:48:42Z", "2021-11-07T02:48:42Z"),
+        ("2021-11-07 02:48:42+02:00", "2021-11-07T00:48:42Z"),
+        ("2021-11-07T02:48", "2021-11-07T02:48:00Z"),
+        ("2021-11-07", "2021-11-07T00:00:00Z"),
+        ("2021-11-07T02:48:42.123456-0530", "2021-11-07T08:18:42.123456Z"),
+    ],
+)
+def test_a_moment_is_kept_in_utc(house, written, stored):
+    upload_sample(house, "departments", "jobs")
+    upload(house, "employees", f"1,Ann,{written},1,1".encode())
+    assert rows(house, "employees") == [[1, "Ann", stored, 1, 1]]
+
+
+def test_of_rows_with_one_id_the_first_that_is_good_wins(house):
+    found = upload(house, "departments", b"1,\n1,Sales\n1,Legal\n2,Support\n")
+    assert (found["accepted"], found["rejected"]) == (2, 2)
+    assert rows(house, "departments") == [[1, "Sales"], [2, "Support"]]
+    assert [(each["line"], each["code"]) for each in rejects(house, "departments")] == [
+        (1, "missing"),
+        (3, "duplicate"),
+    ]
+
+
+def test_a_row_whose_id_is_taken_is_kept_aside(house):
+    upload_sample(house, "departments")
+    found = upload(house, "departments", b"1,Engineering\n2,Buying\n")
+    assert (found["accepted"], found["rejected"]) == (1, 1)
+    assert [(each["line"], each["code"]) for each in rejects(house, "departments")] == [(2, "taken")]
+    assert rows(house, "departments")[1] == [2, "Sales"]
+
+
+def test_people_may_be_called_na_or_null(house):
+    upload_sample(house)
+    names = {row[1] for row in rows(house, "employees")}
+    assert {"NA", "null"} <= names
+
+
+def test_a_field_may_hold_lines_and_quotes(house):
+    upload(house, "departments", b'1,"Research\nand ""Development"""\n\n2\n3,Sales\n')
+    assert rows(house, "departments") == [[1, 'Research\nand "Development"'], [3, "Sales"]]
+    (reject,) = rejects(house, "departments")
+    assert (reject["line"], reject["raw"]) == (4, "2")
+
+
+def test_an_empty_file_has_no_rows(house):
+    assert upload(house, "departments", b"")["rows"] == 0
+    assert upload(house, "departments", b"\n\r\n \n")["rows"] == 0
+
+
+@pytest.mark.parametrize(
+    "content, kind, status",
+    [
+        ("1,Café".encode("latin-1"), "text/csv", 422),
+        (gzip.compress(b"1,Sales\n" * 100)[:-12], "text/csv", 422),
+        (b"1," + b"x" * (2**20 + 1), "text/csv", 422),
+        (b"{}", "application/json", 415),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_as_a_whole(house, content, kind, status):
+    answer = house.post("/upload/departments", data=content, headers={"Content-Type": kind})
+    assert answer.status_code == status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert rows(house, "departments") == []
+
+
+def test_a_form_without_a_file_is_refused(house):
+    assert house.post("/upload/departments", files={"other": b"1,Sales"}).status_code == 422
+
+
+def test_two_who_upload_the_same_file_at_once_are_told_the_same(house):
+    def send(_: int) -> requests.Response:
+        return requests.post(f"{house.url}/upload/departments", files={"file": content}, timeout=30)
+
+    content = "".join(f"{i},Department {i}\n" for i in range(1, 2000))
+    with ThreadPoolExecutor(4) as clients:
+        answers = [*clients.map(send, range(4))]
+    assert {(answer.status_code, answer.text) for answer in answers} == {(200, answers[0].text)}
+    assert len(rows(house, "departments")) == 1000
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="../shared/data/hiring is not here")
+def test_the_real_files_go_in_as_they_are(house):
+    for table in ("employees", "departments", "jobs", "employees"):
+        found = upload(house, table, (REAL / FILES[table]).read_bytes())
+    assert (found["rows"], found["accepted"], found["rejected"]) == (1999, 1929, 70)
+
+
+# The collections ------------------------------------------------------------------------------------------------------
+
+
+def test_a_department_lives_under_the_id_it_is_given(house):
+    made = house.post("/departments", json={"id": 7, "department": "Sales"})
+    assert (made.status_code, made.headers["Location"], made.headers["ETag"]) == (201, "/departments/7", '"1"')
+    again = house.post("/departments", json={"id": 7, "department": "Legal"})
+    assert (again.status_code, [*again.json()["errors"]]) == (409, ["id"])
+    changed = house.patch("/departments/7", json={"department": "Legal", "version": 1})
+    assert (changed.json()["department"], changed.json()["version"]) == ("Legal", 2)
+    assert house.put("/departments/7", json={"department": "Law", "version": 1}).status_code == 409
+    assert house.delete("/departments/7?version=2").status_code == 204
+    assert house.get("/departments/7").status_code == 404
+
+
+def test_a_department_with_people_in_it_stays(house):
+    upload_sample(house)
+    answer = house.delete("/departments/1?version=1")
+    assert (answer.status_code, [*answer.json()["errors"]]) == (409, ["department_id"])
+
+
+def test_an_employee_needs_parents_that_are_there(house):
+    upload_sample(house, "departments", "jobs")
+    new = {"id": 1, "name": "Ann", "datetime": "2021-11-07T02:48:42+01:00", "department_id": 1, "job_id": 1}
+    assert house.post("/employees", json=new).json()["datetime"] == "2021-11-07T01:48:42Z"
+    answer = house.post("/employees", json=new | {"id": 2, "department_id": 99})
+    assert (answer.status_code, [*answer.json()["errors"]]) == (409, ["department_id"])
+    answer = house.patch("/employees/1", json={"job_id": 99, "version": 1})
+    assert (answer.status_code, [*answer.json()["errors"]]) == (409, ["job_id"])
+
+
+@pytest.mark.parametrize("sort", ["id", "-id", "name", "-name", "datetime", "-datetime"])
+def test_employees_are_walked_in_any_order(house, sort):
+    upload_sample(house)
+    found, cursor = [], None
+    while True:
+        page = house.get("/employees", params={"sort": sort, "limit": 4, "cursor": cursor}).json()
+        found += page["items"]
+        cursor = page["next"]
+        if not cursor:
+            break
+    keys = [(each[sort.lstrip("-")], each["id"]) for each in found]
+    assert len(set(keys)) == 35
+    assert keys == sorted(keys, reverse=sort.startswith("-"))
+
+
+def test_employees_are_filtered_by_department_and_job(house):
+    upload_sample(house)
+    everybody = rows(house, "employees")
+    found = house.get("/employees?department_id=1&job_id=2&fields=id").json()["items"]
+    assert [each["id"] for each in found] == [row[0] for row in everybody if row[3:] == [1, 2]]
+    assert found
+
+
+def test_rejects_are_paged_and_filtered(house):
+    (employees,) = upload_sample(house, "employees")
+    first = house.get(f"/errors/employees?upload_id={employees['upload_id']}&limit=30")
+    rest = house.get(first.links["next"]["url"]).json()
+    assert (len(first.json()["items"]), len(rest["items"]), rest["next"]) == (30, 10, None)
+    assert len(house.get("/errors/employees?code=missing").json()["items"]) == 5
+    assert house.get("/errors/employees?upload_id=999999").json()["items"] == []
+
+
+def test_psql_prints_the_bodies_of_the_service(house):
+    upload_sample(house)
+    for table in FILES:
+        assert shown_by_psql(house, f"{table}.get", id=1) == house.get(f"/{table}/1").text
+        for sort in ("id", "-id"):
+            page = house.get(f"/{table}?limit=3&sort={sort}")
+            assert shown_by_psql(house, f"{table}.list", limit=3, sort=sort) == page.text
+        page = house.get(f"/errors/{table}?limit=3")
+        assert shown_by_psql(house, f"{table}.errors", limit=3) == page.text

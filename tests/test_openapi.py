@@ -1,0 +1,44 @@
+"""The OpenAPI document is valid and complete, and its pages need nothing from elsewhere."""
+
+import re
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from app import create_app
+
+
+def test_the_document_is_valid(service):
+    OpenAPIV31SpecValidator(service.get("/openapi.json").json()).validate()
+
+
+def test_every_route_is_in_it(service):
+    paths = service.get("/openapi.json").json()["paths"]
+    for rule in create_app().url_map.iter_rules():
+        path = re.sub(r"<(?:[^:]*:)?(\w+)>", r"{\1}", rule.rule)
+        for method in rule.methods - {"HEAD", "OPTIONS"}:
+            operation = paths[path][method.lower()]
+            assert operation["summary"]
+            assert operation["x-role"]
+            assert any(status.startswith("2") for status in operation["responses"])
+
+
+def test_what_it_says_of_a_user_is_so(service):
+    document = service.get("/openapi.json").json()
+    create = document["paths"]["/users"]["post"]
+    assert create["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/User"}
+    schema = document["components"]["schemas"]["User"]
+    assert set(schema["required"]) == {"email", "name", "address", "image"}
+    assert schema["properties"]["name"]["maxLength"] == 30
+    assert schema["properties"]["version"]["readOnly"]
+    names = {parameter["name"] for parameter in document["paths"]["/users"]["get"]["parameters"]}
+    assert names == {"limit", "cursor", "sort", "fields", "id", "email", "name", "address"}
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_a_page_takes_all_it_needs_from_here(service, page):
+    text = service.get(page).text
+    needed = re.findall(r'(?:src|href|spec-url)="([^"]+)"|url: "([^"]+)"', text)
+    assert needed
+    for path in (first or second for first, second in needed):
+        assert path == "data:," or service.get(path).status_code == 200
