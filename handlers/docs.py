@@ -1,27 +1,16 @@
-"""The OpenAPI document, made from the contracts of the routes, and two pages to read it on."""
+"""Docs: the OpenAPI document, and two pages to read it on."""
 
 import importlib.util
-import json
-import re
-from functools import cache
-from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
-from apispec import APISpec
-from apispec.ext.marshmallow import MarshmallowPlugin
-from apispec.ext.marshmallow.openapi import OpenAPIConverter
-from flask import Blueprint, Response, abort, current_app, send_from_directory
-from marshmallow import Schema, fields
+from flask import Blueprint, Response, abort, send_from_directory
 
 from handlers.access import needs
 from handlers.answers import answer
-from handlers.contract import CSV, JSON, Contract, gives, parameters
-from handlers.fields import Item
+from handlers.contract import gives
+from handlers.openapi import document
 
 docs = Blueprint("docs", __name__)
-
-TITLE, VERSION = "Rowhouse", "0.1.0"
 
 ASSETS = ("swagger_bundle.js", "swagger_style.css", "redoc.js")
 
@@ -48,40 +37,6 @@ REDOC = (
 <script src="/docs/redoc.js"></script>
 """
 )
-
-
-class Problem(Schema):
-    """A failure, by RFC 9457."""
-
-    type = fields.String(required=True, metadata={"example": "about:blank"})
-    title = fields.String(required=True, metadata={"example": "Not Found"})
-    status = fields.Integer(required=True, metadata={"example": 404})
-    detail = fields.String(required=True, metadata={"example": "There is no such object."})
-    request_id = fields.String(required=True)
-    errors = fields.Dict(
-        keys=fields.String(),
-        values=fields.List(fields.String()),
-        metadata={"description": "By field, where values are not valid."},
-    )
-
-
-class Conflict(Schema):
-    """A member changed on both sides."""
-
-    field = fields.String()
-    base = fields.Raw(allow_none=True, metadata={"description": "What it was in the version you read."})
-    yours = fields.Raw(allow_none=True)
-    theirs = fields.Raw(allow_none=True)
-    changed_by = fields.String(allow_none=True)
-    changed_at = fields.String(metadata={"format": "date-time"})
-
-
-class VersionProblem(Problem):
-    """A change that started from a version which is no longer the current one."""
-
-    current = fields.Dict(metadata={"description": "The object now."})
-    base_version = fields.Integer(allow_none=True)
-    conflicts = fields.List(fields.Nested(Conflict))
 
 
 @docs.get("/openapi.json")
@@ -116,149 +71,3 @@ def asset(name: str) -> Response:
     # offapi's own module reads all its files when imported; only the files are wanted.
     package = importlib.util.find_spec("offapi") or abort(404)
     return send_from_directory(Path(str(package.origin)).parent, name, max_age=86400)
-
-
-# The document ---------------------------------------------------------------------------------------------------------
-
-
-@cache
-def document() -> str:
-    """The OpenAPI document, as JSON."""
-    spec = APISpec(
-        TITLE,
-        VERSION,
-        "3.1.0",
-        plugins=[MarshmallowPlugin(schema_name_resolver=schema_name)],
-        info={
-            "description": "A synchronous REST service over PostgreSQL: every statement a named block of a plain file,"
-            " every change versioned by the database itself.",
-            "license": {"name": "MIT", "identifier": "MIT"},
-        },
-        servers=[{"url": "/"}],
-    )
-    for schema in (Problem, VersionProblem):
-        spec.components.schema(schema.__name__, schema=schema)
-    for rule in sorted(current_app.url_map.iter_rules(), key=lambda rule: rule.rule):
-        view = current_app.view_functions[rule.endpoint]
-        operations = {
-            method.lower(): operation(rule, view) for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
-        }
-        spec.path(path=re.sub(r"<(?:[^:]*:)?(\w+)>", r"{\1}", rule.rule), operations=operations)
-    return json.dumps(spec.to_dict(), separators=(",", ":"), ensure_ascii=False)
-
-
-def schema_name(schema: Any) -> str:
-    """The component's name of a schema: its class's, with Change behind it where all members are optional."""
-    instance = schema() if isinstance(schema, type) else schema
-    return type(instance).__name__ + ("Change" if instance.partial else "")
-
-
-def operation(rule: Any, view: Any) -> dict[str, Any]:
-    """A route as an Operation Object."""
-    contract: Contract = view.contract
-    found: dict[str, Any] = {
-        "operationId": rule.endpoint.replace(".", "_"),
-        "summary": (view.__doc__ or "").strip().splitlines()[0],
-        "tags": [rule.endpoint.split(".")[0]],
-        "x-role": view.role,
-        "parameters": [*path_parameters(rule), *query_parameters(contract), *header_parameters(contract)],
-        "responses": responses(rule, contract),
-    }
-    if contract.body:
-        found["requestBody"] = {"required": True, "content": {JSON: {"schema": body_schema(contract)}}}
-    if contract.files:
-        part = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
-        found["requestBody"] = {
-            "required": True,
-            "content": {"multipart/form-data": {"schema": part}, CSV: {"schema": {"type": "string"}}},
-        }
-    return found
-
-
-def body_schema(contract: Contract) -> Any:
-    """The schema of a JSON body; where it may name the version it starts from, with that."""
-    if not contract.precondition:
-        return contract.body
-    version = {"type": "integer", "minimum": 1, "description": "The version you read, unless If-Match names it."}
-    return {"allOf": [contract.body, {"type": "object", "properties": {"version": version}}]}
-
-
-def path_parameters(rule: Any) -> list[dict[str, Any]]:
-    kinds = {
-        "id": {"type": "integer", "format": "int64", "minimum": 1},
-        "table": {"type": "string", "enum": ["departments", "jobs", "employees"]},
-        "name": {"type": "string", "enum": list(ASSETS)},
-    }
-    return [{"name": name, "in": "path", "required": True, "schema": kinds[name]} for name in sorted(rule.arguments)]
-
-
-def query_parameters(contract: Contract) -> list[dict[str, Any]]:
-    convert = OpenAPIConverter("3.1.0", schema_name, None)  # type: ignore[arg-type]
-    found = []
-    for name, field in parameters(contract.query).items():
-        schema = convert.field2property(field)
-        description = schema.pop("description", "")
-        found.append(
-            {"name": name, "in": "query", "required": field.required, "description": description, "schema": schema}
-        )
-    return found
-
-
-def header_parameters(contract: Contract) -> list[dict[str, Any]]:
-    if not contract.precondition:
-        return []
-    return [
-        {
-            "name": "If-Match",
-            "in": "header",
-            "description": "The ETag you read; strict, unlike version.",
-            "schema": {"type": "string", "example": '"1"'},
-        }
-    ]
-
-
-def responses(rule: Any, contract: Contract) -> dict[str, Any]:
-    """The answers of a route: the one it is for, and the failures it may tell of."""
-    good: dict[str, Any] = {"description": HTTPStatus(contract.status).phrase, "headers": headers(contract)}
-    if contract.status != 204:
-        good["content"] = content(contract)
-    problems = {"default": ("Any other failure.", Problem)}
-    if contract.precondition:
-        problems |= {
-            "409": ("Another version is current, or something unique is taken.", VersionProblem),
-            "412": ("If-Match does not name the current version.", VersionProblem),
-            "428": ("No version is named.", Problem),
-        }
-    if rule.arguments:
-        problems["404"] = ("There is no such object.", Problem)
-    if contract.body or parameters(contract.query):
-        problems["422"] = ("Some values are not valid.", Problem)
-    told = {
-        status: {"description": description, "content": {"application/problem+json": {"schema": schema}}}
-        for status, (description, schema) in problems.items()
-    }
-    return {str(contract.status): good} | told
-
-
-def headers(contract: Contract) -> dict[str, Any]:
-    names = {"X-Request-Id": "The request's id."}
-    if isinstance(contract.answer, Item) and not contract.many and contract.status != 204:
-        names["ETag"] = "The version."
-    if contract.status == 201:
-        names["Location"] = "Where the new object is."
-    if contract.many:
-        names["Link"] = "The next page, if there is one."
-    return {name: {"description": text, "schema": {"type": "string"}} for name, text in names.items()}
-
-
-def content(contract: Contract) -> dict[str, Any]:
-    """The answer by media type."""
-    schema: Any = contract.answer or {}
-    if contract.many:
-        schema = {
-            "type": "object",
-            "required": ["items", "next"],
-            "properties": {"items": {"type": "array", "items": contract.answer}, "next": {"type": ["string", "null"]}},
-        }
-    texts = {"schema": {"type": "string"}}
-    return {kind: {"schema": schema} if kind == JSON else texts for kind in contract.media}

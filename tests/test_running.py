@@ -216,6 +216,19 @@ def test_a_locked_table_and_a_full_pool_are_503s(database):
         assert service.get("/users/1").status_code == 404
 
 
+def test_a_statement_over_its_time_is_a_504(database):
+    with psycopg.connect(database) as connection:
+        connection.execute("""
+            insert into users (email) values ('slow@example.com');
+            create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(60); return new; end';
+            create trigger users_20_slow before update on users for each row execute function slow();
+        """)
+    with serve(database) as service:
+        answer = service.patch("/users/1", json={"name": "Slow", "version": 1})
+        assert (answer.status_code, answer.json()["status"]) == (504, 504)
+        assert service.get("/users/1").json()["version"] == 1
+
+
 def test_each_request_leaves_a_line_with_its_id(database):
     served = serve(database)
     with served as service:

@@ -9,7 +9,7 @@ from app import create_app
 from handlers.access import ROLES
 from tests.conftest import ROOT
 
-SHARED = {"access", "answers", "contract", "csvfile", "fields", "problems"}
+SHARED = {"access", "answers", "contract", "csvfile", "fields", "openapi", "problems"}
 """What the nouns of handlers/ share; a noun imports no other noun."""
 
 APP = create_app()
@@ -61,8 +61,8 @@ def test_every_route_states_its_role_and_contract_and_is_explained(rule):
 
 
 @pytest.mark.parametrize("path", [*(ROOT / "handlers").glob("[a-z]*.py")], ids=lambda path: path.stem)
-def test_a_door_is_no_longer_than_two_pages(path):
-    assert len(path.read_text().splitlines()) <= 300
+def test_a_door_is_no_longer_than_three_pages(path):
+    assert len(path.read_text().splitlines()) <= 200
 
 
 def test_the_hall_is_small():

@@ -1,0 +1,95 @@
+"""Migrations and the SQL pages: one wins, all agree, and nobody edits the past."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from psycopg import conninfo
+
+from db import queries, schema
+from tests.conftest import clone, drop
+
+
+@pytest.fixture
+def nothing(server):
+    """The address of a database in which there is nothing yet."""
+    name = clone(server, "template0")
+    yield conninfo.make_conninfo(server, dbname=name)
+    drop(server, name)
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """A release with one more migration."""
+    known = schema.migrations()
+    more = "alter table users add column nickname text; insert into schema_migrations (name) values ('0002_later');"
+    monkeypatch.setattr(schema, "migrations", lambda: known | {"0002_later": more})
+
+
+def names(url: str) -> list[str]:
+    with psycopg.connect(url) as connection:
+        return [name for (name,) in connection.execute("select name from schema_migrations order by name")]
+
+
+def test_of_several_that_start_at_once_one_builds_the_database(nothing):
+    with ThreadPoolExecutor(6) as services:
+        applied = [*services.map(lambda _: schema.migrate(nothing), range(6))]
+    assert sorted(applied) == [[]] * 5 + [["book"]]
+
+
+def test_a_new_database_has_all_migrations_by_the_book(nothing, later):
+    schema.migrate(nothing)
+    assert names(nothing) == ["0001_first_house", "0002_later", "book"]
+
+
+def test_an_older_database_takes_what_it_lacks(database, later):
+    assert schema.migrate(database) == ["0002_later"]
+    assert schema.migrate(database) == []
+    with psycopg.connect(database) as connection:
+        connection.execute("select nickname from users")
+
+
+def test_a_migration_that_fails_leaves_nothing(database, monkeypatch):
+    known = schema.migrations()
+    monkeypatch.setattr(
+        schema, "migrations", lambda: known | {"0002_bad": "alter table users add column half text; select 1/0;"}
+    )
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        schema.migrate(database)
+    with psycopg.connect(database) as connection, pytest.raises(psycopg.errors.UndefinedColumn):
+        connection.execute("select half from users")
+
+
+def test_an_edited_migration_is_refused(database, monkeypatch):
+    known = schema.migrations()
+    monkeypatch.setattr(schema, "migrations", lambda: {name: text + "-- edited" for name, text in known.items()})
+    with pytest.raises(schema.Refused, match="0001_first_house was changed"):
+        schema.migrate(database)
+
+
+def test_a_migration_run_with_psql_counts(database, later):
+    with psycopg.connect(database) as connection:
+        connection.execute(schema.migrations()["0002_later"])
+    assert schema.migrate(database) == []
+    with psycopg.connect(database) as connection:
+        assert connection.execute("select count(*) from schema_migrations where checksum is null").fetchone() == (0,)
+
+
+def test_a_database_in_another_encoding_is_refused(server):
+    name = "rowhouse_test_latin"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"drop database if exists {name}")
+        connection.execute(f"create database {name} template template0 encoding 'LATIN1' locale 'C'")
+    try:
+        with pytest.raises(schema.Refused, match="encoded in LATIN1"):
+            schema.migrate(conninfo.make_conninfo(server, dbname=name))
+    finally:
+        drop(server, name)
+
+
+def test_a_page_becomes_statements_with_numbered_parameters():
+    get = "-- name: get\n-- One.\nselect :'b'::text, ':c', x::text, :'a' || :'b'\n\n"
+    found = queries.parse("things", f"-- Things.\n\n{get}-- name: other\n-- Two.\nselect 1\n")
+    assert [*found] == ["things.get", "things.other"]
+    assert found["things.get"].parameters == ("b", "a")
+    assert found["things.get"].sql == b"/* things.get */\n-- One.\nselect $1::text, ':c', x::text, $2 || $1"
