@@ -1,11 +1,15 @@
 """The OpenAPI document is valid and complete, and its pages need nothing from elsewhere."""
 
 import re
+import shutil
+import subprocess
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from app import create_app
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def test_the_document_is_valid(service):
@@ -42,3 +46,20 @@ def test_a_page_takes_all_it_needs_from_here(service, page):
     assert needed
     for path in (first or second for first, second in needed):
         assert path == "data:," or service.get(path).status_code == 200
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: apt install chromium")
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_a_browser_shows_the_operations(service, page, tmp_path):
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--virtual-time-budget=15000",
+    ]
+    command = [CHROMIUM, *options, f"--user-data-dir={tmp_path}", "--dump-dom", service.url + page]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    for path in ("/users", "/upload/", "/requirements/"):
+        assert path in shown
+    assert "Save some members of a user" in shown
