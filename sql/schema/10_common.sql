@@ -25,28 +25,23 @@ language plpgsql
 as $$
 begin
     new.version := old.version + 1;
-    new.updated_at := now();
+    -- Not now(), which may lie before the version that another transaction saved; and never back, whatever the clock does.
+    new.updated_at := greatest(clock_timestamp(), old.updated_at + interval '1 microsecond');
     return new;
 end
 $$;
 
-comment on function count_version() is 'Trigger: the row is saved as the next version, now.';
+comment on function count_version() is 'Trigger: the row is saved as its next version, at a later time.';
 
 
 -- Representations -----------------------------------------------------------------------------------------------------
 
--- to_json() would follow the session's time zone and write +00:00; a page must read the same in psql and over HTTP.
+-- By way of to_json(), which knows no time zone here and heeds no DateStyle, and takes half the time of to_char().
 create or replace function iso8601(moment timestamptz) returns text
 language sql stable parallel safe
-return to_char(
-    moment at time zone 'UTC',
-    case
-        when date_trunc('second', moment) = moment then 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
-        else 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
-    end
-);
+return trim('"' from to_json(moment at time zone 'UTC')::text) || 'Z';
 
-comment on function iso8601(timestamptz) is 'A moment in UTC as ISO 8601, with microseconds only where it has any.';
+comment on function iso8601(timestamptz) is 'A moment in UTC as ISO 8601, with no more decimals than it has.';
 
 -- plpgsql, because its early return costs less than starting a SQL function, and most callers ask for the whole.
 create or replace function pick(item json, fields text) returns json
@@ -69,12 +64,12 @@ comment on function pick(json, text) is 'The members of an object that a comma-s
 
 -- Pages ---------------------------------------------------------------------------------------------------------------
 
--- A cursor is base64url of the JSON array [sort, key of the last row, id of the last row]. The functions are immutable, so that
--- the planner turns them into constants, and a page becomes one range of one index.
+-- A cursor is base64url of `sort|id|key` of the last row; the key comes last, as it may hold anything. The functions are immutable, so
+-- that the planner turns them into constants, and a page becomes one range of one index.
 create or replace function cursor_after(sort text, key text, id text) returns text
 language sql immutable parallel safe
 return translate(
-    encode(convert_to(json_build_array(sort, key, id)::text, 'UTF8'), 'base64'),
+    encode(convert_to(concat(sort, '|', id, '|', key), 'UTF8'), 'base64'),
     E'+/=\n',
     '-_'
 );
@@ -83,13 +78,16 @@ comment on function cursor_after(text, text, text) is 'The cursor that continues
 
 create or replace function cursor_part(cursor text, part integer) returns text
 language sql immutable parallel safe
-return convert_from(
-    decode(
-        rpad(translate(nullif(cursor, ''), '-_', '+/'), (length(cursor) + 3) / 4 * 4, '='),
-        'base64'
-    ),
-    'UTF8'
-)::json ->> part;
+return (
+    select case part when 2 then split_part(plain.text, '|', 2) else regexp_replace(plain.text, '^[^|]*[|][^|]*[|]', '') end
+    from convert_from(
+        decode(
+            rpad(translate(nullif(cursor, ''), '-_', '+/'), (length(cursor) + 3) / 4 * 4, '='),
+            'base64'
+        ),
+        'UTF8'
+    ) as plain (text)
+);
 
 comment on function cursor_part(text, integer) is 'Part 1 (key) or 2 (id) of a cursor; null where the cursor is empty.';
 

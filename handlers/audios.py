@@ -1,0 +1,59 @@
+"""Audios: what a session measured: fifteen ticks, the one that was chosen, and how many steps it took."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Response
+from marshmallow import Schema, fields, validate
+
+from handlers.access import needs
+from handlers.answers import page
+from handlers.contract import gives, takes
+from handlers.doors import hang
+from handlers.fields import Digits, Number, Whole
+from handlers.schemas import Item, instant, page_query
+
+audios = Blueprint("audios", __name__)
+
+
+class Audio(Item):
+    """What a session measured."""
+
+    session_id = Whole(required=True, metadata={"description": "Whose it is; one audio a session.", "example": 3448})
+    ticks = fields.List(
+        Number(-100, -10),
+        required=True,
+        validate=validate.Length(equal=15),
+        metadata={"description": "Fifteen levels, each from -100 to -10.", "example": [-96.33] * 15},
+    )
+    selected_tick = Whole(0, 14, required=True, metadata={"example": 5})
+    step_count = Whole(0, 9, required=True, metadata={"example": 1})
+
+
+class AudioSearch(Schema):
+    """What to find audios by."""
+
+    session_id = Whole(metadata={"description": "Exactly this session."})
+
+
+ORDERS: dict[str, Callable[[str], object]] = {"id": str, "session_id": int, "created_at": instant}
+
+AudioSearchQuery = page_query(Audio, ORDERS)
+AudioPageQuery = page_query(
+    Audio,
+    ORDERS,
+    id=Digits(metadata={"description": "Exactly this id."}),
+    session_id=Digits(metadata={"description": "Exactly this session."}),
+)
+
+
+@audios.post("/audios/search")
+@needs("reader")
+@takes(AudioSearch, query=AudioSearchQuery)
+@gives(Audio, many=True)
+def search(body: dict[str, Any], query: dict[str, Any]) -> Response:
+    """Audios that fit what the body says; the same as `GET /audios` with it as parameters."""
+    return page("audios.list", query | body)
+
+
+hang(audios, "audios", "an audio", Audio, Audio, AudioPageQuery)

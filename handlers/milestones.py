@@ -1,0 +1,40 @@
+"""Milestones: what stories of a project should be done by."""
+
+from typing import Any
+
+from flask import Blueprint
+from marshmallow import ValidationError, fields, validates_schema
+
+from handlers.doors import hang
+from handlers.fields import Day, Digits, Text, Truth
+from handlers.schemas import Item, page_query
+
+milestones = Blueprint("milestones", __name__)
+
+
+class Milestone(Item):
+    """What stories of a project should be done by."""
+
+    project_id = fields.Integer(dump_only=True)
+    name = Text(200, required=True, metadata={"example": "First storey"})
+    starts_on = Day(allow_none=True, load_default=None, metadata={"example": "2021-11-01"})
+    ends_on = Day(allow_none=True, load_default=None, metadata={"example": "2021-11-30"})
+    closed = Truth(load_default=False)
+
+    @validates_schema
+    def check_order(self, data: dict[str, Any], **_: Any) -> None:
+        if data.get("starts_on") and data.get("ends_on") and data["ends_on"] < data["starts_on"]:
+            raise ValidationError("Must not be before starts_on.", "ends_on")
+
+
+hang(
+    milestones,
+    "milestones",
+    "a milestone",
+    Milestone,
+    Milestone,
+    page_query(
+        Milestone, {"id": str}, id=Digits(), name=Text(200), closed=fields.Boolean(truthy={"true"}, falsy={"false"})
+    ),
+    under=("projects", "project_id"),
+)

@@ -1,0 +1,80 @@
+"""Projects: what people work on together."""
+
+from flask import Blueprint, Response
+from marshmallow import Schema, fields, validate
+
+from db import stream
+from handlers.access import needs
+from handlers.answers import streamed
+from handlers.contract import gives, takes
+from handlers.doors import hang
+from handlers.fields import Digits, Text, Whole
+from handlers.schemas import Item, instant, page_query
+
+projects = Blueprint("projects", __name__)
+
+TREE_TIMEOUT = "60s"
+"""How long a tree may take, until its client has read the last of it."""
+
+SLUG = validate.Regexp(
+    r"[a-z0-9]+(-[a-z0-9]+)*\Z", error="Must be small letters and digits, with single dashes between."
+)
+
+
+class Project(Item):
+    """What people work on together."""
+
+    name = Text(200, required=True, metadata={"example": "Row house"})
+    slug = Text(
+        200, required=True, validate=[SLUG], metadata={"description": "Its name in an address.", "example": "row-house"}
+    )
+    description = Text(10_000, blank=True, allow_none=True, load_default=None)
+    owner_id = Whole(allow_none=True, load_default=None, metadata={"description": "A user."})
+
+
+class NewProject(Project):
+    """A project; its slug is made from its name where none is given."""
+
+    slug = Text(200, allow_none=True, load_default=None, validate=[SLUG])
+
+
+class Person(Schema):
+    """Somebody who has to do with a project."""
+
+    id = fields.Integer()
+    name = fields.String(allow_none=True)
+    image = fields.String(allow_none=True)
+
+
+class ProjectTree(Project):
+    """A project with all below it, and the people: its owner, who is assigned, who commented."""
+
+    milestones = fields.List(fields.Nested("Milestone"))
+    userstories = fields.List(fields.Nested("UserStoryTree"))
+    users = fields.List(fields.Nested(Person))
+
+
+@projects.get("/projects/<id:id>/tree")
+@needs("reader")
+@takes()
+@gives(ProjectTree)
+def tree(id: int) -> Response:
+    """A project with its milestones, stories, tasks, comments and people, all as of one moment."""
+    return streamed(stream("projects.tree", TREE_TIMEOUT, id=id))
+
+
+hang(
+    projects,
+    "projects",
+    "a project",
+    Project,
+    NewProject,
+    page_query(
+        Project,
+        {"id": str, "name": str, "slug": str, "created_at": instant},
+        id=Digits(),
+        name=Text(200),
+        slug=Text(200),
+        owner_id=Digits(),
+    ),
+)

@@ -1,0 +1,50 @@
+"""User stories: what somebody wants of a project."""
+
+from flask import Blueprint
+from marshmallow import fields, validate
+
+from handlers.doors import hang
+from handlers.fields import INTEGER, Digits, Number, Text, Whole
+from handlers.schemas import Item, page_query
+
+userstories = Blueprint("userstories", __name__)
+
+
+class UserStory(Item):
+    """What somebody wants of a project."""
+
+    project_id = fields.Integer(dump_only=True)
+    ref = fields.Integer(dump_only=True, metadata={"description": "Counts 1, 2, 3 … within the project."})
+    milestone_id = Whole(allow_none=True, load_default=None, metadata={"description": "Of the same project."})
+    subject = Text(500, required=True, metadata={"example": "As a neighbour I want a door"})
+    description = Text(10_000, blank=True, allow_none=True, load_default=None)
+    status = Text(50, load_default="new", metadata={"example": "new"})
+    assigned_to = Whole(allow_none=True, load_default=None, metadata={"description": "A user."})
+    tags = fields.List(Text(50), load_default=list, validate=validate.Length(max=20), metadata={"example": ["door"]})
+    points = Number(0, 1000, places=1, allow_none=True, load_default=None, metadata={"example": 3})
+
+
+class UserStoryTree(UserStory):
+    """A user story with all below it."""
+
+    tasks = fields.List(fields.Nested("Task"))
+    comments = fields.List(fields.Nested("Comment"))
+
+
+hang(
+    userstories,
+    "userstories",
+    "a user story",
+    UserStory,
+    UserStory,
+    page_query(
+        UserStory,
+        {"id": str, "ref": int},
+        id=Digits(),
+        ref=Digits(most=INTEGER),
+        milestone_id=Digits(),
+        status=Text(50),
+        assigned_to=Digits(),
+    ),
+    under=("projects", "project_id"),
+)

@@ -1,0 +1,94 @@
+-- Milestones: /projects/{id}/milestones, /milestones/{id}.
+
+-- name: get
+-- One milestone. No row: there is none.
+select
+    r.version,
+    pick(milestones_json(r), :'fields') as body
+from milestones as r
+where r.id = :'id'::bigint
+
+-- name: as_of
+-- One milestone as it was: in a version, or at a time. No row: there was none.
+select
+    r.version,
+    pick(milestones_json(r), :'fields') as body
+from history.as_of('milestones', :'id'::bigint::text, :'as_of', (select to_jsonb(r) from milestones as r where r.id = :'id'::bigint)) as past (object)
+cross join jsonb_populate_record(null::milestones, past.object) as r
+
+-- name: list
+-- A page of milestones after the cursor, planned for the values at hand (see users.list).
+-- `parent` is null where there is none to have any.
+select
+    page.next,
+    page.body,
+    (select true from projects as p where p.id = :'project_id'::bigint) as parent
+from (
+    select
+        array_agg(r.item) as items,
+        array_agg(r.key) as keys,
+        array_agg(r.id) as ids
+    from (
+        select
+            pick(milestones_json(r), :'fields')::text as item,
+            '' as key,
+            r.id::text as id
+        from milestones as r
+        where r.project_id = :'project_id'::bigint
+            and (:'id' = '' or r.id = nullif(:'id', '')::bigint)
+            and (:'name' = '' or r.name = :'name')
+            and (:'closed' = '' or r.closed = nullif(:'closed', '')::boolean)
+            and (
+                :'cursor' = ''
+                or case :'sort'
+                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
+                    else r.id > cursor_part(:'cursor', 2)::bigint
+                end
+            )
+        order by
+            case when :'sort' like '-%' then r.id end desc,
+            r.id
+        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
+    ) as r
+) as found
+cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+
+-- name: create
+-- A new milestone.
+insert into milestones as r (project_id, name, starts_on, ends_on, closed)
+select
+    :'project_id'::bigint,
+    n.name,
+    n.starts_on,
+    n.ends_on,
+    n.closed
+from jsonb_populate_record(null::milestones, :'body'::jsonb) as n
+returning
+    r.id,
+    r.version,
+    milestones_json(r) as body
+
+-- name: change
+-- The members given, saved over the version read (one of a comma-separated list, or * for any). No row: gone, or changed since.
+update milestones as r
+set (name, starts_on, ends_on, closed) = (
+    select
+        n.name,
+        n.starts_on,
+        n.ends_on,
+        n.closed
+    from jsonb_populate_record(r, :'body'::jsonb) as n
+)
+where r.id = :'id'::bigint
+    and (:'versions' = '*' or r.version::text = any (string_to_array(:'versions', ',')))
+returning
+    r.version,
+    milestones_json(r) as body
+
+-- name: remove
+-- A milestone gone, if it still is the version read. No row: gone already, or changed since.
+delete from milestones as r
+where r.id = :'id'::bigint
+    and (:'versions' = '*' or r.version::text = any (string_to_array(:'versions', ',')))
+returning
+    r.version

@@ -1,0 +1,94 @@
+-- Tasks: /userstories/{id}/tasks, /tasks/{id}.
+
+-- name: get
+-- One task. No row: there is none.
+select
+    r.version,
+    pick(tasks_json(r), :'fields') as body
+from tasks as r
+where r.id = :'id'::bigint
+
+-- name: as_of
+-- One task as it was: in a version, or at a time. No row: there was none.
+select
+    r.version,
+    pick(tasks_json(r), :'fields') as body
+from history.as_of('tasks', :'id'::bigint::text, :'as_of', (select to_jsonb(r) from tasks as r where r.id = :'id'::bigint)) as past (object)
+cross join jsonb_populate_record(null::tasks, past.object) as r
+
+-- name: list
+-- A page of tasks after the cursor, planned for the values at hand (see users.list).
+-- `parent` is null where there is none to have any.
+select
+    page.next,
+    page.body,
+    (select true from userstories as p where p.id = :'userstory_id'::bigint) as parent
+from (
+    select
+        array_agg(r.item) as items,
+        array_agg(r.key) as keys,
+        array_agg(r.id) as ids
+    from (
+        select
+            pick(tasks_json(r), :'fields')::text as item,
+            '' as key,
+            r.id::text as id
+        from tasks as r
+        where r.userstory_id = :'userstory_id'::bigint
+            and (:'id' = '' or r.id = nullif(:'id', '')::bigint)
+            and (:'status' = '' or r.status = :'status')
+            and (:'assigned_to' = '' or r.assigned_to = nullif(:'assigned_to', '')::bigint)
+            and (
+                :'cursor' = ''
+                or case :'sort'
+                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
+                    else r.id > cursor_part(:'cursor', 2)::bigint
+                end
+            )
+        order by
+            case when :'sort' like '-%' then r.id end desc,
+            r.id
+        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
+    ) as r
+) as found
+cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+
+-- name: create
+-- A new task of a story, in its project. No row: there is no such story.
+insert into tasks as r (project_id, userstory_id, subject, status, assigned_to)
+select
+    s.project_id,
+    s.id,
+    n.subject,
+    n.status,
+    n.assigned_to
+from jsonb_populate_record(null::tasks, :'body'::jsonb) as n
+join userstories as s on s.id = :'userstory_id'::bigint
+returning
+    r.id,
+    r.version,
+    tasks_json(r) as body
+
+-- name: change
+-- The members given, saved over the version read (one of a comma-separated list, or * for any). No row: gone, or changed since.
+update tasks as r
+set (subject, status, assigned_to) = (
+    select
+        n.subject,
+        n.status,
+        n.assigned_to
+    from jsonb_populate_record(r, :'body'::jsonb) as n
+)
+where r.id = :'id'::bigint
+    and (:'versions' = '*' or r.version::text = any (string_to_array(:'versions', ',')))
+returning
+    r.version,
+    tasks_json(r) as body
+
+-- name: remove
+-- A task gone, if it still is the version read. No row: gone already, or changed since.
+delete from tasks as r
+where r.id = :'id'::bigint
+    and (:'versions' = '*' or r.version::text = any (string_to_array(:'versions', ',')))
+returning
+    r.version
