@@ -1,0 +1,85 @@
+"""Idempotency-Key: a POST that is sent once more is done once, and answered as it was the first time.
+
+The key is kept in the transaction of the data: either both are there or neither.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, BinaryIO
+
+from flask import Flask, Response, abort, request
+
+import db
+from handlers.access import current_view
+from handlers.files import sent_file
+
+HEADER = "Idempotency-Key"
+
+KEY_LIMIT = 255
+"""Characters of a key."""
+
+BLOCK = 2**20
+"""Bytes of a file that are read at once."""
+
+KEPT = ("Content-Type", "Location", "ETag", "Link")
+"""The headers that are sent again."""
+
+
+def cover(app: Flask) -> None:
+    """Let every POST of this app take an Idempotency-Key."""
+    for rule in app.url_map.iter_rules():
+        if "POST" in (rule.methods or ()):
+            app.view_functions[rule.endpoint] = once(app.view_functions[rule.endpoint])
+
+
+def once(view: Callable[..., Any]) -> Callable[..., Any]:
+    """The view, done once for each key. 400 for a bad key, 409 while the first is running, 422 for another body."""
+
+    @wraps(view)
+    def answer(**arguments: Any) -> Any:
+        key = request.headers.get(HEADER)
+        return view(**arguments) if key is None else first_answer(key, lambda: view(**arguments))
+
+    return answer
+
+
+def first_answer(key: str, make: Callable[[], Response]) -> Response:
+    if not (1 <= len(key) <= KEY_LIMIT and key.isascii() and key.isprintable()):
+        abort(400, f"The {HEADER} must be 1 to {KEY_LIMIT} visible ASCII characters.")
+    asked = fingerprint()
+    with db.transaction():
+        if not db.read("idempotency.lock", key=key).mine:
+            abort(409, f"The first request with this {HEADER} is still running.")
+        if first := db.read("idempotency.get", key=key):
+            if first.fingerprint != asked:
+                abort(422, f"This {HEADER} was used for another request.")
+            return Response(first.body, first.status, json.loads(first.headers))
+        response = make()
+        if not response.is_streamed:
+            headers = {name: response.headers[name] for name in KEPT if name in response.headers}
+            db.write(
+                "idempotency.keep",
+                key=key,
+                fingerprint=asked,
+                status=response.status_code,
+                headers=json.dumps(headers),
+                body=response.get_data(as_text=True),
+            )
+        return response
+
+
+def fingerprint() -> str:
+    """What makes a request the same: its path, its query, and its JSON or file."""
+    content = hashlib.sha256()
+    for block in blocks(sent_file()) if current_view().contract.files else [request.get_data()]:
+        content.update(block)
+    return hashlib.sha256(f"{request.path}?{request.query_string!r} {content.hexdigest()}".encode()).hexdigest()
+
+
+def blocks(file: BinaryIO) -> Iterator[bytes]:
+    while block := file.read(BLOCK):
+        yield block
+        time.sleep(0)  # another request's turn

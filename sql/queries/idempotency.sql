@@ -1,0 +1,41 @@
+-- Idempotency: the first answers of POSTs that carry an Idempotency-Key. Each actor has keys of their own.
+
+-- name: lock
+-- Whether nobody else is busy with this key; if so it is ours until the end of the transaction.
+select pg_try_advisory_xact_lock(hashtextextended(history.actor() || ' ' || :'key', 0)) as mine
+
+-- name: get
+-- The first answer to this key. No row: there was none in the last 24 hours.
+select
+    a.fingerprint,
+    a.status,
+    a.headers,
+    a.body
+from first_answers as a
+where a.actor = history.actor()
+    and a.key = :'key'
+    and a.created_at > now() - interval '24 hours'
+
+-- name: keep
+-- The first answer to this key; some that are too old are swept out on the way.
+with swept as (
+    delete from first_answers as a
+    where (a.actor, a.key) in (
+        select o.actor, o.key
+        from first_answers as o
+        where o.created_at <= now() - interval '24 hours'
+            and (o.actor, o.key) <> (history.actor(), :'key')
+        order by o.created_at
+        limit 10
+        for update skip locked
+    )
+)
+insert into first_answers (actor, key, fingerprint, status, headers, body)
+values (history.actor(), :'key', :'fingerprint', :'status'::integer, :'headers'::json, :'body')
+on conflict (actor, key) do update
+set fingerprint = excluded.fingerprint,
+    status = excluded.status,
+    headers = excluded.headers,
+    body = excluded.body,
+    created_at = excluded.created_at
+returning status
