@@ -1,0 +1,178 @@
+"""Events: the WebSocket channel on which every committed change arrives, once."""
+
+import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import gevent
+from flask import Blueprint, abort, request
+from flask_sock import Sock
+from marshmallow import Schema, ValidationError
+from prometheus_client import Counter, Gauge
+from simple_websocket import ConnectionClosed, Server
+
+from db import read
+from db.feed import Change, Cursor, Feed, Subscription
+from handlers.access import needs
+from handlers.contract import gives, takes
+from handlers.fields import Digits, Text
+from handlers.sockets import Inbox, Steady, encode
+
+events = Blueprint("events", __name__)
+sock = Sock()
+
+SOCKETS = 4500
+"""Sockets a process holds; the rest of its connections is for requests."""
+
+GOING_AWAY, UNSUPPORTED, TRY_AGAIN = 1001, 1003, 1013
+"""Why a socket is closed: the service stops; a message is not known; it does not read, or the feed is away."""
+
+OPEN = Gauge("rowhouse_sockets", "Open sockets of the channel.", multiprocess_mode="livesum")
+SENT = Counter("rowhouse_frames_total", "Changes sent to sockets.")
+
+sockets: set[Server] = set()
+feed: Feed
+
+
+def place(value: str) -> None:
+    try:
+        Cursor.parse(value)
+    except ValueError:
+        raise ValidationError("Not a cursor of this channel.") from None
+
+
+class EventsQuery(Schema):
+    """What to be told of, and from where on."""
+
+    project = Digits(metadata={"description": "Only what belongs to this project."})
+    obj_type = Text(100, metadata={"description": "Only this kind of object.", "example": "userstory"})
+    obj_id = Text(1000, metadata={"description": "Only the object with this key."})
+    since = Text(20_000, validate=[place], metadata={"description": "The `cursor` of the last frame one has seen."})
+
+
+def open_feed(dsn: str) -> None:
+    """Let this process's sockets be fed from this database."""
+    global feed
+    feed = Feed(dsn, encode)
+
+
+@events.before_request
+def check_caller() -> None:
+    """Before the upgrade: 403 for a page of somebody else, 503 where there are too many sockets."""
+    origin = request.headers.get("Origin")
+    if origin and urlsplit(origin).netloc != request.host:
+        abort(403, "The channel is not for pages of other origins.")
+    if len(sockets) >= SOCKETS:
+        abort(503, "There are too many sockets.")
+    # Compression would keep some 300 KB a socket, and make each frame anew for each.
+    request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+
+
+@sock.route("/ws/events", bp=events)  # type: ignore[untyped-decorator]
+@needs("reader")
+@takes(query=EventsQuery)
+@gives(status=101)
+def channel(ws: Server, query: dict[str, Any]) -> None:
+    """Every change after its commit, once, in the order of each object: a WebSocket, described in the README."""
+    ws.sock, ws.input_buffer = Steady(ws.sock), Inbox(ws.input_buffer)
+    subscription = Subscription(wanted(query), ws.event.set)
+    sockets.add(ws)
+    OPEN.inc()
+    try:
+        subscribe(ws, subscription, query.get("since"))
+        talk(ws, subscription)
+    except OSError:  # the client is gone, or does not read: TimeoutError is one, too
+        ws.connected = False
+    finally:
+        feed.leave(subscription)
+        sockets.discard(ws)
+        OPEN.dec()
+
+
+def wanted(query: dict[str, Any]) -> Callable[[Change], bool] | None:
+    """Whether a change is what a query asks for, None for all; an object's key is given as it stands in its address."""
+    if not query.keys() - {"since"}:
+        return None
+    project, obj_type, obj_id = (query.get(name) for name in ("project", "obj_type", "obj_id"))
+    keys = (obj_id, json.dumps(obj_id, ensure_ascii=False))
+    return lambda change: (
+        (project is None or change.project == project)
+        and (obj_type is None or change.obj_type == obj_type)
+        and (obj_id is None or change.obj_id in keys)
+    )
+
+
+def subscribe(ws: Server, subscription: Subscription, since: str | None) -> None:
+    """Join the feed; a client that resumes is sent what it missed before."""
+    if since is None:
+        join(ws, subscription)
+        ws.send(json.dumps({"type": "subscribed", "cursor": str(subscription.place)}))
+        return
+    cursor = Cursor.parse(since)
+    lost = read("events.lost", feed=cursor.feed, since=cursor.snapshot)
+    if lost is None or lost.reason:
+        reason = lost.reason if lost else "The cursor is of another database."
+        ws.send(json.dumps({"type": "reset", "reason": reason}))
+        ws.close()
+        raise ConnectionClosed
+    ws.send(json.dumps({"type": "subscribed", "cursor": since}))
+    # First the long stretch, without joining: what is committed meanwhile shall not pile up in the queue.
+    present = read("events.present").snapshot
+    send(ws, subscription.chosen(feed.missed(cursor, present)))
+    join(ws, subscription)
+    send(ws, subscription.chosen(feed.missed(Cursor(cursor.feed, present), subscription.place.snapshot)))
+
+
+def join(ws: Server, subscription: Subscription) -> None:
+    if not feed.join(subscription):
+        close(ws, TRY_AGAIN, "The feed is away.")
+
+
+def talk(ws: Server, subscription: Subscription) -> None:
+    """Send what comes from the feed, answer what comes from the client, until one of them ends it."""
+    while ws.connected:
+        ws.event.wait()
+        ws.event.clear()
+        while ws.input_buffer:
+            reply(ws, ws.input_buffer.pop(0))
+        if subscription.overflowed:
+            close(ws, TRY_AGAIN, "You do not read.")
+        if subscription.frames:
+            frames, subscription.frames = subscription.frames, []
+            send(ws, [b"".join(frames)], len(frames))
+
+
+def send(ws: Server, frames: Iterable[bytes], each: int = 1) -> None:
+    """Send frames, or bytes that are several."""
+    for frame in frames:
+        ws.sock.send(frame)
+        SENT.inc(each)
+
+
+def reply(ws: Server, message: str | bytes) -> None:
+    try:
+        command = json.loads(message)["cmd"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        command = None
+    if command != "ping":
+        close(ws, UNSUPPORTED, "There is only the command ping.")
+    ws.send('{"cmd": "pong"}')
+
+
+def close(ws: Server, code: int, reason: str) -> NoReturn:
+    ws.close(code, reason)
+    raise ConnectionClosed(code, reason)
+
+
+def close_all() -> None:
+    """Tell every client that the service stops."""
+    for ws in [*sockets]:
+        gevent.spawn(go_away, ws)
+
+
+def go_away(ws: Server) -> None:
+    with suppress(ConnectionClosed, OSError):
+        ws.close(GOING_AWAY, "The service stops.")
+    ws.event.set()

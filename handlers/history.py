@@ -1,0 +1,34 @@
+"""History: every change of every tracked table, whoever made it."""
+
+from typing import Any
+
+from flask import Blueprint, Response
+from marshmallow import fields, validate
+
+from handlers.access import needs
+from handlers.answers import page
+from handlers.contract import gives, takes
+from handlers.fields import Digits, Text
+from handlers.past import Entry, entry_query
+
+history = Blueprint("history", __name__)
+
+HistoryPageQuery = entry_query(
+    obj_type=Text(100, metadata={"description": "Only this kind of object.", "example": "userstory"}),
+    obj_id=Text(1000, metadata={"description": "Only the object with this key."}),
+    project=Digits(metadata={"description": "Only what belongs to this project."}),
+    actor=Text(500, metadata={"description": "Only what this caller did."}),
+    action=fields.String(
+        validate=validate.OneOf(("create", "update", "delete", "truncate")),
+        metadata={"description": "Only this."},
+    ),
+)
+
+
+@history.get("/history")
+@needs("reader")
+@takes(query=HistoryPageQuery)
+@gives(Entry, many=True)
+def list(query: dict[str, Any]) -> Response:
+    """Changes page by page in the order in which they were recorded, or all of them as NDJSON or CSV."""
+    return page("history.list", query)

@@ -1,0 +1,56 @@
+"""What WebSockets need beside simple-websocket: whole sends, small inboxes, frames made once."""
+
+import threading
+from typing import Any
+
+import gevent
+
+SEND_WITHIN = 10.0
+"""Seconds in which a client must read what it is sent."""
+
+MESSAGE_LIMIT, INBOX = 1024, 16
+"""Bytes of a client's message, and how many may wait."""
+
+PING_EVERY = 25
+"""Seconds between two pings; a client that does not answer one by the next is gone."""
+
+OPTIONS = {"ping_interval": PING_EVERY, "max_message_size": MESSAGE_LIMIT}
+"""Flask-Sock's SOCK_SERVER_OPTIONS."""
+
+
+class Steady:
+    """A socket whose `send` sends all, one message after the other, and gives up on a client who does not read.
+
+    simple-websocket sends pongs in one greenlet and frames in another, and takes a part that was sent for the whole.
+    """
+
+    def __init__(self, socket: Any) -> None:
+        self.socket, self.lock = socket, threading.Lock()
+
+    def send(self, data: bytes) -> None:
+        with gevent.Timeout(SEND_WITHIN, TimeoutError), self.lock:
+            self.socket.sendall(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.socket, name)
+
+
+class Inbox(list[str | bytes]):
+    """The messages that wait, never many."""
+
+    def append(self, message: str | bytes) -> None:
+        if len(self) >= INBOX:
+            raise OSError("The client sends more than it reads.")
+        super().append(message)
+
+
+def encode(text: str) -> bytes:
+    """A text as a WebSocket frame (RFC 6455, 5.2): made once, whatever the number of sockets."""
+    payload = text.encode()
+    if len(payload) < 126:
+        head = bytes([0x81, len(payload)])
+    elif len(payload) < 2**16:
+        head = b"\x81\x7e" + len(payload).to_bytes(2, "big")
+    else:
+        head = b"\x81\x7f" + len(payload).to_bytes(8, "big")
+    return head + payload

@@ -1,0 +1,604 @@
+-- 60 History: every change of a tracked table, written by triggers in the transaction of the change, whoever makes it.
+--
+-- `select history.track('schema.table')` is all that a table needs. The service can read what is written here, not change it.
+
+create schema if not exists history;
+
+comment on schema history is 'Every change of the tracked tables, and what the feed reads.';
+
+
+-- What is tracked -----------------------------------------------------------------------------------------------------
+
+-- Columns by number, because numbers survive a renaming; the triggers carry the names as they were when track() was called.
+create table if not exists history.tracked (
+    obj_type text     not null,
+    relation regclass not null,
+    key      int2[]   not null,
+    project  int2,
+    constraint tracked_pkey primary key (obj_type),
+    constraint tracked_relation_key unique (relation)
+);
+
+comment on table history.tracked is 'The tables under history.';
+comment on column history.tracked.obj_type is 'What one of its rows is called in history and in the feed.';
+comment on column history.tracked.relation is 'The table.';
+comment on column history.tracked.key is 'The columns of its primary key; none where it has no such key.';
+comment on column history.tracked.project is 'The column that says which project a row belongs to; null where rows belong to none.';
+
+
+-- The entries ---------------------------------------------------------------------------------------------------------
+
+-- Whole rows and not only their differences: any version can be read without replaying those before it, by hand if need be.
+-- By month, so that old months are dropped, not deleted. No identity column: PostgreSQL 16 has none for partitioned tables.
+create sequence if not exists history.entries_id_seq;
+
+create table if not exists history.entries (
+    id             bigint      not null default nextval('history.entries_id_seq'),
+    operation_date timestamptz not null,
+    xid            xid8        not null default pg_current_xact_id(),
+    obj_type       text        not null,
+    obj_id         text,
+    action         text        not null,
+    project        bigint,
+    actor          text        not null,
+    request_id     text,
+    version        integer,
+    old_obj        jsonb,
+    new_obj        jsonb,
+    constraint entries_pkey primary key (operation_date, id),
+    constraint entries_action_check check (action in ('create', 'update', 'delete', 'truncate'))
+) partition by range (operation_date);
+
+comment on table history.entries is 'What was changed, when, by whom, from what, to what.';
+comment on column history.entries.id is 'Counts up in the order in which the changes of one object were made.';
+comment on column history.entries.operation_date is 'When the row was changed; for an object, later entries have later dates.';
+comment on column history.entries.xid is 'The transaction of the change: what the feed knows by whether it has seen an entry.';
+comment on column history.entries.obj_type is 'What kind of object it is.';
+comment on column history.entries.obj_id is 'Its key as JSON: 7, "a text", or ["several", 1]. Null where the entry is about a whole table.';
+comment on column history.entries.action is 'create, update, delete or truncate.';
+comment on column history.entries.project is 'The project it belongs to.';
+comment on column history.entries.actor is 'Who did it: the caller of the service, or the role and application on the database.';
+comment on column history.entries.request_id is 'The X-Request-Id of the request; null where there was none.';
+comment on column history.entries.version is 'The version that the change made, or that was deleted; null where the table counts none.';
+comment on column history.entries.old_obj is 'The row before.';
+comment on column history.entries.new_obj is 'The row after; of a bulk load what was loaded, and how many rows.';
+
+alter sequence history.entries_id_seq owned by history.entries.id;
+
+-- history.list by object, every ?as_of=, and kinds of which there is little; of a kind of which there is much any page is full.
+create index if not exists entries_obj_type_obj_id_operation_date_id_idx on history.entries (obj_type, obj_id, operation_date, id);
+
+-- history.list by project.
+create index if not exists entries_project_operation_date_id_idx on history.entries (project, operation_date, id);
+
+-- history.list by actor.
+create index if not exists entries_actor_operation_date_id_idx on history.entries (actor, operation_date, id);
+
+-- history.list by the actions that are rare; of the others any page is full of.
+create index if not exists entries_action_operation_date_id_idx on history.entries (action, operation_date, id)
+where action in ('delete', 'truncate');
+
+-- The feed.
+create index if not exists entries_xid_idx on history.entries (xid);
+
+-- A month that nobody made room for goes here: a write never fails for the calendar.
+create table if not exists history.entries_default partition of history.entries default;
+
+comment on table history.entries_default is 'Entries of months without a partition of their own.';
+
+create or replace function history.make_room(months integer default 3) returns void
+language plpgsql security definer
+set search_path = history, pg_catalog, pg_temp
+set timezone = 'UTC'
+set client_min_messages = warning
+as $$
+declare
+    month date;
+    name  text;
+begin
+    -- Two that come at once: the second finds the partitions made.
+    perform pg_advisory_xact_lock(hashtextextended('history.make_room', 0));
+    for month in select date_trunc('month', now())::date + (i || ' months')::interval from generate_series(0, months) as i loop
+        name := 'entries_' || to_char(month, 'YYYY_MM');
+        continue when to_regclass('history.' || name) is not null
+            or exists (select from entries_default where operation_date >= month and operation_date < month + interval '1 month');
+        execute format(
+            'create table history.%I partition of history.entries for values from (%L) to (%L)',
+            name, month, (month + interval '1 month')::date
+        );
+        execute format('comment on table history.%I is %L', name, 'Entries of ' || to_char(month, 'FMMonth YYYY') || '.');
+    end loop;
+end
+$$;
+
+comment on function history.make_room(integer) is 'Make the partitions of this month and so many after it, where they are missing: called whenever the service starts.';
+
+-- The triggers --------------------------------------------------------------------------------------------------------
+
+create or replace function history.actor() returns text
+language sql stable
+return coalesce(
+    nullif(current_setting('app.actor', true), ''),
+    session_user || coalesce(' (' || nullif(current_setting('application_name'), '') || ')', '')
+);
+
+comment on function history.actor() is 'Who acts: app.actor as the service sets it, else the role and the application that are connected.';
+
+-- The names in a trigger's arguments serve one key column that still has its name; all else is looked up in the catalog.
+create or replace function history.obj_id(object jsonb, relation oid) returns text
+language sql stable
+set search_path = history, pg_catalog, pg_temp
+begin atomic
+    select case when count(*) < 2 then jsonb_agg(object -> a.attname) ->> 0 else jsonb_agg(object -> a.attname order by k.place)::text end
+    from pg_index as i
+    cross join unnest(i.indkey::int2[]) with ordinality as k (attnum, place)
+    join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
+    where i.indrelid = relation
+        and i.indisprimary;
+end;
+
+comment on function history.obj_id(jsonb, oid) is 'The key of a row as JSON; null where its table has none.';
+
+create or replace function history.project(object jsonb, relation oid) returns bigint
+language sql stable
+set search_path = history, pg_catalog, pg_temp
+begin atomic
+    select (object ->> a.attname)::bigint
+    from history.tracked as t
+    join pg_attribute as a on a.attrelid = t.relation and a.attnum = t.project
+    where t.relation = coalesce(pg_partition_root(project.relation), project.relation);
+end;
+
+comment on function history.project(jsonb, oid) is 'The project of a row whose project column was renamed; null where its table has none.';
+
+-- One for all tables, with the rights of its owner, because nobody else may write to history. Its arguments are the kind of object and the
+-- columns that hold its key, its project, when it was changed, and its version; empty where there is none.
+create or replace function history.record() returns trigger
+language plpgsql security definer
+set search_path = history, pg_catalog, pg_temp
+set timezone = 'UTC'
+as $$
+declare
+    before     jsonb       := to_jsonb(old);
+    after      jsonb       := to_jsonb(new);
+    object     jsonb       := coalesce(after, before);
+    said       timestamptz := after ->> tg_argv[3];
+    -- Not now(): of two transactions, the one that began first may well change a row last.
+    changed_at timestamptz := clock_timestamp();
+begin
+    if before = after then
+        return null;
+    end if;
+    -- A row that says itself when it was changed is right, unless somebody made that up.
+    if said between now() and changed_at then
+        changed_at := said;
+    end if;
+    insert into entries (operation_date, obj_type, obj_id, action, project, actor, request_id, version, old_obj, new_obj)
+    values (
+        changed_at,
+        tg_argv[0],
+        case when object ? tg_argv[1] then (object -> tg_argv[1])::text else obj_id(object, tg_relid) end,
+        case tg_op when 'INSERT' then 'create' when 'UPDATE' then 'update' else 'delete' end,
+        case
+            when object ? tg_argv[2] then (object ->> tg_argv[2])::bigint
+            when tg_argv[2] <> '' then project(object, tg_relid)
+        end,
+        actor(),
+        nullif(current_setting('app.request_id', true), ''),
+        (object ->> tg_argv[4])::integer,
+        before,
+        after
+    );
+    return null;
+end
+$$;
+
+comment on function history.record() is 'Trigger: the change of a row becomes an entry.';
+
+create or replace function history.record_truncate() returns trigger
+language plpgsql security definer
+set search_path = history, pg_catalog, pg_temp
+as $$
+begin
+    insert into entries (operation_date, obj_type, action, actor, request_id)
+    values (clock_timestamp(), tg_argv[0], 'truncate', actor(), nullif(current_setting('app.request_id', true), ''));
+    return null;
+end
+$$;
+
+comment on function history.record_truncate() is 'Trigger: the emptying of a table becomes an entry.';
+
+-- app.load names a bulk load: its rows are recorded as one entry, because each can be found by what it keeps of where it came from.
+create or replace function history.record_load() returns trigger
+language plpgsql security definer
+set search_path = history, pg_catalog, pg_temp
+as $$
+begin
+    insert into entries (operation_date, obj_type, action, actor, request_id, new_obj)
+    select
+        clock_timestamp(),
+        tg_argv[0],
+        'create',
+        actor(),
+        nullif(current_setting('app.request_id', true), ''),
+        jsonb_build_object('load', current_setting('app.load'), 'rows', count(*))
+    from loaded
+    having count(*) > 0;
+    return null;
+end
+$$;
+
+comment on function history.record_load() is 'Trigger: all rows of a bulk load become one entry.';
+
+
+-- Tracking ------------------------------------------------------------------------------------------------------------
+
+create or replace function history.column_number(relation regclass, name text, types regtype[]) returns int2
+language sql stable
+return (
+    select a.attnum
+    from pg_attribute as a
+    where a.attrelid = relation
+        and a.attname = name
+        and a.atttypid = any (types)
+);
+
+comment on function history.column_number(regclass, text, regtype[]) is 'The number of a column that has one of these types; null where there is none.';
+
+create or replace function history.drop_triggers(relation regclass) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    trigger_name text;
+begin
+    for trigger_name in
+        select t.tgname from pg_trigger as t where t.tgrelid = relation and t.tgname like 'history\_90\_%'
+    loop
+        execute format('drop trigger %I on %s', trigger_name, relation);
+    end loop;
+end
+$$;
+
+comment on function history.drop_triggers(regclass) is 'Take the triggers of history from a table.';
+
+-- Again and again without harm; after columns were renamed or a primary key was changed, once more.
+create or replace function history.track(
+    relation regclass,
+    obj_type text default null,
+    project  text default null,
+    loads    boolean default false
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set client_min_messages = warning
+as $$
+#variable_conflict use_variable
+declare
+    called    text   := coalesce(obj_type, (select c.relname from pg_class as c where c.oid = relation));
+    key       int2[] := array(select unnest(i.indkey::int2[]) from pg_index as i where i.indrelid = relation and i.indisprimary);
+    arguments text;
+begin
+    insert into history.tracked as t (obj_type, relation, key, project)
+    values (called, relation, key, history.column_number(relation, project, '{int2,int4,int8}'))
+    on conflict on constraint tracked_relation_key do update
+    set obj_type = excluded.obj_type,
+        key = excluded.key,
+        project = excluded.project;
+    if project is not null and history.column_number(relation, project, '{int2,int4,int8}') is null then
+        raise 'history.track: % has no integer column %', relation, project using errcode = 'undefined_column';
+    end if;
+    arguments := format(
+        '%L, %L, %L, %L, %L',
+        called,
+        case when cardinality(key) = 1 then (select a.attname from pg_attribute as a where a.attrelid = relation and a.attnum = key[1]) else '' end,
+        coalesce(project, ''),
+        case when history.column_number(relation, 'updated_at', '{timestamptz}') is null then '' else 'updated_at' end,
+        case when history.column_number(relation, 'version', '{int2,int4}') is null then '' else 'version' end
+    );
+    perform history.drop_triggers(relation);
+    execute format(
+        'create trigger history_90_create after insert on %s for each row %s execute function history.record(%s)',
+        relation,
+        case when loads then $when$when (coalesce(current_setting('app.load', true), '') = '')$when$ end,
+        arguments
+    );
+    execute format(
+        'create trigger history_90_change after update or delete on %s for each row execute function history.record(%s)',
+        relation,
+        arguments
+    );
+    execute format(
+        'create trigger history_90_truncate after truncate on %s execute function history.record_truncate(%L)',
+        relation,
+        called
+    );
+    if loads then
+        execute format(
+            $sql$
+                create trigger history_90_load after insert on %s referencing new table as loaded
+                when (coalesce(current_setting('app.load', true), '') <> '') execute function history.record_load(%L)
+            $sql$,
+            relation,
+            called
+        );
+    end if;
+end
+$$;
+
+comment on function history.track(regclass, text, text, boolean) is
+    'Put a table under history and the feed. obj_type is what a row of it is called (the table''s name unless told), project the column with the project of a row; with loads, what is inserted while app.load is set is recorded as one entry.';
+
+create or replace function history.untrack(relation regclass) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform history.drop_triggers(relation);
+    delete from history.tracked as t where t.relation = untrack.relation;
+end
+$$;
+
+comment on function history.untrack(regclass) is 'Take a table out of history and the feed; the entries stay.';
+
+select history.track('users', 'user', loads => true);
+select history.track('audios', 'audio');
+select history.track('projects', 'project', 'id');
+select history.track('milestones', 'milestone', 'project_id');
+select history.track('userstories', 'userstory', 'project_id');
+select history.track('tasks', 'task', 'project_id');
+select history.track('comments', 'comment', 'project_id');
+
+
+-- Reading -------------------------------------------------------------------------------------------------------------
+
+create or replace function history.diff(before jsonb, after jsonb) returns jsonb
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+return (
+    select coalesce(jsonb_object_agg(f.name, jsonb_build_array(before -> f.name, after -> f.name)), '{}')
+    from jsonb_object_keys(coalesce(before, '{}') || coalesce(after, '{}')) as f (name)
+    where nullif(before -> f.name, 'null') is distinct from nullif(after -> f.name, 'null')
+        and f.name not in ('version', 'updated_at')
+);
+
+comment on function history.diff(jsonb, jsonb) is 'What differs between two rows as {"field": [old, new]}, without what counts and dates the versions themselves.';
+
+create or replace function history.version_of(relation regclass, key text, number integer, live jsonb) returns jsonb
+language sql stable
+begin atomic
+    select case
+        when (live ->> 'version')::integer = number then live
+        else (
+            select case when e.action <> 'delete' and e.version = number then e.new_obj else e.old_obj end
+            from history.tracked as t
+            join history.entries as e on e.obj_type = t.obj_type
+            where t.relation = version_of.relation
+                and e.obj_id = version_of.key
+                and (e.version = number or (e.version = number + 1 and e.action = 'update'))
+            order by e.operation_date desc, e.id desc
+            limit 1
+        )
+    end;
+end;
+
+comment on function history.version_of(regclass, text, integer, jsonb) is
+    'A row as its version of this number was, whose key is this JSON and which now is `live` (null if it is gone). A row that was loaded in bulk is known from its first change on, as what it was before.';
+
+create or replace function history.row_at(relation regclass, key text, moment timestamptz, live jsonb) returns jsonb
+language sql stable
+begin atomic
+    with
+        kind as (
+            select t.obj_type
+            from history.tracked as t
+            where t.relation = row_at.relation
+        ),
+        latest as (
+            select e.operation_date, e.new_obj
+            from history.entries as e
+            where e.obj_type = (select k.obj_type from kind as k)
+                and e.obj_id = row_at.key
+                and e.operation_date <= moment
+            order by e.operation_date desc, e.id desc
+            limit 1
+        ),
+        following as (
+            select e.old_obj
+            from history.entries as e
+            where e.obj_type = (select k.obj_type from kind as k)
+                and e.obj_id = row_at.key
+                and e.operation_date > moment
+            order by e.operation_date, e.id
+            limit 1
+        ),
+        emptied as (
+            select max(e.operation_date) as operation_date
+            from history.entries as e
+            where e.obj_type = (select k.obj_type from kind as k)
+                and e.obj_id is null
+                and e.action = 'truncate'
+                and e.operation_date <= moment
+        ),
+        known as (
+            select l.new_obj as object, l.operation_date
+            from latest as l
+            union all
+            -- Nothing is known of it so far: it was there if it was made before, by a load or before the table was tracked.
+            select k.object, (k.object ->> 'created_at')::timestamptz
+            from (
+                select f.old_obj from following as f
+                union all
+                select live where not exists (select from following)
+            ) as k (object)
+            where not exists (select from latest)
+        )
+    select k.object
+    from known as k
+    where k.operation_date <= moment
+        and not exists (select from emptied as e where e.operation_date > k.operation_date);
+end;
+
+comment on function history.row_at(regclass, text, timestamptz, jsonb) is 'A row as it was at a moment; null where it was not. The other parameters are those of version_of.';
+
+create or replace function history.as_of(relation regclass, key text, as_of text, live jsonb) returns setof jsonb
+language sql stable rows 1
+begin atomic
+    select past.object
+    from (
+        select case
+            when as_of ~ '^[0-9]+$' then history.version_of(relation, key, as_of::integer, live)
+            else history.row_at(relation, key, as_of::timestamptz, live)
+        end
+    ) as past (object)
+    where past.object is not null;
+end;
+
+comment on function history.as_of(regclass, text, text, jsonb) is 'A row as it was in a version, or at a time; no row where it was not. The other parameters are those of version_of.';
+
+create or replace function history.json_patch(before jsonb, after jsonb) returns jsonb
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+return case
+    when before is null then jsonb_build_array(jsonb_build_object('op', 'add', 'path', '', 'value', after))
+    when after is null then jsonb_build_array(jsonb_build_object('op', 'remove', 'path', ''))
+    else (
+        select coalesce(
+            jsonb_agg(
+                case
+                    when not after ? f.name then jsonb_build_object('op', 'remove', 'path', f.path)
+                    when before ? f.name then jsonb_build_object('op', 'replace', 'path', f.path, 'value', after -> f.name)
+                    else jsonb_build_object('op', 'add', 'path', f.path, 'value', after -> f.name)
+                end
+                order by f.name
+            ),
+            '[]'
+        )
+        from (
+            select k.name, '/' || replace(replace(k.name, '~', '~0'), '/', '~1')
+            from jsonb_object_keys(before || after) as k (name)
+        ) as f (name, path)
+        where before -> f.name is distinct from after -> f.name
+    )
+end;
+
+comment on function history.json_patch(jsonb, jsonb) is 'RFC 6902: what makes the row after of the row before, versions and all.';
+
+create or replace function history.entry_json(e history.entries, form text) returns json
+language sql stable parallel safe
+begin atomic
+    select to_json(item)
+    from (
+        select
+            e.id,
+            iso8601(e.operation_date) as operation_date,
+            e.obj_type,
+            e.obj_id::json as obj_id,
+            e.action,
+            e.project,
+            e.actor,
+            e.request_id,
+            e.version,
+            e.old_obj,
+            e.new_obj,
+            case
+                when e.action = 'truncate' or e.obj_id is null then null
+                when form = 'json-patch' then history.json_patch(e.old_obj, e.new_obj)
+                else history.diff(e.old_obj, e.new_obj)
+            end as diff
+    ) as item;
+end;
+
+comment on function history.entry_json(history.entries, text) is 'An entry as the service answers it, its diff as {"field": [old, new]} or as json-patch.';
+
+
+-- Proving -------------------------------------------------------------------------------------------------------------
+
+-- Of each object in order: it begins with its creation, each entry starts from what the one before left, and the last is the row as
+-- it is. Not for what was loaded in bulk or was there before its table was tracked.
+create or replace function history.replay(project bigint)
+returns table (obj_type text, obj_id text, entry bigint, replayed jsonb, found jsonb)
+language plpgsql stable
+set search_path = history, pg_catalog, pg_temp
+set timezone = 'UTC'
+as $$
+#variable_conflict use_column
+declare
+    kind record;
+begin
+    for kind in
+        select t.obj_type, t.relation, a.attname
+        from tracked as t
+        join pg_attribute as a on a.attrelid = t.relation and a.attnum = t.project
+        order by t.obj_type
+    loop
+        return query execute format(
+            $sql$
+                with
+                    entries as (
+                        select e.*, row_number() over w as place, lag(e.new_obj) over w as left_by_the_one_before
+                        from history.entries as e
+                        where e.obj_type = %L and e.project = $1 and e.obj_id is not null
+                        window w as (partition by e.obj_id order by e.operation_date, e.id)
+                    ),
+                    last as (
+                        select distinct on (e.obj_id) e.obj_id, e.id, e.new_obj
+                        from entries as e
+                        order by e.obj_id, e.place desc
+                    ),
+                    live as (
+                        select history.obj_id(to_jsonb(r), %L::regclass) as obj_id, to_jsonb(r) as row
+                        from %s as r
+                        where r.%I = $1
+                    )
+                select %L, e.obj_id, e.id, e.left_by_the_one_before, e.old_obj
+                from entries as e
+                where e.left_by_the_one_before is distinct from e.old_obj
+                    or (e.place = 1 and e.action <> 'create')
+                union all
+                select %L, coalesce(l.obj_id, r.obj_id), l.id, l.new_obj, r.row
+                from last as l
+                full join live as r on r.obj_id = l.obj_id
+                where l.new_obj is distinct from r.row
+            $sql$,
+            kind.obj_type, kind.relation::oid, kind.relation, kind.attname, kind.obj_type, kind.obj_type
+        ) using project;
+    end loop;
+end
+$$;
+
+comment on function history.replay(bigint) is 'Replay the history of a project from nothing: no rows where that gives its tables as they are, else what differs.';
+
+
+-- Pruning -------------------------------------------------------------------------------------------------------------
+
+create or replace function history.prune(before timestamptz) returns setof text
+language plpgsql
+set search_path = history, pg_catalog, pg_temp
+set timezone = 'UTC'
+as $$
+declare
+    partition record;
+    dropped   xid8;
+begin
+    for partition in
+        select c.relname
+        from pg_inherits as i
+        join pg_class as c on c.oid = i.inhrelid
+        where i.inhparent = 'history.entries'::regclass
+            and (regexp_match(pg_get_expr(c.relpartbound, c.oid), $re$TO \('(.*)'\)$re$))[1]::timestamptz <= before
+        order by c.relname
+    loop
+        -- Whoever would resume from before must be told: history.horizon (65_feed.sql).
+        execute format('select max(xid) from history.%I', partition.relname) into dropped;
+        update horizon set pruned = greatest(pruned, dropped);
+        execute format('drop table history.%I', partition.relname);
+        return next partition.relname;
+    end loop;
+    update horizon
+    set pruned = greatest(pruned, (select max(e.xid) from entries_default as e where e.operation_date < before));
+    delete from entries_default as e where e.operation_date < before;
+end
+$$;
+
+comment on function history.prune(timestamptz) is 'Drop the months that ended by then; the names of their partitions. What is dropped cannot be read, merged with or resumed from any more.';

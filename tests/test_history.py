@@ -1,0 +1,433 @@
+"""History: every change is recorded, whoever makes it, and every version can be read and come back."""
+
+import json
+import random
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from itertools import count
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from db.pool import connect
+from tests.conftest import serve
+from tests.test_users import person
+
+NOUNS = (
+    "users",
+    "audios",
+    "projects",
+    "milestones",
+    "userstories",
+    "tasks",
+    "comments",
+    "departments",
+    "jobs",
+    "employees",
+)
+
+sessions = count(7_000_000, 10)
+
+
+@pytest.fixture
+def objects(service, unique):
+    """One new object of each noun: {"tasks": {...}, …}."""
+    made = {}
+
+    def make(noun, body, under=None):
+        answer = service.post(f"/{under}/{noun}" if under else f"/{noun}", json=body)
+        assert answer.status_code == 201, answer.text
+        made[noun] = answer.json()
+
+    make("users", person(unique("ann")))
+    make("audios", {"session_id": next(sessions), "ticks": [-50] * 15, "selected_tick": 1, "step_count": 1})
+    make("projects", {"name": unique("project")})
+    project = f"projects/{made['projects']['id']}"
+    make("milestones", {"name": "First"}, project)
+    make("userstories", {"subject": "Read"}, project)
+    story = f"userstories/{made['userstories']['id']}"
+    make("tasks", {"subject": "Do"}, story)
+    make("comments", {"text": "Said"}, story)
+    make("departments", {"id": next(sessions), "department": unique("department")})
+    make("jobs", {"id": next(sessions), "job": unique("job")})
+    make(
+        "employees",
+        {
+            "id": next(sessions),
+            "name": "Ann",
+            "datetime": "2021-11-07T02:48:42Z",
+            "department_id": made["departments"]["id"],
+            "job_id": made["jobs"]["id"],
+        },
+    )
+    return made
+
+
+CHANGES = {
+    "users": {"name": "Anna"},
+    "audios": {"step_count": 2},
+    "projects": {"description": "Changed"},
+    "milestones": {"closed": True},
+    "userstories": {"points": 2.5},
+    "tasks": {"status": "done"},
+    "comments": {"text": "Said again"},
+    "departments": {"department": "Changed"},
+    "jobs": {"job": "Changed"},
+    "employees": {"datetime": "2021-12-07T02:48:42Z"},
+}
+
+
+def history(service, path, **query):
+    answer = service.get(path, params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["items"]
+
+
+def execute(service, statement, *parameters):
+    with psycopg.connect(service.database, autocommit=True, application_name="psql") as connection:
+        return connection.execute(statement, parameters)
+
+
+# What is recorded -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_a_life_is_recorded_from_creation_to_removal(service, objects, noun):
+    made = objects[noun]
+    path, (field, value) = f"/{noun}/{made['id']}", *CHANGES[noun].items()
+    service.patch(path, json={field: value, "version": 1}, headers={"X-Request-Id": f"change-{noun}"})
+    if noun in ("departments", "jobs"):
+        service.delete(f"/employees/{objects['employees']['id']}", params={"version": 1})
+    service.delete(path, params={"version": 2})
+    create, update, delete = history(service, f"{path}/history")
+    assert [entry["action"] for entry in (create, update, delete)] == ["create", "update", "delete"]
+    assert [entry["version"] for entry in (create, update, delete)] == [1, 2, 2]
+    assert {entry["obj_id"] for entry in (create, update, delete)} == {made["id"]}
+    assert create["old_obj"] is None and delete["new_obj"] is None
+    assert create["new_obj"] == update["old_obj"] and update["new_obj"] == delete["old_obj"]
+    assert [*update["diff"]] == [field]
+    assert update["request_id"] == f"change-{noun}"
+    assert update["actor"] == "anonymous"
+    assert create["operation_date"] == made["created_at"]
+
+
+def test_a_change_that_changes_nothing_is_not_recorded(service, objects):
+    path = f"/projects/{objects['projects']['id']}"
+    assert service.patch(path, json={"name": objects["projects"]["name"], "version": 1}).json()["version"] == 1
+    execute(service, "update projects set name = name where id = %s", objects["projects"]["id"])
+    assert len(history(service, f"{path}/history")) == 1
+
+
+def test_what_goes_with_its_parent_is_recorded(service, objects):
+    project = objects["projects"]["id"]
+    service.delete(f"/projects/{project}", params={"version": 1}, headers={"X-Request-Id": "all-gone"})
+    gone = history(service, "/history", project=project, action="delete")
+    assert {entry["obj_type"] for entry in gone} == {"project", "milestone", "userstory", "task", "comment"}
+    assert {entry["request_id"] for entry in gone} == {"all-gone"}
+
+
+def test_changes_by_psql_are_recorded_with_role_and_application(service, objects):
+    task = objects["tasks"]["id"]
+    execute(service, "update tasks set status = 'psql was here' where id = %s", task)
+    entry = history(service, f"/tasks/{task}/history", sort="-id")[0]
+    assert entry["actor"].endswith(" (psql)")
+    assert entry["diff"] == {"status": ["new", "psql was here"]}
+    assert service.get(f"/tasks/{task}").json()["updated_at"] == entry["operation_date"]
+
+
+def test_copy_is_recorded_row_by_row(service, objects):
+    story = objects["userstories"]
+    with (
+        psycopg.connect(service.database) as connection,
+        connection.cursor().copy("copy tasks (project_id, userstory_id, subject) from stdin") as copy,
+    ):
+        for number in range(3):
+            copy.write_row((story["project_id"], story["id"], f"copied {number}"))
+    entries = history(service, "/history", obj_type="task", project=story["project_id"], action="create")
+    assert [entry["new_obj"]["subject"] for entry in entries] == ["Do", "copied 0", "copied 1", "copied 2"]
+
+
+def test_a_truncate_is_recorded_and_ends_what_there_was(server, database):
+    with serve(database) as service:
+        made = service.post("/users", json=person("ann")).json()
+        execute(service, "truncate users cascade")
+        truncates = history(service, "/history", action="truncate")
+        assert {"user", "project", "userstory"} <= {entry["obj_type"] for entry in truncates}
+        assert {(entry["obj_id"], entry["diff"]) for entry in truncates} == {(None, None)}
+        assert service.get(f"/users/{made['id']}").status_code == 404
+        assert service.get(f"/users/{made['id']}?as_of=1").json() == made
+        assert service.get(f"/users/{made['id']}?as_of={made['created_at']}").json() == made
+        assert service.get(f"/users/{made['id']}?as_of={truncates[0]['operation_date']}").status_code == 404
+
+
+def test_what_is_rolled_back_was_not(service, objects):
+    with psycopg.connect(service.database) as connection:
+        connection.execute("update tasks set status = 'never' where id = %s", [objects["tasks"]["id"]])
+        connection.rollback()
+    assert len(history(service, f"/tasks/{objects['tasks']['id']}/history")) == 1
+
+
+def test_an_upload_is_one_entry_and_its_rows_are_recorded_from_then_on(service, unique):
+    first = next(sessions)
+    rows = "".join(f"{first + number},{unique('department')}\n" for number in range(3))
+    upload = service.post("/upload/departments", data=rows, headers={"Content-Type": "text/csv"}).json()
+    load = history(service, "/history", obj_type="department", sort="-id", limit=1)[0]
+    assert (load["action"], load["obj_id"]) == ("create", None)
+    assert load["new_obj"] == {"load": f"upload of {upload['sha256']}", "rows": 3}
+    path = f"/departments/{first}"
+    before = service.get(path).json()
+    assert history(service, f"{path}/history") == []
+    service.patch(path, json={"department": "Changed", "version": 1})
+    assert service.get(f"{path}?as_of=1").json() == before
+    assert service.get(f"{path}?as_of={before['created_at']}").json() == before
+    merge = service.patch(path, json={"department": "Mine", "version": 1})
+    assert merge.json()["conflicts"][0]["base"] == before["department"]
+
+
+# How it is shown ------------------------------------------------------------------------------------------------------
+
+
+def test_history_is_found_by_each_of_its_filters(service, objects):
+    project, task = objects["projects"]["id"], objects["tasks"]["id"]
+    service.patch(f"/tasks/{task}", json={"status": "done", "version": 1})
+    by_object = history(service, "/history", obj_type="task", obj_id=task)
+    assert by_object == history(service, f"/tasks/{task}/history")
+    assert by_object[-1] in history(service, "/history", obj_id=task)
+    assert by_object == history(service, "/history", project=project, obj_type="task")
+    assert by_object[1:] == history(service, "/history", project=project, action="update")
+    assert history(service, "/history", project=project, actor="nobody") == []
+    assert len(history(service, "/history", project=project, actor="anonymous")) == 6
+    assert service.get("/history?action=steal").status_code == 422
+    assert service.get("/history?obj=1").status_code == 400
+
+
+def test_history_is_walked_page_by_page_both_ways(service, objects):
+    project = objects["projects"]["id"]
+    whole = [entry["id"] for entry in history(service, "/history", project=project)]
+    for sort, expected in (("id", whole), ("-id", whole[::-1])):
+        found, path = [], f"/history?project={project}&limit=2&sort={sort}"
+        while path:
+            answer = service.get(path)
+            found += [entry["id"] for entry in answer.json()["items"]]
+            path = answer.links.get("next", {}).get("url")
+        assert found == expected
+
+
+def test_a_json_patch_makes_the_new_object_of_the_old(service, objects):
+    path = f"/userstories/{objects['userstories']['id']}"
+    service.patch(path, json={"subject": "a/b~c", "tags": ["x"], "version": 1})
+    create, update = history(service, f"{path}/history", diff="json-patch")
+    assert create["diff"] == [{"op": "add", "path": "", "value": create["new_obj"]}]
+    patched = dict(update["old_obj"])
+    for operation in update["diff"]:
+        assert operation["op"] == "replace"
+        patched[operation["path"].removeprefix("/")] = operation["value"]
+    assert patched == update["new_obj"]
+
+
+def test_history_of_what_never_was_is_not_found(service):
+    for noun in NOUNS:
+        assert service.get(f"/{noun}/2147483000/history").status_code == 404
+        assert service.post(f"/{noun}/2147483000/revert", json={"version": 1, "to": 1}).status_code == 404
+
+
+def test_psql_prints_the_same_entries(service, objects, psql):
+    task = objects["tasks"]["id"]
+    body = service.get(f"/tasks/{task}/history").text
+    assert psql("history.list", noun="tasks", obj_id=task) == body
+    service.patch(f"/tasks/{task}", json={"status": "done", "version": 1})
+    assert psql("tasks.as_of", id=task, as_of=1) == service.get(f"/tasks/{task}?as_of=1").text
+
+
+# How it was -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_version_of_many_objects_is_as_get_gave_it_then(service, unique):
+    """10,000 random pairs of an object and one of its versions, each by number and many by time."""
+    project = service.post("/projects", json={"name": unique("project")}).json()["id"]
+    chance = random.Random(7)
+
+    def live(number):
+        made = service.post(f"/projects/{project}/userstories", json={"subject": f"story {number}"})
+        bodies = [made.content]
+        path = made.headers["Location"]
+        for version in range(1, 10):
+            change = {
+                "subject": f"s {chance.random()}",
+                "tags": [str(chance.random())] * chance.randint(0, 3),
+                "points": round(chance.random() * 100, 1),
+                "description": None if chance.random() < 0.5 else "π\n" * 9,
+            }
+            answer = service.patch(path, json=change | {"version": version})
+            assert answer.status_code == 200, answer.text
+            bodies.append(answer.content)
+        return path, bodies
+
+    with ThreadPoolExecutor(8) as pool:
+        lives = [*pool.map(live, range(60))]
+        pairs = [(*chance.choice(lives), chance.randrange(10)) for _ in range(10_000)]
+
+        def differs(pair):
+            path, bodies, place = pair
+            then = place + 1 if place % 2 else json.loads(bodies[place])["updated_at"]
+            return service.get(path, params={"as_of": then}).content != bodies[place]
+
+        assert sum(pool.map(differs, pairs)) == 0
+    with connect(service.database) as connection:
+        assert connection.execute("select * from history.replay($1)", [project]).fetchall() == []
+
+
+def test_a_time_between_two_versions_shows_the_first(service, objects):
+    path = f"/tasks/{objects['tasks']['id']}"
+    first = service.get(path).json()
+    service.patch(path, json={"status": "done", "version": 1})
+    second = service.get(path).json()
+    moment = datetime.fromisoformat(second["updated_at"])
+    just_before = (moment - timedelta(microseconds=1)).isoformat()
+    assert service.get(path, params={"as_of": just_before}).json() == first
+    assert service.get(path, params={"as_of": moment.isoformat()}).json() == second
+    assert service.get(path, params={"as_of": "2999-01-01T00:00:00Z"}).json() == second
+    assert service.get(path, params={"as_of": "2001-01-01T00:00:00Z"}).status_code == 404
+    assert service.get(path, params={"as_of": 3}).status_code == 404
+    assert service.get(path, params={"as_of": 2**31}).status_code == 422
+    assert service.get(path, params={"as_of": 1, "fields": "status"}).json() == {"status": "new"}
+    assert service.get(path, params={"as_of": 1}).headers["ETag"] == '"1"'
+
+
+def test_a_later_version_has_a_later_time_whichever_transaction_began_first(service, objects):
+    task = objects["tasks"]["id"]
+    with psycopg.connect(service.database) as early:
+        early.execute("select now()")
+        service.patch(f"/tasks/{task}", json={"status": "second", "version": 1})
+        early.execute("update tasks set status = 'third' where id = %s", [task])
+    dates = [entry["operation_date"] for entry in history(service, f"/tasks/{task}/history")]
+    assert dates == sorted(dates)
+
+
+# Back to a version ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_a_revert_makes_a_new_version_equal_to_an_old_one(service, objects, noun):
+    path = f"/{noun}/{objects[noun]['id']}"
+    first = service.get(path).json()
+    service.patch(path, json=CHANGES[noun] | {"version": 1})
+    answer = service.post(f"{path}/revert", json={"version": 2, "to": 1})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["version"] == 3
+    assert answer.headers["ETag"] == '"3"'
+    same = {name: value for name, value in answer.json().items() if name not in ("version", "updated_at")}
+    assert same == {name: value for name, value in first.items() if name not in ("version", "updated_at")}
+
+
+def test_a_revert_is_refused_over_a_version_one_did_not_read(service, objects):
+    path = f"/tasks/{objects['tasks']['id']}"
+    service.patch(path, json={"status": "done", "version": 1})
+    assert service.post(f"{path}/revert", json={"version": 1, "to": 1}).status_code == 409
+    assert service.post(f"{path}/revert", json={"to": 1}, headers={"If-Match": '"1"'}).status_code == 412
+    assert service.post(f"{path}/revert", json={"to": 1}).status_code == 428
+    assert service.post(f"{path}/revert", json={"version": 2}).status_code == 422
+    unknown = service.post(f"{path}/revert", json={"version": 2, "to": 7})
+    assert (unknown.status_code, [*unknown.json()["errors"]]) == (422, ["to"])
+    assert service.post(f"{path}/revert", json={"version": 2, "to": 2}).json()["version"] == 2
+
+
+# Any table ------------------------------------------------------------------------------------------------------------
+
+
+def entries(connection, kind):
+    return connection.execute(
+        "select obj_id, action, version, old_obj, new_obj from history.entries where obj_type = %s order by id", [kind]
+    ).fetchall()
+
+
+@pytest.fixture
+def foreign(database):
+    """A connection to a database with tables that are none of ours, in a schema of their own."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("create schema elsewhere")
+        yield connection
+
+
+def test_keys_of_every_kind_are_recorded(foreign):
+    foreign.execute("""
+        create table elsewhere.pair (a int, b text, note json, primary key (b, a));
+        create table elsewhere.word (w text primary key);
+        create table elsewhere.thing (u uuid primary key, half numeric generated always as (1.50) stored, big text);
+        create table elsewhere.keyless (x int);
+        select history.track('elsewhere.' || t) from unnest(array['pair', 'word', 'thing', 'keyless']::text[]) t;
+        insert into elsewhere.pair values (1, 'x,"y', '{"a": 1}');
+        insert into elsewhere.word values ('7'), ('it''s');
+        insert into elsewhere.thing values ('00000000-0000-0000-0000-000000000001', default, repeat('long', 100000));
+        update elsewhere.thing set u = '00000000-0000-0000-0000-000000000002';
+        insert into elsewhere.keyless values (1);
+    """)
+    assert [row[0] for row in entries(foreign, "pair")] == ['["x,\\"y", 1]']
+    assert [row[0] for row in entries(foreign, "word")] == ['"7"', '"it\'s"']
+    made, changed = entries(foreign, "thing")
+    assert made[4]["half"] == 1.5 and len(made[4]["big"]) == 400_000
+    assert changed[3] == made[4] and changed[4]["big"] == made[4]["big"]
+    assert [row[0] for row in entries(foreign, "keyless")] == [None]
+
+
+def test_columns_may_be_added_and_renamed_afterwards(foreign):
+    foreign.execute("""
+        create table elsewhere.note (id int primary key, project int, body text);
+        select history.track('elsewhere.note', 'note', 'project');
+        insert into elsewhere.note values (1, 13, 'first');
+        alter table elsewhere.note add column colour text default 'red';
+        alter table elsewhere.note rename column id to number;
+        alter table elsewhere.note rename column project to tenant;
+        update elsewhere.note set body = 'second';
+    """)
+    row = foreign.execute("select obj_id, project, new_obj from history.entries order by id desc limit 1").fetchone()
+    assert row == ("1", 13, {"number": 1, "tenant": 13, "body": "second", "colour": "red"})
+
+
+def test_a_partitioned_table_is_recorded_through_parent_and_partition(foreign):
+    foreign.execute("""
+        create table elsewhere.event (id int, day date, what text, primary key (id, day)) partition by range (day);
+        select history.track('elsewhere.event');
+        create table elsewhere.event_2020 partition of elsewhere.event for values from ('2020-01-01') to ('2021-01-01');
+        insert into elsewhere.event values (1, '2020-02-02', 'through the parent');
+        insert into elsewhere.event_2020 values (2, '2020-02-02', 'directly');
+        update elsewhere.event set what = 'changed' where id = 2;
+        delete from elsewhere.event_2020 where id = 1;
+    """)
+    assert [row[:2] for row in entries(foreign, "event")] == [
+        ('[1, "2020-02-02"]', "create"),
+        ('[2, "2020-02-02"]', "create"),
+        ('[2, "2020-02-02"]', "update"),
+        ('[1, "2020-02-02"]', "delete"),
+    ]
+
+
+def test_a_table_can_be_untracked_and_tracked_again(foreign):
+    foreign.execute("create table elsewhere.word (w text primary key); select history.track('elsewhere.word')")
+    foreign.execute("select history.track('elsewhere.word'); insert into elsewhere.word values ('once')")
+    foreign.execute("select history.untrack('elsewhere.word'); insert into elsewhere.word values ('unseen')")
+    foreign.execute("select history.track('elsewhere.word'); insert into elsewhere.word values ('again')")
+    assert [row[0] for row in entries(foreign, "word")] == ['"once"', '"again"']
+
+
+def test_tracking_what_cannot_be_tracked_says_why(foreign):
+    foreign.execute("create table elsewhere.word (w text primary key)")
+    with pytest.raises(errors.UndefinedColumn, match="has no integer column w"):
+        foreign.execute("select history.track('elsewhere.word', project => 'w')")
+    with pytest.raises(errors.UndefinedTable):
+        foreign.execute("select history.track('elsewhere.nothing')")
+
+
+# Keeping and dropping -------------------------------------------------------------------------------------------------
+
+
+def test_replaying_a_history_finds_what_went_by_it(service, objects):
+    project = objects["projects"]["id"]
+    with psycopg.connect(service.database) as connection:
+        assert connection.execute("select * from history.replay(%s)", [project]).fetchall() == []
+        connection.execute("alter table tasks disable trigger all")
+        connection.execute("update tasks set status = 'unseen' where project_id = %s", [project])
+        found = connection.execute("select obj_type, obj_id from history.replay(%s)", [project]).fetchall()
+        assert found == [("task", str(objects["tasks"]["id"]))]
+        connection.rollback()
