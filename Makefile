@@ -3,11 +3,11 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test lint format lock clean
+.PHONY: help run test seed lint format lock bench-tree bench-events clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo 'run and test take HOST= PORT= DATA_DIR= WORKERS= DATABASE_URL= (README.md says what each does)'
 
 run: .venv/run ## Serve on http://127.0.0.1:8000, with a private PostgreSQL unless DATABASE_URL names yours
@@ -15,6 +15,9 @@ run: .venv/run ## Serve on http://127.0.0.1:8000, with a private PostgreSQL unle
 
 test: .venv/test ## Run every test
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+seed: .venv/run ## Put in sample data: make seed ARGS="--users 100000 --projects 10" (ARGS=--help says more)
+	@exec $(BIN)/flask --app app seed $(ARGS)
 
 lint: .venv/test ## Check style, types, SQL and migrations
 	$(BIN)/ruff check .
@@ -31,8 +34,16 @@ lock: .venv/test ## Take the newest versions of all dependencies
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade requirements.in -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade tests/requirements.in -c requirements.txt -o tests/requirements.txt
 
+bench-tree: .venv-bench/made ## Measure the tree of a project beside FastAPI with SQLAlchemy
+	$(BIN)/python -m bench.tree
+	$(BIN)/python -m bench.tree --large
+
+bench-events: .venv/test ## Measure what history costs writers, and the channel with 1,000 and 4,000 sockets
+	$(BIN)/python -m bench.history
+	$(BIN)/python -m bench.events
+
 clean: ## Remove the virtual environment and the private data
-	rm -rf .venv .data
+	rm -rf .venv .venv-bench .data
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Rowhouse needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -46,4 +57,9 @@ clean: ## Remove the virtual environment and the private data
 .venv/test: tests/requirements.txt | .venv/run
 	@echo 'Installing what tests/requirements.txt names ...'
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r tests/requirements.txt
+	@touch $@
+
+.venv-bench/made: bench/requirements.txt | .venv/run
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/pip install -q --disable-pip-version-check -r bench/requirements.txt
 	@touch $@

@@ -8,6 +8,10 @@ import subprocess
 import sys
 from ipaddress import ip_address
 from pathlib import Path
+from uuid import uuid4
+
+from gunicorn import util
+from gunicorn.workers.base import Worker
 
 HOST = os.environ.get("HOST") or "127.0.0.1"
 PORT = os.environ.get("PORT") or "8000"
@@ -36,7 +40,7 @@ graceful_timeout = 5
 # Seconds a client may keep an idle connection; more than the 60 that proxies commonly use.
 keepalive = 65
 
-# A cursor is at most 4,000 characters.
+# A cursor may be 5,500 characters long: the key it holds is as long as a column may be.
 limit_request_line = 8190
 
 # The default one is shared between instances on a machine.
@@ -44,6 +48,20 @@ control_socket_disable = True
 
 # The application writes its own line a request, with its id; gunicorn's costs a quarter of the throughput.
 accesslog = None
+
+
+def write_problem(client: socket.socket, status: int, reason: str, detail: str) -> None:
+    """Answer what gunicorn itself refuses (a request that is none) as a problem too, where it would send HTML."""
+    members = {"type": "about:blank", "title": reason, "status": status, "detail": detail, "request_id": uuid4().hex}
+    body = json.dumps(members).encode() + b"\n"
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    util.write_nonblock(client, head.encode() + body)
+
+
+util.write_error = write_problem
 
 PLAIN = {"format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%H:%M:%S"}
 LINES = {
@@ -127,6 +145,27 @@ def when_ready(server: object) -> None:
     if keeper:
         lines.append(f'  look  psql "{os.environ["DATABASE_URL"]}"')
     print("\n".join([*lines, "  stop  Ctrl-C"]), flush=True)
+
+
+def post_worker_init(worker: Worker) -> None:
+    """Watch for the end of a worker: its sockets are told in time."""
+    import gevent
+
+    from handlers.events import close_all
+
+    def farewell() -> None:
+        while worker.alive:
+            gevent.sleep(0.2)
+        close_all()
+
+    gevent.spawn(farewell)
+
+
+def worker_int(worker: Worker) -> None:
+    """Ctrl-C: the same at once."""
+    from handlers.events import close_all
+
+    close_all()
 
 
 def on_exit(server: object) -> None:

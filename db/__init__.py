@@ -5,21 +5,30 @@ Rows are tuples with names: `row.version`, `row.body`. Errors are psycopg's.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
 import psycopg
 from psycopg.rows import namedtuple_row
 
-from db.pool import Pool, PoolTimeout, connect
+from db.pool import SETTINGS, Pool, PoolTimeout, connect
 from db.queries import STATEMENTS
 
 Connection = psycopg.Connection[tuple]
 
 COPY_SLICE = 500
 """Rows after which a COPY lets other requests have a turn."""
+
+actor: ContextVar[tuple[str, str]] = ContextVar("actor", default=("", ""))
+"""Who acts, and in which request, for history: a name and a request id."""
+
+_bound: ContextVar[Connection | None] = ContextVar("bound", default=None)
+
+STREAM_SLICE = 100
+"""Rows that `stream` has in memory at once."""
 
 _pool: Pool | None = None
 
@@ -63,25 +72,69 @@ def is_list(name: str) -> bool:
 def read(name: str, /, **parameters: Any) -> Any:
     """The first row of a reading statement, or None; asked once more where its connection turns out to be lost."""
     try:
-        return write(name, **parameters)
+        with lend() as connection:
+            return next(run(connection, name, **parameters), None)
     except psycopg.OperationalError as error:
-        if not lost(error):
+        if not lost(error) or _bound.get():
             raise
-        return write(name, **parameters)
+        with lend() as connection:
+            return next(run(connection, name, **parameters), None)
 
 
 def write(name: str, /, **parameters: Any) -> Any:
-    """The first row of a statement, or None; committed when this returns."""
-    with pool().lend() as connection:
-        return next(run(connection, name, **parameters), None)
+    """The first row of a changing statement, or None; committed when this returns, unless within a `transaction`."""
+    # A pipeline is one round trip and one transaction: history learns who acts, and the connection keeps nothing of it.
+    with lend() as connection, connection.pipeline():
+        act(connection)
+        rows = run(connection, name, **parameters)
+    return next(rows, None)
+
+
+def stream(name: str, /, statement_timeout: str, **parameters: Any) -> Generator[Any, None, None]:
+    """The rows of a reading statement as they are found, a few at a time: any number goes through little memory.
+
+    It holds a connection until its rows are read or it is closed, and at most for `statement_timeout` ("60s"): a reader
+    who is too slow gets psycopg's QueryCanceled.
+    """
+    with pool().lend() as connection, connection.transaction():
+        connection.execute(f"set local statement_timeout = '{statement_timeout}'")
+        yield from streamed(connection, name, **parameters)
+
+
+def streamed(connection: Connection, name: str, /, **parameters: Any) -> Iterator[Any]:
+    """As `stream`, on this connection."""
+    statement = STATEMENTS[name]
+    values = [parameters.get(parameter, "") for parameter in statement.parameters]
+    return connection.cursor(row_factory=namedtuple_row).stream(statement.sql, values, size=STREAM_SLICE)
 
 
 @contextmanager
-def transaction(statement_timeout: str) -> Iterator[Connection]:
-    """Several statements as one transaction, for bulk work; each may take `statement_timeout` ("10min")."""
-    with pool().lend() as connection, connection.transaction():
+def transaction(statement_timeout: str = SETTINGS["statement_timeout"]) -> Iterator[Connection]:
+    """Make all that is read and written within the block one transaction; a statement may take `statement_timeout`."""
+    with lend() as connection, connection.transaction():
         connection.execute(f"set local statement_timeout = '{statement_timeout}'")
+        act(connection)
+        token = _bound.set(connection)
+        try:
+            yield connection
+        finally:
+            _bound.reset(token)
+
+
+@contextmanager
+def lend() -> Iterator[Connection]:
+    """The connection of the transaction we are in, or one of the pool's."""
+    if bound := _bound.get():
+        yield bound
+        return
+    with pool().lend() as connection:
         yield connection
+
+
+def act(connection: Connection) -> None:
+    """Tell history who acts, for the rest of this transaction."""
+    name, request_id = actor.get()
+    run(connection, "history.act", actor=name, request_id=request_id)
 
 
 def copy(connection: Connection, name: str, rows: Iterable[tuple[Any, ...]]) -> None:

@@ -24,6 +24,16 @@ SETTINGS = {
 """What every connection of the service begins with: no statement, lock or open transaction holds others up for long."""
 
 
+ROLE = "rowhouse_service"
+"""What the service works as: it owns nothing (sql/schema/90_access.sql)."""
+
+OWNER = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+"""SETTINGS as libpq's options, with the rights of whoever connects."""
+
+SERVICE = f"{OWNER} -c role={ROLE}"
+"""The same, with the rights of the service."""
+
+
 class Whole(Dumper):
     """Sends an int without a type: the statement's own cast decides, and one plan serves 7 and 7,000,000,000."""
 
@@ -44,15 +54,10 @@ def configure(context: AdaptContext) -> None:
     context.adapters.register_loader("json", Bytes)
 
 
-def settings() -> str:
-    """SETTINGS as libpq's `options`."""
-    return " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
-
-
-def connect(dsn: str) -> "psycopg.Connection[tuple]":
-    """A connection of its own, for the command line and the migrations; the caller closes it."""
+def connect(dsn: str, options: str = OWNER) -> "psycopg.Connection[tuple]":
+    """A connection of its own, for the command line, the migrations and the feed; the caller closes it."""
     connection = psycopg.connect(
-        dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT, cursor_factory=psycopg.RawCursor, options=settings()
+        dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT, cursor_factory=psycopg.RawCursor, options=options
     )
     configure(connection)
     return connection
@@ -76,7 +81,7 @@ class Pool(ConnectionPool):
                 "connect_timeout": CONNECT_TIMEOUT,
                 "cursor_factory": psycopg.RawCursor,
                 "application_name": "rowhouse",
-                "options": settings(),
+                "options": SERVICE,
             },
         )
 

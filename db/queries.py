@@ -1,10 +1,12 @@
-"""The pages of sql/queries: each statement a named block, its psql variables made $1, $2 … when this is imported."""
+"""The pages of sql/queries and sql/seed/bulk.sql: named blocks, their psql variables made $1, $2 … at import."""
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-PAGES = Path(__file__).parent.parent / "sql" / "queries"
+SQL = Path(__file__).parent.parent / "sql"
+
+PAGES = [*sorted((SQL / "queries").glob("*.sql")), SQL / "seed" / "bulk.sql"]
 
 BLOCK = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 VARIABLE = re.compile(r"(?<!:):'(\w+)'")
@@ -32,6 +34,4 @@ def statement(name: str, body: str) -> Statement:
     return Statement(name, f"/* {name} */\n{sql.strip()}".encode(), parameters)
 
 
-STATEMENTS = {
-    name: each for page in sorted(PAGES.glob("*.sql")) for name, each in parse(page.stem, page.read_text()).items()
-}
+STATEMENTS = {name: each for page in PAGES for name, each in parse(page.stem, page.read_text()).items()}

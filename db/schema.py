@@ -5,6 +5,7 @@ failure leaves the database as it was.
 """
 
 import hashlib
+from datetime import datetime
 from pathlib import Path
 
 from psycopg import sql
@@ -65,6 +66,7 @@ def bring_up_to_date(connection: Connection) -> list[str]:
     for name, text in (known | {"book": book()}).items():
         if applied.get(name) != digest(text):
             record(connection, name, digest(text))
+    connection.execute("select history.make_room()")
     return fresh
 
 
@@ -106,6 +108,13 @@ def seed(dsn: str) -> None:
     """Put in the small demonstration of sql/seed/demo.sql; what is there already stays."""
     with connect(dsn) as connection:
         connection.execute((SQL / "seed" / "demo.sql").read_bytes())
+
+
+def prune(dsn: str, before: datetime) -> list[str]:
+    """Drop the months of history that ended by then; returns the names of their partitions."""
+    with connect(dsn) as connection:
+        connection.execute("set statement_timeout = 0")
+        return [name for (name,) in connection.execute("select history.prune($1)", [before])]
 
 
 def create_database(dsn: str, name: str) -> None:

@@ -1,10 +1,35 @@
 """The doors of the service, one module a noun. A new noun adds its blueprint here."""
 
+from handlers.audios import audios
+from handlers.comments import comments
 from handlers.docs import docs
+from handlers.events import events
 from handlers.health import health
 from handlers.hiring import hiring
+from handlers.history import history
+from handlers.milestones import milestones
+from handlers.page import page
+from handlers.projects import projects
 from handlers.reports import reports
+from handlers.tasks import tasks
 from handlers.uploads import uploads
 from handlers.users import users
+from handlers.userstories import userstories
 
-BLUEPRINTS = (health, docs, users, hiring, uploads, reports)
+BLUEPRINTS = (
+    health,
+    docs,
+    page,
+    users,
+    audios,
+    projects,
+    milestones,
+    userstories,
+    tasks,
+    comments,
+    history,
+    events,
+    hiring,
+    uploads,
+    reports,
+)

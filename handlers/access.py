@@ -4,10 +4,15 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
-from flask import abort, current_app, request
+from flask import abort, current_app, g, request
+
+from db import actor
 
 ROLES = ("anyone", "reader", "writer", "admin")
 """Each may do what those before it may."""
+
+ANONYMOUS = "anonymous"
+"""What history calls a caller without a token."""
 
 View = TypeVar("View", bound=Callable[..., object])
 
@@ -29,9 +34,10 @@ def current_view() -> Any:
 
 
 def check_access() -> None:
-    """Before a request: 403 for a caller without the role that its route needs."""
+    """Before a request: 403 for a caller without the role that its route needs. History is told who calls."""
     if request.endpoint is None:
         return
     role = current_view().role
     if role != "anyone" and not ip_address(request.remote_addr or "::").is_loopback:
         abort(403, f"This needs the role {role}; without a token it is granted on this machine only.")
+    actor.set((ANONYMOUS, g.request_id))

@@ -1,20 +1,22 @@
-"""The answers of the routes: one object with its ETag, a change or why it was refused, a page or a stream of pages."""
+"""The answers of the routes: one object with its ETag, a page, a stream of pages."""
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any
 from urllib.parse import urlencode
 
 from flask import Response, abort, g, request
 from werkzeug.http import parse_etags
 
-from db import read, write
+from db import read
 from handlers.access import current_view
-from handlers.contract import CSV, JSON, Expected
-from handlers.fields import PAGE_LIMIT
-from handlers.problems import Problem
+from handlers.contract import CSV, JSON
+from handlers.schemas import PAGE_LIMIT
+
+BLOCK = 2**15
+"""Characters of a stream that are sent at once."""
 
 
 def answer(body: bytes | str, status: int = 200) -> Response:
@@ -42,42 +44,28 @@ def created(row: Any, location: str) -> Response:
     return response
 
 
-def changed(noun: str, id: int, body: dict[str, Any], expected: Expected) -> Response:
-    """The object as `{noun}.change` saved it; 404, 409 or 412 where it could not."""
-    row = write(f"{noun}.change", id=id, body=json.dumps(body), versions=expected.versions)
-    return item(row or refused(noun, id, expected, body))
+def streamed(rows: Generator[Any, None, None]) -> Response:
+    """One JSON document out of the lines of a statement, sent as they are found; 404 where there are none.
+
+    What fails midway breaks the connection off, so that nobody takes a part for the whole.
+    """
+    first = next(rows, None) or abort(404, "There is no such object.")
+    response = Response(blocks(first.line, rows), mimetype=JSON)
+    response.call_on_close(rows.close)
+    return response
 
 
-def removed(noun: str, id: int, expected: Expected) -> Response:
-    """204 once `{noun}.remove` took the object away; 404, 409 or 412 where it could not."""
-    write(f"{noun}.remove", id=id, versions=expected.versions) or refused(noun, id, expected, {})
-    return Response(status=204)
-
-
-def refused(noun: str, id: int, expected: Expected, yours: dict[str, Any]) -> NoReturn:
-    """Tell why a change did not find the version it started from. Raises 404, 409 or 412."""
-    row = read(f"{noun}.get", id=id)
-    if row is None:
-        abort(404, "There is no such object.")
-    current = json.loads(row.body)
-    raise Problem(
-        412 if expected.strict else 409,
-        f"The object is at version {row.version}.",
-        current=current,
-        base_version=expected.base,
-        conflicts=[
-            {
-                "field": name,
-                "base": None,
-                "yours": value,
-                "theirs": current[name],
-                "changed_by": None,
-                "changed_at": current["updated_at"],
-            }
-            for name, value in yours.items()
-            if value != current[name]
-        ],
-    )
+def blocks(first: str, rows: Iterable[Any]) -> Iterator[bytes]:
+    """The first line at once, the others in blocks that are worth sending."""
+    yield f"{first}\n".encode()
+    lines, size = [], 0
+    for row in rows:
+        lines.append(f"{row.line}\n")
+        size += len(row.line)
+        if size > BLOCK:
+            yield "".join(lines).encode()
+            lines, size = [], 0
+    yield "".join(lines).encode()
 
 
 # Collections ----------------------------------------------------------------------------------------------------------
@@ -86,12 +74,12 @@ def refused(noun: str, id: int, expected: Expected, yours: dict[str, Any]) -> No
 def page(name: str, query: dict[str, Any]) -> Response:
     """A page of a `.list` statement as JSON; as NDJSON or CSV the whole selection, unless a limit is asked for."""
     if g.media == JSON:
-        row = read(name, **query)
+        row = first_page(name, query)
         response = answer(row.body)
         link_next(response, row.next)
         return response
     whole = "limit" not in query
-    row = read(name, **{"limit": PAGE_LIMIT, **query, "form": "lines"})
+    row = first_page(name, {"limit": PAGE_LIMIT, **query, "form": "lines"})
     lines = pages(name, query, row) if whole else iter([row.body])
     columns = query.get("fields", "").split(",") if query.get("fields") else None
     body = (
@@ -101,6 +89,14 @@ def page(name: str, query: dict[str, Any]) -> Response:
     if not whole:
         link_next(response, row.next)
     return response
+
+
+def first_page(name: str, query: dict[str, Any]) -> Any:
+    """The row of a `.list` statement. 404 where it stands below an object that is not there."""
+    row = read(name, **query)
+    if getattr(row, "parent", True) is None:
+        abort(404, "There is no such object.")
+    return row
 
 
 def pages(name: str, query: dict[str, Any], row: Any) -> Iterator[str]:

@@ -1,16 +1,12 @@
 """Hiring: departments, jobs and employees, whose ids come from the data."""
 
-import json
 from typing import Any
 
-from flask import Blueprint, Response
-from marshmallow import Schema
+from flask import Blueprint
 
-import db
-from handlers.access import needs
-from handlers.answers import changed, created, item, page, removed
-from handlers.contract import Expected, gives, takes
-from handlers.fields import INTEGER, Digits, Instant, Item, Text, VersionQuery, Whole, instant, item_query, page_query
+from handlers.doors import hang
+from handlers.fields import INTEGER, Digits, Instant, Text, Whole
+from handlers.schemas import Item, instant, page_query
 
 hiring = Blueprint("hiring", __name__)
 
@@ -66,72 +62,17 @@ class NewEmployee(Employee):
     id = given_id(required=True)
 
 
-# The collections ------------------------------------------------------------------------------------------------------
-
-
-def hang(noun: str, one: str, kind: type[Item], new: type[Item], pages: type[Schema]) -> None:
-    """The six doors of a table whose ids come from the data."""
-
-    @hiring.get(f"/{noun}", endpoint=f"list_{noun}")
-    @needs("reader")
-    @takes(query=pages)
-    @gives(kind, many=True)
-    def list(query: dict[str, Any]) -> Response:
-        return page(f"{noun}.list", query)
-
-    @hiring.post(f"/{noun}", endpoint=f"create_{noun}")
-    @needs("writer")
-    @takes(new)
-    @gives(kind, 201)
-    def create(body: dict[str, Any]) -> Response:
-        row = db.write(f"{noun}.create", body=json.dumps(body))
-        return created(row, f"/{noun}/{row.id}")
-
-    @hiring.get(f"/{noun}/<id:id>", endpoint=f"get_{noun}")
-    @needs("reader")
-    @takes(query=item_query(kind))
-    @gives(kind)
-    def get(id: int, query: dict[str, Any]) -> Response:
-        return item(db.read(f"{noun}.get", id=id, **query))
-
-    @hiring.put(f"/{noun}/<id:id>", endpoint=f"replace_{noun}")
-    @needs("writer")
-    @takes(kind, precondition=True)
-    @gives(kind)
-    def replace(id: int, body: dict[str, Any], expected: Expected) -> Response:
-        return changed(noun, id, body, expected)
-
-    @hiring.patch(f"/{noun}/<id:id>", endpoint=f"change_{noun}")
-    @needs("writer")
-    @takes(kind, partial=True, precondition=True)
-    @gives(kind)
-    def change(id: int, body: dict[str, Any], expected: Expected) -> Response:
-        return changed(noun, id, body, expected)
-
-    @hiring.delete(f"/{noun}/<id:id>", endpoint=f"remove_{noun}")
-    @needs("writer")
-    @takes(query=VersionQuery, precondition=True)
-    @gives(status=204)
-    def remove(id: int, expected: Expected) -> Response:
-        return removed(noun, id, expected)
-
-    list.__doc__ = f"{noun.capitalize()} page by page, or all of them as NDJSON or CSV."
-    create.__doc__ = f"Make {one}, under the id that the data gives it."
-    get.__doc__ = f"Look at {one}."
-    replace.__doc__ = f"Save {one} as the body says, over the version you read."
-    change.__doc__ = f"Save some members of {one}, over the version you read."
-    remove.__doc__ = f"Delete {one}, if it still is the version you read."
-
-
 hang(
+    hiring,
     "departments",
     "a department",
     Department,
     NewDepartment,
     page_query(Department, {"id": str, "department": str}, id=id_filter(), department=name_filter()),
 )
-hang("jobs", "a job", Job, NewJob, page_query(Job, {"id": str, "job": str}, id=id_filter(), job=name_filter()))
+hang(hiring, "jobs", "a job", Job, NewJob, page_query(Job, {"id": str, "job": str}, id=id_filter(), job=name_filter()))
 hang(
+    hiring,
     "employees",
     "an employee",
     Employee,

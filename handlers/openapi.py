@@ -13,7 +13,8 @@ from flask import current_app
 from marshmallow import Schema, fields
 
 from handlers.contract import CSV, JSON, Contract, parameters
-from handlers.fields import Item
+from handlers.idempotency import HEADER, KEY_LIMIT
+from handlers.schemas import Item
 
 TITLE, VERSION = "Rowhouse", "0.1.0"
 
@@ -62,14 +63,15 @@ def document() -> str:
         plugins=[MarshmallowPlugin(schema_name_resolver=schema_name)],
         info={
             "description": "A synchronous REST service over PostgreSQL: every statement a named block of a plain file,"
-            " every change versioned by the database itself.",
+            " every change versioned by the database itself. Changes also arrive live, over the WebSocket /ws/events.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         servers=[{"url": "/"}],
     )
     for schema in (Problem, VersionProblem):
         spec.components.schema(schema.__name__, schema=schema)
-    for rule in sorted(current_app.url_map.iter_rules(), key=lambda rule: rule.rule):
+    rules = [rule for rule in current_app.url_map.iter_rules() if not rule.websocket]  # OpenAPI has no words for one
+    for rule in sorted(rules, key=str):
         view = current_app.view_functions[rule.endpoint]
         operations = {
             method.lower(): operation(rule, view) for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
@@ -92,7 +94,7 @@ def operation(rule: Any, view: Any) -> dict[str, Any]:
         "summary": (view.__doc__ or "").strip().splitlines()[0],
         "tags": [rule.endpoint.split(".")[0]],
         "x-role": view.role,
-        "parameters": [*path_parameters(rule), *query_parameters(contract), *header_parameters(contract)],
+        "parameters": [*path_parameters(rule), *query_parameters(contract), *header_parameters(rule, contract)],
         "responses": responses(rule, contract),
     }
     if contract.body:
@@ -136,17 +138,17 @@ def query_parameters(contract: Contract) -> list[dict[str, Any]]:
     return found
 
 
-def header_parameters(contract: Contract) -> list[dict[str, Any]]:
-    if not contract.precondition:
-        return []
-    return [
-        {
-            "name": "If-Match",
-            "in": "header",
-            "description": "The ETag you read; strict, unlike version.",
-            "schema": {"type": "string", "example": '"1"'},
-        }
-    ]
+def header_parameters(rule: Any, contract: Contract) -> list[dict[str, Any]]:
+    found = []
+    if contract.precondition:
+        found.append(header("If-Match", "The ETag you read; strict, unlike version.", example='"1"'))
+    if "POST" in rule.methods:
+        found.append(header(HEADER, "Sent again with it, the request is done once.", maxLength=KEY_LIMIT))
+    return found
+
+
+def header(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string", **schema}}
 
 
 def responses(rule: Any, contract: Contract) -> dict[str, Any]:
@@ -163,6 +165,8 @@ def responses(rule: Any, contract: Contract) -> dict[str, Any]:
         }
     if rule.arguments:
         problems["404"] = ("There is no such object.", Problem)
+    if "POST" in rule.methods:
+        problems["409"] = ("Something unique is taken, or the first with this Idempotency-Key is running.", Problem)
     if contract.body or parameters(contract.query):
         problems["422"] = ("Some values are not valid.", Problem)
     told = {

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 from flask import Flask, Response, g
+from gunicorn.http.errors import NoMoreData, ParseException
 from marshmallow import ValidationError
 from psycopg_pool import PoolTimeout
 from werkzeug.exceptions import HTTPException
@@ -32,6 +33,40 @@ CONSTRAINTS = {
     "users_address_check": Broken(422, "address", "Must be 1 to 100 characters, not blank."),
     "users_image_check": Broken(422, "image", "Must be an http or https URL of at most 100 characters."),
     "users_text_check": Broken(422, "text", "Must be at most 1000 characters."),
+    "audios_session_id_key": Broken(409, "session_id", "Another audio has this session."),
+    "audios_session_id_check": Broken(422, "session_id", "Must be at least 1."),
+    "audios_ticks_check": Broken(422, "ticks", "Must be 15 numbers from -100 to -10."),
+    "audios_selected_tick_check": Broken(422, "selected_tick", "Must be 0 to 14."),
+    "audios_step_count_check": Broken(422, "step_count", "Must be 0 to 9."),
+    "projects_slug_key": Broken(409, "slug", "Another project has this slug."),
+    "projects_owner_id_fkey": Broken(422, "owner_id", "There is no such user."),
+    "projects_name_check": Broken(422, "name", "Must be 1 to 200 characters, not blank."),
+    "projects_slug_check": Broken(422, "slug", "Must be small letters and digits, with single dashes between."),
+    "projects_description_check": Broken(422, "description", "Must be at most 10000 characters."),
+    "milestones_project_id_id_key": Broken(409, "id", "Another milestone has this id."),
+    "milestones_project_id_fkey": Broken(404, "project_id", "There is no such project."),
+    "milestones_name_check": Broken(422, "name", "Must be 1 to 200 characters, not blank."),
+    "milestones_ends_on_check": Broken(422, "ends_on", "Must not be before starts_on."),
+    "milestones_dates_check": Broken(422, "starts_on", "Must lie in the years 1 to 9999."),
+    "userstories_project_id_id_key": Broken(409, "id", "Another user story has this id."),
+    "userstories_project_id_ref_key": Broken(409, "ref", "Another user story of the project has this ref."),
+    "userstories_project_id_fkey": Broken(404, "project_id", "There is no such project."),
+    "userstories_milestone_id_fkey": Broken(422, "milestone_id", "The project has no such milestone."),
+    "userstories_assigned_to_fkey": Broken(422, "assigned_to", "There is no such user."),
+    "userstories_ref_check": Broken(422, "ref", "Must be at least 1."),
+    "userstories_subject_check": Broken(422, "subject", "Must be 1 to 500 characters, not blank."),
+    "userstories_description_check": Broken(422, "description", "Must be at most 10000 characters."),
+    "userstories_status_check": Broken(422, "status", "Must be 1 to 50 characters, not blank."),
+    "userstories_tags_check": Broken(422, "tags", "Must be at most 20, each of 1 to 50 characters, not blank."),
+    "userstories_points_check": Broken(422, "points", "Must be 0 to 1000."),
+    "project_refs_project_id_fkey": Broken(404, "project_id", "There is no such project."),
+    "tasks_userstory_id_fkey": Broken(404, "userstory_id", "There is no such user story."),
+    "tasks_assigned_to_fkey": Broken(422, "assigned_to", "There is no such user."),
+    "tasks_subject_check": Broken(422, "subject", "Must be 1 to 500 characters, not blank."),
+    "tasks_status_check": Broken(422, "status", "Must be 1 to 50 characters, not blank."),
+    "comments_userstory_id_fkey": Broken(404, "userstory_id", "There is no such user story."),
+    "comments_author_id_fkey": Broken(422, "author_id", "There is no such user."),
+    "comments_text_check": Broken(422, "text", "Must be 1 to 10000 characters, not blank."),
     "departments_pkey": Broken(409, "id", "Another department has this id."),
     "departments_id_check": Broken(422, "id", "Must be 1 to 2147483647."),
     "departments_department_check": Broken(422, "department", "Must not be blank."),
@@ -123,6 +158,11 @@ def of_database(error: psycopg.Error) -> Response:
     return of_bug(error)
 
 
+def of_broken_body(_: Exception) -> Response:
+    """A body that breaks the rules of chunks, or ends early."""
+    return problem(400, "The body is broken: its chunks cannot be told apart, or it ends early.")
+
+
 def of_bug(error: Exception) -> Response:
     """What nobody thought of: the log has it all, the client its request id."""
     log.error("%s", error, exc_info=error, extra={"request_id": g.get("request_id")})
@@ -134,4 +174,6 @@ def translate(app: Flask) -> None:
     app.register_error_handler(HTTPException, of_http)
     app.register_error_handler(ValidationError, of_validation)
     app.register_error_handler(psycopg.Error, of_database)
+    for broken in (ParseException, NoMoreData):
+        app.register_error_handler(broken, of_broken_body)
     app.register_error_handler(Exception, of_bug)

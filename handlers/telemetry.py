@@ -49,8 +49,12 @@ def end(response: Response) -> Response:
     rule = request.url_rule
     route = rule.rule if rule else "unknown"
     method = request.method if rule else "unknown"
+    # A socket's request ends with it, perhaps after days: not what the seconds of requests should tell.
+    if rule and rule.websocket and response.status_code == 200:
+        response.status_code = 101
+    else:
+        histogram(method, route).observe(seconds)
     counter(method, route, response.status_code).inc()
-    histogram(method, route).observe(seconds)
     if log.isEnabledFor(logging.INFO):
         line = {
             "request_id": g.request_id,

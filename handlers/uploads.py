@@ -1,27 +1,21 @@
 """Uploads: historic CSV files moved into departments, jobs and employees, and the rows that broke a rule."""
 
 import json
-import shutil
-import tempfile
 from typing import Any, BinaryIO
 
-from flask import Blueprint, Response, abort, request
+from flask import Blueprint, Response, abort
 from marshmallow import Schema, fields, validate
 
 import db
 from handlers import csvfile
 from handlers.access import needs
 from handlers.answers import answer, page
-from handlers.contract import CSV, gives, takes
-from handlers.fields import Digits, Text, page_query
+from handlers.contract import gives, takes
+from handlers.fields import Digits, Text
+from handlers.files import sent_file
+from handlers.schemas import page_query
 
 uploads = Blueprint("uploads", __name__)
-
-UPLOAD_LIMIT = 2**30
-"""Bytes of an uploaded file as sent."""
-
-SPOOL = 2**20
-"""Bytes of an upload kept in memory before it goes to a temporary file."""
 
 LOAD_TIMEOUT = "10min"
 """How long each statement of a load may take."""
@@ -92,7 +86,7 @@ def upload(table: str, query: dict[str, Any]) -> Response:
     The same file again changes nothing, unless rows that were refused fit by now.
     """
     try:
-        row, sha256 = load(table, uploaded_file(), query["header"])
+        row, sha256 = load(table, sent_file(), query["header"])
     except csvfile.Unreadable as error:
         abort(422, str(error))
     except csvfile.TooLarge:
@@ -112,21 +106,6 @@ def upload(table: str, query: dict[str, Any]) -> Response:
     )
 
 
-def uploaded_file() -> BinaryIO:
-    """The file that was sent, on disk if large, so that no connection waits for a slow sender."""
-    request.max_content_length = UPLOAD_LIMIT
-    if request.mimetype == "multipart/form-data":
-        if "file" not in request.files:
-            abort(422, "There is no part named file.")
-        return request.files["file"].stream  # type: ignore[return-value]
-    if request.mimetype not in (CSV, "application/gzip"):
-        abort(415, f"The body must be {CSV}, or multipart/form-data with a part named file.")
-    spool = tempfile.SpooledTemporaryFile(SPOOL)  # noqa: SIM115  # closed with the request, by whoever holds it last
-    shutil.copyfileobj(request.stream, spool)
-    spool.seek(0)
-    return spool  # type: ignore[return-value]
-
-
 def load(table: str, file: BinaryIO, header: str) -> tuple[Any, str]:
     """Load a file into a table, as one transaction. Returns the row of `{table}.load` and the file's SHA-256."""
     source = csvfile.Unpacked(file)
@@ -136,6 +115,7 @@ def load(table: str, file: BinaryIO, header: str) -> tuple[Any, str]:
         db.run(connection, "hiring.measure")
         db.run(connection, f"hiring.lock_{table}")
         sha256 = source.hash.hexdigest()
+        db.run(connection, "hiring.call", sha256=sha256)
         return next(db.run(connection, f"{table}.load", sha256=sha256)), sha256
 
 

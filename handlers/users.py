@@ -9,9 +9,12 @@ from marshmallow import Schema, ValidationError, validate
 
 from db import read, write
 from handlers.access import needs
-from handlers.answers import changed, created, item, page, removed
+from handlers.answers import created, item, page
 from handlers.contract import Expected, gives, takes
-from handlers.fields import BIGINT, Digits, Item, Text, VersionQuery, Whole, instant, item_query, page_query
+from handlers.fields import BIGINT, Digits, Text, Whole
+from handlers.merging import changed, removed
+from handlers.past import hang_past
+from handlers.schemas import Item, VersionQuery, fields_of, instant, item_query, page_query
 
 users = Blueprint("users", __name__)
 
@@ -78,8 +81,7 @@ class EmailQuery(Schema):
     email = email(required=True)
 
 
-class EmailUserQuery(EmailQuery, UserQuery):  # type: ignore[misc, valid-type]
-    """Whom /user means, and the members to answer with."""
+EmailUserQuery = Schema.from_dict({"email": email(required=True), "only": fields_of(User)}, name="EmailUserQuery")
 
 
 class EmailVersionQuery(EmailQuery, VersionQuery):
@@ -119,8 +121,8 @@ def search(body: dict[str, Any], query: dict[str, Any]) -> Response:
 @takes(query=UserQuery)
 @gives(User)
 def get(id: int, query: dict[str, Any]) -> Response:
-    """One user."""
-    return item(read("users.get", id=id, **query))
+    """One user, as it is or as it was."""
+    return item(read("users.as_of" if "as_of" in query else "users.get", id=id, **query))
 
 
 @users.put("/users/<id:id>")
@@ -137,8 +139,8 @@ def replace(id: int, body: dict[str, Any], expected: Expected) -> Response:
 @takes(User, partial=True, precondition=True)
 @gives(User)
 def change(id: int, body: dict[str, Any], expected: Expected) -> Response:
-    """Save some members of a user, over the version you read."""
-    return changed("users", id, body, expected)
+    """Save some members of a user, merged with what others changed since the version you read."""
+    return changed("users", id, body, expected, merge=True)
 
 
 @users.delete("/users/<id:id>")
@@ -148,6 +150,9 @@ def change(id: int, body: dict[str, Any], expected: Expected) -> Response:
 def remove(id: int, expected: Expected) -> Response:
     """Delete a user, if it still is the version you read."""
     return removed("users", id, expected)
+
+
+hang_past(users, "users", "a user", User)
 
 
 # The short forms ------------------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ with ours as (
         c.relname,
         c.relkind
     from pg_class as c
-    where c.relnamespace = 'public'::regnamespace
+    where c.relnamespace in ('public'::regnamespace, 'history'::regnamespace)
         and c.relkind in ('r', 'p')
+        and not c.relispartition
 ),
 
 uncommented_tables as (
@@ -26,7 +27,7 @@ uncommented_columns as (
 uncommented_functions as (
     select 'function without a comment: ' || p.oid::regprocedure as untidy
     from pg_proc as p
-    where p.pronamespace = 'public'::regnamespace
+    where p.pronamespace in ('public'::regnamespace, 'history'::regnamespace)
         and obj_description(p.oid, 'pg_proc') is null
 ),
 
@@ -39,10 +40,11 @@ misnamed_constraints as (
 ),
 
 misnamed_indexes as (
-    select 'index not named <table>_<columns>_{pkey,key,idx}: ' || i.indexname as untidy
-    from pg_indexes as i
-    where i.schemaname = 'public'
-        and i.indexname !~ ('^' || i.tablename || '_(.+_)?(pkey|key|idx)$')
+    select 'index not named <table>_<columns>_{pkey,key,idx}: ' || i.relname as untidy
+    from ours as o
+    join pg_index as x on x.indrelid = o.oid
+    join pg_class as i on i.oid = x.indexrelid
+    where i.relname !~ ('^' || o.relname || '_(.+_)?(pkey|key|idx)$')
 ),
 
 foreign_keys_without_index as (

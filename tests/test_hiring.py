@@ -338,3 +338,19 @@ def test_psql_prints_the_bodies_of_the_service(house):
             assert shown_by_psql(house, f"{table}.list", limit=3, sort=sort) == page.text
         page = house.get(f"/errors/{table}?limit=3")
         assert shown_by_psql(house, f"{table}.errors", limit=3) == page.text
+
+
+def test_the_longest_names_are_walked_as_any_others(service, unique):
+    """A cursor holds the key of the last row, whatever it is made of."""
+    names = [unique("x").ljust(1000, letter) for letter in ("😀", "\x01", '"', "|")]
+    for number, name in enumerate(names):
+        made = service.post("/departments", json={"id": 2_000_000_000 + number, "department": name})
+        assert made.status_code == 201
+    found, path = [], "/departments?sort=-department&limit=1"
+    while path:
+        answer = service.get(path)
+        assert answer.status_code == 200, answer.text
+        found += [row["department"] for row in answer.json()["items"]]
+        path = answer.links.get("next", {}).get("url")
+    assert set(names) <= set(found)
+    assert found == sorted(found, reverse=True)

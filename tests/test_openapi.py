@@ -19,12 +19,29 @@ def test_the_document_is_valid(service):
 def test_every_route_is_in_it(service):
     paths = service.get("/openapi.json").json()["paths"]
     for rule in create_app().url_map.iter_rules():
+        if rule.websocket:
+            continue
         path = re.sub(r"<(?:[^:]*:)?(\w+)>", r"{\1}", rule.rule)
         for method in rule.methods - {"HEAD", "OPTIONS"}:
             operation = paths[path][method.lower()]
             assert operation["summary"]
             assert operation["x-role"]
             assert any(status.startswith("2") for status in operation["responses"])
+
+
+def test_it_names_no_route_that_is_not_there(service):
+    rules = {re.sub(r"<(?:[^:]*:)?(\w+)>", r"{\1}", rule.rule): rule for rule in create_app().url_map.iter_rules()}
+    for path in service.get("/openapi.json").json()["paths"]:
+        assert path in rules
+
+
+def test_every_failure_in_it_is_a_problem(service):
+    for path, operations in service.get("/openapi.json").json()["paths"].items():
+        for method, operation in operations.items():
+            failures = [said for status, said in operation["responses"].items() if not status.startswith("2")]
+            assert failures, (method, path)
+            for said in failures:
+                assert list(said["content"]) == ["application/problem+json"], (method, path)
 
 
 def test_what_it_says_of_a_user_is_so(service):
@@ -46,6 +63,13 @@ def test_a_page_takes_all_it_needs_from_here(service, page):
     assert needed
     for path in (first or second for first, second in needed):
         assert path == "data:," or service.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_a_page_names_nothing_elsewhere(service, page):
+    answer = service.get(page)
+    assert not re.search(r"https?://|[\"'(]//", answer.text)
+    assert "http" not in answer.headers["Content-Security-Policy"]
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: apt install chromium")

@@ -2,21 +2,41 @@
 
 import json
 import re
+import socket
 
 import pytest
 
 from app import create_app
+from handlers.contract import parameters
 from tests.conftest import ROOT
 
 CASES = [case for path in sorted((ROOT / "tests/cases").glob("*.json")) for case in json.loads(path.read_text())]
-ROUTES = sorted(
-    (method, rule.rule) for rule in create_app().url_map.iter_rules() for method in rule.methods - {"HEAD", "OPTIONS"}
-)
+APP = create_app()
+CONTRACTS = {
+    (method, rule.rule): APP.view_functions[rule.endpoint].contract
+    for rule in APP.url_map.iter_rules()
+    if not rule.websocket
+    for method in rule.methods - {"HEAD", "OPTIONS"}
+}
+ROUTES = sorted(CONTRACTS)
+BODIES = [route for route in ROUTES if CONTRACTS[route].body]
+PATHS = sorted({path for _, path in ROUTES})
 SUITE = ROOT.parent / "shared/data/JSONTestSuite/test_parsing"
 NAUGHTY = ROOT.parent / "shared/data/blns/blns.json"
 
 JSON = {"Content-Type": "application/json"}
 LEAK = re.compile(r"Traceback|File \"|/handlers/|psycopg|\bselect\b.*\bfrom\b|\binsert into\b", re.IGNORECASE)
+
+
+def somewhere(path):
+    """A path of this rule, to something that is not there."""
+    return re.sub(r"<any\(([^,)]+).*?\):\w+>", lambda found: found[1].strip("'"), path).replace("<id:id>", "999999999")
+
+
+def needed(method, path):
+    """The parameters that the route cannot do without."""
+    known = parameters(CONTRACTS[method, path].query)
+    return {name: field.metadata["example"] for name, field in known.items() if field.required}
 
 
 def check_problem(answer):
@@ -57,18 +77,88 @@ HOSTILE = [
     {"params": {"x\0": "\ud800".encode("utf-8", "surrogatepass")}},
     {"headers": {"Accept": "nothing/at-all"}},
     {"headers": {"If-Match": '"9223372036854775808"'}},
+    {"headers": {"If-Match": '""'}},
 ]
 
 
 @pytest.mark.parametrize("method, path", ROUTES)
 def test_no_route_falls_over(service, method, path):
-    path = re.sub(r"<any\(([^,)]+).*?\):\w+>", lambda found: found[1].strip("'"), path).replace("<id:id>", "999999999")
+    path = somewhere(path)
     for hostile in HOSTILE:
         answer = service.request(method, path, **hostile)
         assert answer.status_code < 500, (hostile, answer.text)
         # Files are served, and refused, by Flask itself.
         if answer.status_code >= 400 and not path.startswith("/docs/"):
             check_problem(answer)
+
+
+@pytest.mark.parametrize("method, path", ROUTES)
+def test_no_route_takes_a_parameter_nobody_knows_or_one_twice(service, method, path):
+    for name in ("nonsense", *parameters(CONTRACTS[method, path].query)):
+        for query in (f"{name}=1&{name}=1", "nonsense=1"):
+            answer = service.request(method, f"{somewhere(path)}?{query}")
+            assert answer.status_code == 400, query
+            check_problem(answer)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_wrong_verb_is_told_the_right_ones(service, path):
+    allowed = {"OPTIONS", *(method for method, other in ROUTES if other == path)}
+    allowed |= {"HEAD"} if "GET" in allowed else set()
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "BREW"} - allowed:
+        answer = service.request(method, somewhere(path))
+        assert answer.status_code == 405
+        assert set(answer.headers["Allow"].split(", ")) == allowed
+        check_problem(answer)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_who_asks_for_the_verbs_is_told_them(service, path):
+    answer = service.request("OPTIONS", somewhere(path))
+    assert answer.status_code == 200, answer.text
+    assert "OPTIONS" in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize("method, path", [route for route in ROUTES if "*/*" not in CONTRACTS[route].media])
+def test_no_route_answers_in_a_media_type_it_does_not_have(service, method, path):
+    answer = service.request(method, somewhere(path), params=needed(method, path), headers={"Accept": "image/tiff"})
+    assert answer.status_code == 406
+    check_problem(answer)
+
+
+BROKEN = [b"", b"{", b"nul", b"{'a': 1}", b'{"a": 1,}', b"{} {}", b"[NaN]", b"Infinity", b'{"a": -Infinity}']
+BROKEN += [b"\xff\xfe{", b'{"a": "\xe9"}', b"\xef\xbb\xbf{}", b"[" * 100_000, b'{"a":' * 100_000]
+
+
+@pytest.mark.parametrize("method, path", BODIES)
+def test_no_route_takes_a_body_that_is_not_a_json_object(service, method, path):
+    bodies = [(400, body, "application/json") for body in BROKEN]
+    bodies += [(422, body, "application/json") for body in (b"[]", b'"x"', b"1", b"true", b"null", b"[{}]", b"1e400")]
+    bodies += [
+        (415, b"{}", kind) for kind in (None, "text/plain", "application/xml", "text/csv", "multipart/form-data")
+    ]
+    for status, body, kind in bodies:
+        headers = {"If-Match": '"1"', **({"Content-Type": kind} if kind else {})}
+        answer = service.request(method, somewhere(path), params=needed(method, path), data=body, headers=headers)
+        assert answer.status_code == status, (body[:20], kind, answer.text)
+        check_problem(answer)
+
+
+@pytest.mark.parametrize("method, path, name", [("POST", "/users/search", "id"), ("PATCH", "/users/1", "version")])
+def test_an_integer_of_any_length_is_beyond_the_range(service, method, path, name):
+    for digits in (b"9" * 4000, b"9" * 5000, b"-" + b"9" * 100_000):
+        answer = service.request(method, path, data=b'{"%b": %b}' % (name.encode(), digits), headers=JSON)
+        assert answer.status_code == 422, answer.text
+        assert list(answer.json()["errors"]) == [name]
+        check_problem(answer)
+
+
+def test_a_body_in_broken_chunks_is_a_bad_request(service):
+    host, port = service.url.removeprefix("http://").split(":")
+    head = "POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection((host, int(port)), 10) as client:
+        client.sendall(f"{head}ZZ\r\n".encode())
+        assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("method, path", [("POST", "/users"), ("PATCH", "/users/1"), ("POST", "/users/search")])
@@ -80,18 +170,19 @@ def test_a_body_of_ten_megabytes_is_too_large(service, method, path):
         check_problem(answer)
 
 
+@pytest.mark.parametrize("route", ["/users", "/users/search"])
 @pytest.mark.parametrize(
     "path", sorted(SUITE.glob("*.json")) or [None], ids=lambda path: path.stem if path else "absent"
 )
-def test_json_is_what_the_standard_says(service, path):
+def test_json_is_what_the_standard_says(service, path, route):
     if path is None:
         pytest.skip("../shared/data/JSONTestSuite is not here")
-    answer = service.post("/users/search", data=path.read_bytes(), headers=JSON)
+    answer = service.post(route, data=path.read_bytes(), headers=JSON)
     assert answer.status_code < 500
     if path.name.startswith("n_"):
         assert answer.status_code == 400
     if path.name.startswith("y_"):
-        assert answer.status_code in (200, 422)
+        assert answer.status_code in (200, 201, 422)
     if answer.status_code >= 400:
         check_problem(answer)
 
@@ -107,3 +198,24 @@ def test_naughty_strings_come_back_as_they_were(service):
             200,
             422,
         )
+
+
+@pytest.mark.parametrize(
+    "request_line, header, status",
+    [
+        ("GET /" + "x" * 9000 + " HTTP/1.1", "", 414),
+        ("GET / HTTP/1.1", "X: " + "x" * 20_000, 431),
+        ("GET / HTTP/9.9", "", 400),
+        ("nonsense", "", 400),
+        ("GET / HTTP/1.1", "Bad Header", 400),
+    ],
+)
+def test_what_is_no_request_is_a_problem_too(service, request_line, header, status):
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 10) as client:
+        client.sendall(f"{request_line}\r\nHost: x\r\n{header}\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: client.recv(10_000), b""))
+    head, body = answer.split(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"application/problem+json" in head
+    assert json.loads(body)["status"] == status

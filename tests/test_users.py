@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -79,6 +81,14 @@ def test_a_change_from_the_current_version_makes_the_next(service, ann, named):
     assert answer.json() == ann | {"name": "Anna", "version": 2, "updated_at": answer.json()["updated_at"]}
 
 
+@pytest.mark.parametrize("named", [{"headers": {"If-Match": '"1"'}}, {"json": {"version": 1}}])
+def test_a_replacement_of_the_current_version_makes_the_next(service, ann, unique, named):
+    new = person(unique("anna"), text="Hello")
+    answer = service.put(f"/users/{ann['id']}", **{"headers": {}, **named, "json": new | named.get("json", {})})
+    assert (answer.status_code, answer.headers["ETag"]) == (200, '"2"')
+    assert answer.json() == ann | new | {"version": 2, "updated_at": answer.json()["updated_at"]}
+
+
 def test_a_replacement_leaves_out_what_it_does_not_say(service, unique):
     name = unique("ann")
     ann = service.post("/users", json=person(name, text="Hello")).json()
@@ -107,6 +117,43 @@ def test_a_second_writer_is_told_the_user_moved_on(service, ann, named, status):
     assert set(conflict) == {"field", "base", "yours", "theirs", "changed_by", "changed_at"}
 
 
+@pytest.mark.parametrize("status", [409, 412])
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+def test_every_refused_writer_is_told_where_the_user_is_now(service, ann, method, status):
+    now = service.patch(f"/users/{ann['id']}", json={"name": "Anna", "version": 1}).json()
+    named = {"headers": {"If-Match": '"1"'}} if status == 412 else {"params": {"version": 1}}
+    if method != "DELETE":
+        named = {**named, "params": {}, "json": person("annette", version=1)}
+    answer = service.request(method, f"/users/{ann['id']}", **named)
+    told = answer.json()
+    assert (answer.status_code, told["current"], told["base_version"]) == (status, now, 1)
+    assert ("name" in {conflict["field"] for conflict in told["conflicts"]}) == (method != "DELETE")
+
+
+@pytest.mark.parametrize("named, status", [({"If-Match": '"1"'}, 412), ({}, 409)])
+def test_a_conflict_says_what_both_started_from(service, ann, named, status):
+    now = service.patch(f"/users/{ann['id']}", json={"name": "Anna", "version": 1}).json()
+    answer = service.patch(f"/users/{ann['id']}", json={"name": "Annette", "version": 1}, headers=named)
+    assert answer.status_code == status
+    (conflict,) = answer.json()["conflicts"]
+    assert (conflict["base"], conflict["changed_at"]) == (ann["name"], now["updated_at"])
+
+
+def test_changes_of_different_members_are_both_kept(service, ann):
+    service.patch(f"/users/{ann['id']}", json={"name": "Anna", "version": 1})
+    answer = service.patch(f"/users/{ann['id']}", json={"address": "2 Side Street", "version": 1})
+    assert answer.status_code == 200, answer.text
+    kept = {name: answer.json()[name] for name in ("name", "address", "version")}
+    assert kept == {"name": "Anna", "address": "2 Side Street", "version": 3}
+
+
+@pytest.mark.parametrize("tag", ['""', '"01"', '"x"', '"9223372036854775808"'])
+def test_a_tag_that_is_no_version_matches_none(service, ann, tag):
+    for method, new in (("PATCH", {"name": "Anna"}), ("PUT", person("anna")), ("DELETE", None)):
+        answer = service.request(method, f"/users/{ann['id']}", json=new, headers={"If-Match": tag})
+        assert answer.status_code == 412, answer.text
+
+
 def test_a_stale_replacement_or_removal_changes_nothing(service, ann):
     service.patch(f"/users/{ann['id']}", json={"name": "Anna", "version": 1})
     assert service.put(f"/users/{ann['id']}", json=person("annette", version=1)).status_code == 409
@@ -121,8 +168,13 @@ def test_any_version_will_do_for_a_star(service, ann):
 
 
 def test_a_change_that_changes_nothing_is_no_version(service, ann):
-    answer = service.patch(f"/users/{ann['id']}", json={"name": ann["name"], "version": 1})
-    assert (answer.status_code, answer.json()) == (200, ann)
+    whole = {name: ann[name] for name in ("email", "name", "address", "image", "text")}
+    for answer in (
+        service.patch(f"/users/{ann['id']}", json={"name": ann["name"], "version": 1}),
+        service.patch(f"/users/{ann['id']}", json={"version": 1}),
+        service.put(f"/users/{ann['id']}", json=whole, headers={"If-Match": '"1"'}),
+    ):
+        assert (answer.status_code, answer.json()) == (200, ann)
 
 
 def test_a_change_in_psql_is_a_version(service, ann):
@@ -145,6 +197,13 @@ def test_an_email_is_one_persons_whatever_the_case(service, ann):
     assert list(answer.json()["errors"]) == ["email"]
 
 
+def test_an_email_is_not_taken_over_by_a_change(service, ann, unique):
+    bob = service.post("/users", json=person(unique("bob"))).json()
+    answer = service.patch(f"/users/{bob['id']}", json={"email": ann["email"].upper(), "version": 1})
+    assert (answer.status_code, [*answer.json()["errors"]]) == (409, ["email"])
+    assert service.get(f"/users/{bob['id']}").json() == bob
+
+
 def test_of_two_who_race_for_an_email_one_gets_it(service, unique):
     new = person(unique("race"))
     with ThreadPoolExecutor(8) as clients:
@@ -162,6 +221,15 @@ def test_of_many_who_start_from_one_version_one_saves(service, ann):
     assert {answer.json()["current"]["version"] for answer in answers if answer.status_code == 409} == {2}
 
 
+def test_of_two_who_match_one_version_one_saves(service, ann):
+    url, tag = f"{service.url}/users/{ann['id']}", {"If-Match": '"1"'}
+    with ThreadPoolExecutor(2) as clients:
+        answers = [
+            *clients.map(lambda i: requests.patch(url, json={"name": f"A{i}"}, headers=tag, timeout=10), range(2))
+        ]
+    assert sorted(answer.status_code for answer in answers) == [200, 412]
+
+
 @pytest.mark.parametrize(
     "address",
     ["a.b-c+d@sub.example.photography", "x@example.museum", "o'neil@example.co.uk", "1@a-b.example.international"],
@@ -177,6 +245,21 @@ def test_any_text_comes_back_as_it_was(service, text):
     assert service.get(f"/users/{answer.json()['id']}").json()["text"] == text
 
 
+def fitting(longest: int) -> st.SearchStrategy[str]:
+    """Texts that fit the rules: not blank, nothing that PostgreSQL cannot hold."""
+    letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+    return st.text(letters, min_size=1, max_size=longest).filter(re.compile(r"\S").search)
+
+
+@settings(max_examples=50, deadline=None)
+@given(name=fitting(30), address=fitting(100), text=st.none() | fitting(1000))
+def test_any_user_that_fits_the_rules_comes_back_as_they_were(service, name, address, text):
+    new = person(uuid4().hex, name=name, address=address, text=text)
+    answer = service.post("/users", json=new)
+    assert answer.status_code == 201, answer.text
+    assert new.items() <= service.get(answer.headers["Location"]).json().items()
+
+
 # Pages ----------------------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +271,31 @@ def test_a_walk_in_any_order_meets_everybody_once(service, unique, sort):
     name = sort.lstrip("-")
     assert len({user["id"] for user in found}) == len(found) == 40
     keys = [(user[name], user["id"]) for user in found]
+    assert keys == sorted(keys, reverse=sort.startswith("-"))
+
+
+def test_a_page_is_of_fifty_unless_told(service, unique):
+    mark = unique("fifty")
+    crowd(service, mark, 60)
+    assert len(service.get(f"/users?address={mark}").json()["items"]) == 50
+    last = service.get(f"/users?address={mark}&limit=60")
+    assert (len(last.json()["items"]), last.json()["next"], "Link" in last.headers) == (60, None, False)
+
+
+@pytest.mark.parametrize("sort", ORDERS)
+def test_a_walk_meets_the_nameless_and_those_in_capitals(service, unique, sort):
+    mark = unique("odd")
+    with psycopg.connect(service.database) as connection:
+        connection.execute(
+            "insert into users (email, name, address) select"
+            " case i %% 2 when 0 then upper(i || %(mark)s) else i || %(mark)s end || '@example.com',"
+            " case i %% 3 when 0 then null else 'N' || i %% 3 end, %(mark)s from generate_series(1, 20) as i",
+            {"mark": mark},
+        )
+    found = walk(service, f"/users?address={mark}&limit=3&sort={sort}")
+    name = sort.lstrip("-")
+    assert len({user["id"] for user in found}) == len(found) == 20
+    keys = [((user[name] or "").lower() if name in ("name", "email") else user[name], user["id"]) for user in found]
     assert keys == sorted(keys, reverse=sort.startswith("-"))
 
 
@@ -232,6 +340,16 @@ def test_a_stream_holds_the_whole_selection(service, unique, kind):
     assert found == walk(service, f"/users?address={mark}&sort=-name&limit=1000")
 
 
+def test_a_stream_keeps_commas_quotes_and_line_breaks(service, unique):
+    new = person(unique("csv"), address='1, "Main"\r\nStreet;\tx\u2028y', text='\n,"')
+    ann = service.post("/users", json=new).json()
+    lines = service.get(f"/users?id={ann['id']}", headers={"Accept": "application/x-ndjson"}).content.decode()
+    assert json.loads(lines) == ann
+    table = service.get(f"/users?id={ann['id']}", headers={"Accept": "text/csv"}).content.decode()
+    header, row = csv.reader(io.StringIO(table, newline=""))
+    assert dict(zip(header, row, strict=True)) == {name: str(value) for name, value in ann.items()}
+
+
 def test_a_stream_of_nobody_is_empty(service):
     assert service.get("/users?name=nobody", headers={"Accept": "application/x-ndjson"}).text == ""
     assert service.get("/users?name=nobody&fields=id,name", headers={"Accept": "text/csv"}).text == "id,name\r\n"
@@ -268,6 +386,33 @@ def test_people_are_found_by_all_that_is_said(service, unique):
     assert service.get("/users", params={"name": ann["name"], "email": "other@example.com"}).json()["items"] == []
 
 
+@pytest.mark.parametrize("part, found", [("0%", 1), ("_x\\", 1), ("0_", 0), ("%x", 0), ("%%", 0), ("_", 1), ("\\y", 1)])
+def test_a_part_of_an_address_is_meant_as_written(service, unique, part, found):
+    email = unique("part") + "@example.com"
+    service.post("/users", json=person("x", email=email, address="50% a_x\\y"))
+    assert len(service.get("/users", params={"email": email, "address": part}).json()["items"]) == found
+
+
+@settings(max_examples=50, deadline=None)
+@given(address=fitting(100), ends=st.tuples(st.integers(0, 99), st.integers(1, 100)))
+def test_any_part_of_an_address_finds_it(service, address, ends):
+    part = address[ends[0] : ends[1]].strip() or address
+    ann = service.post("/users", json=person(uuid4().hex, address=address)).json()
+    found = service.get("/users", params={"email": ann["email"], "address": part}).json()["items"]
+    assert found == [ann]
+
+
+def test_a_search_is_walked_as_the_list_is(service, unique):
+    mark = unique("both")
+    crowd(service, mark, 10)
+    query = {"limit": 4, "sort": "-email", "fields": "id,email"}
+    listed = service.get("/users", params={**query, "address": mark})
+    found = service.post("/users/search", params=query, json={"address": mark})
+    assert found.json() == listed.json()
+    rest = service.post(found.links["next"]["url"], json={"address": mark})
+    assert rest.json() == service.get(listed.links["next"]["url"]).json()
+
+
 # The short forms ------------------------------------------------------------------------------------------------------
 
 
@@ -285,6 +430,18 @@ def test_a_user_by_email_is_made_read_changed_and_removed(service, unique):
     assert service.get("/user", params={"email": email}).status_code == 404
 
 
+def test_the_same_text_by_email_is_no_version(service, unique):
+    email = unique("same") + "@example.com"
+    answers = [service.post("/user", params={"email": email}, json={"text": "one"}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [201, 200, 200]
+    assert [answer.headers["ETag"] for answer in answers] == ['"1"'] * 3
+
+
+def test_a_text_by_email_leaves_the_rest_alone(service, ann):
+    answer = service.post("/user", params={"email": ann["email"]}, json={"text": "one"})
+    assert answer.json() == ann | {"text": "one", "version": 2, "updated_at": answer.json()["updated_at"]}
+
+
 def test_a_user_by_no_email_is_a_bad_request(service):
     assert service.get("/user").status_code == 400
 
@@ -296,6 +453,21 @@ def test_a_request_keeps_its_id(service):
     assert service.get("/ping", headers={"X-Request-Id": "mine"}).headers["X-Request-Id"] == "mine"
     assert len(service.get("/ping", headers={"X-Request-Id": "ü" * 3 + "x" * 200}).headers["X-Request-Id"]) == 32
     assert service.get("/users/9", headers={"X-Request-Id": "mine"}).headers["X-Request-Id"] == "mine"
+
+
+def test_a_problem_names_its_request(service):
+    answer = service.get("/users/999999999", headers={"X-Request-Id": "mine"})
+    assert (answer.status_code, answer.json()["request_id"]) == (404, "mine")
+    made = service.get("/nothing")
+    assert made.json()["request_id"] == made.headers["X-Request-Id"] != service.get("/nothing").headers["X-Request-Id"]
+
+
+def test_head_is_get_without_the_body(service, ann):
+    for path in (f"/users/{ann['id']}", f"/users?id={ann['id']}", f"/user/{ann['id']}", "/users/999999999"):
+        head, get = service.request("HEAD", path), service.get(path)
+        assert (head.status_code, head.content) == (get.status_code, b"")
+        for name in ("ETag", "Content-Type", "Content-Length"):
+            assert head.headers.get(name) == get.headers.get(name)
 
 
 def test_another_media_type_is_not_acceptable(service, ann):
@@ -318,3 +490,19 @@ def test_psql_prints_the_bodies_of_the_service(service, psql, unique):
         late = service.get("/users", params={"limit": 2, "sort": sort, "cursor": cursor})
         assert psql("users.list", limit=2, sort=sort, cursor=cursor) == late.text
     assert psql("users.list", address=address) == service.get("/users", params={"address": address}).text
+
+
+@pytest.mark.parametrize(
+    "text", ["it's", '"', "\\", "\\n", ":name", ":'name'", ":{?name}", "a\nb", "€\U0001f600", "$1", "%s", "--"]
+)
+def test_psql_finds_whom_the_service_finds(service, psql, unique, text):
+    new = person(unique("ps"), name=f"{text} {uuid4().hex[:9]}", address=f"{text} {uuid4().hex}")
+    ann = service.post("/users", json=new).json()
+    for search in (
+        {"name": ann["name"]},
+        {"address": ann["address"][:-9], "fields": "id,address"},
+        {"email": ann["email"].upper(), "name": ann["name"], "sort": "-created_at"},
+    ):
+        answer = service.get("/users", params=search)
+        assert len(answer.json()["items"]) == 1
+        assert psql("users.list", **search) == answer.text

@@ -8,6 +8,14 @@ select
 from departments as r
 where r.id = :'id'::bigint
 
+-- name: as_of
+-- One department as it was: in a version, or at a time. No row: there was none.
+select
+    r.version,
+    pick(departments_json(r), :'fields') as body
+from history.as_of('departments', :'id'::bigint::text, :'as_of', (select to_jsonb(r) from departments as r where r.id = :'id'::bigint)) as past (object)
+cross join jsonb_populate_record(null::departments, past.object) as r
+
 -- name: list
 -- A page of departments after the cursor, planned for the values at hand (see users.list).
 select

@@ -8,6 +8,14 @@ select
 from employees as r
 where r.id = :'id'::bigint
 
+-- name: as_of
+-- One employee as it was: in a version, or at a time. No row: there was none.
+select
+    r.version,
+    pick(employees_json(r), :'fields') as body
+from history.as_of('employees', :'id'::bigint::text, :'as_of', (select to_jsonb(r) from employees as r where r.id = :'id'::bigint)) as past (object)
+cross join jsonb_populate_record(null::employees, past.object) as r
+
 -- name: list
 -- A page of employees after the cursor, planned for the values at hand (see users.list).
 select

@@ -33,3 +33,7 @@ lock table departments, jobs, employees in share row exclusive mode
 -- name: measure
 -- So that the load is planned for as many rows as there are.
 analyze staging
+
+-- name: call
+-- What history calls the load, until the end of this transaction: the rows it inserts become one entry.
+select set_config('app.load', 'upload of ' || :'sha256', true) as load

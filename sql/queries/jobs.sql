@@ -8,6 +8,14 @@ select
 from jobs as r
 where r.id = :'id'::bigint
 
+-- name: as_of
+-- One job as it was: in a version, or at a time. No row: there was none.
+select
+    r.version,
+    pick(jobs_json(r), :'fields') as body
+from history.as_of('jobs', :'id'::bigint::text, :'as_of', (select to_jsonb(r) from jobs as r where r.id = :'id'::bigint)) as past (object)
+cross join jsonb_populate_record(null::jobs, past.object) as r
+
 -- name: list
 -- A page of jobs after the cursor, planned for the values at hand (see users.list).
 select

@@ -10,6 +10,14 @@ select
 from users as u
 where u.id = :'id'::bigint
 
+-- name: as_of
+-- One user as it was: in a version, or at a time. No row: there was none.
+select
+    r.version,
+    pick(user_json(r), :'fields') as body
+from history.as_of('users', :'id'::bigint::text, :'as_of', (select to_jsonb(u) from users as u where u.id = :'id'::bigint)) as past (object)
+cross join jsonb_populate_record(null::users, past.object) as r
+
 -- name: by_email
 -- One user by e-mail, whatever the case. No row: there is none.
 select

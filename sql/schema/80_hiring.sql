@@ -98,54 +98,99 @@ before update on employees
 for each row when (old.* is distinct from new.*)
 execute function count_version();
 
+do $$
+begin
+    create type departments_item as (
+        id         integer,
+        version    integer,
+        department text,
+        created_at text,
+        updated_at text
+    );
+exception
+    when duplicate_object then null;
+end
+$$;
+
+comment on type departments_item is 'The members of what the service answers for a row of departments.';
+
 create or replace function departments_json(r departments) returns json
 language sql stable parallel safe
-begin atomic
-    select to_json(item)
-    from (
-        select
-            r.id,
-            r.version,
-            r.department,
-            iso8601(r.created_at) as created_at,
-            iso8601(r.updated_at) as updated_at
-    ) as item;
-end;
+return to_json(
+    row(
+        r.id,
+        r.version,
+        r.department,
+        iso8601(r.created_at),
+        iso8601(r.updated_at)
+    )::departments_item
+);
 
 comment on function departments_json(departments) is 'A row of departments as the service answers it.';
 
+do $$
+begin
+    create type jobs_item as (
+        id         integer,
+        version    integer,
+        job        text,
+        created_at text,
+        updated_at text
+    );
+exception
+    when duplicate_object then null;
+end
+$$;
+
+comment on type jobs_item is 'The members of what the service answers for a row of jobs.';
+
 create or replace function jobs_json(r jobs) returns json
 language sql stable parallel safe
-begin atomic
-    select to_json(item)
-    from (
-        select
-            r.id,
-            r.version,
-            r.job,
-            iso8601(r.created_at) as created_at,
-            iso8601(r.updated_at) as updated_at
-    ) as item;
-end;
+return to_json(
+    row(
+        r.id,
+        r.version,
+        r.job,
+        iso8601(r.created_at),
+        iso8601(r.updated_at)
+    )::jobs_item
+);
 
 comment on function jobs_json(jobs) is 'A row of jobs as the service answers it.';
 
+do $$
+begin
+    create type employees_item as (
+        id            integer,
+        version       integer,
+        name          text,
+        datetime      text,
+        department_id integer,
+        job_id        integer,
+        created_at    text,
+        updated_at    text
+    );
+exception
+    when duplicate_object then null;
+end
+$$;
+
+comment on type employees_item is 'The members of what the service answers for a row of employees.';
+
 create or replace function employees_json(r employees) returns json
 language sql stable parallel safe
-begin atomic
-    select to_json(item)
-    from (
-        select
-            r.id,
-            r.version,
-            r.name,
-            iso8601(r.datetime) as datetime,
-            r.department_id,
-            r.job_id,
-            iso8601(r.created_at) as created_at,
-            iso8601(r.updated_at) as updated_at
-    ) as item;
-end;
+return to_json(
+    row(
+        r.id,
+        r.version,
+        r.name,
+        iso8601(r.datetime),
+        r.department_id,
+        r.job_id,
+        iso8601(r.created_at),
+        iso8601(r.updated_at)
+    )::employees_item
+);
 
 comment on function employees_json(employees) is 'A row of employees as the service answers it.';
 
@@ -207,22 +252,42 @@ comment on column departments_errors.logged_at is 'When it was logged.';
 -- departments.errors, one upload's rejects page by page.
 create index if not exists departments_errors_upload_id_id_idx on departments_errors (upload_id, id);
 
+-- departments.errors by code.
+create index if not exists departments_errors_code_id_idx on departments_errors (code, id);
+
+do $$
+begin
+    create type departments_errors_item as (
+        id          bigint,
+        upload_id   bigint,
+        line        integer,
+        column_name text,
+        code        text,
+        detail      text,
+        raw         text,
+        logged_at   text
+    );
+exception
+    when duplicate_object then null;
+end
+$$;
+
+comment on type departments_errors_item is 'The members of what the service answers for a row of departments_errors.';
+
 create or replace function departments_errors_json(r departments_errors) returns json
 language sql stable parallel safe
-begin atomic
-    select to_json(item)
-    from (
-        select
-            r.id,
-            r.upload_id,
-            r.line,
-            r.column_name,
-            r.code,
-            r.detail,
-            r.raw,
-            iso8601(r.logged_at) as logged_at
-    ) as item;
-end;
+return to_json(
+    row(
+        r.id,
+        r.upload_id,
+        r.line,
+        r.column_name,
+        r.code,
+        r.detail,
+        r.raw,
+        iso8601(r.logged_at)
+    )::departments_errors_item
+);
 
 comment on function departments_errors_json(departments_errors) is 'A reject of departments as the service answers it.';
 
@@ -254,22 +319,42 @@ comment on column jobs_errors.logged_at is 'When it was logged.';
 -- jobs.errors, one upload's rejects page by page.
 create index if not exists jobs_errors_upload_id_id_idx on jobs_errors (upload_id, id);
 
+-- jobs.errors by code.
+create index if not exists jobs_errors_code_id_idx on jobs_errors (code, id);
+
+do $$
+begin
+    create type jobs_errors_item as (
+        id          bigint,
+        upload_id   bigint,
+        line        integer,
+        column_name text,
+        code        text,
+        detail      text,
+        raw         text,
+        logged_at   text
+    );
+exception
+    when duplicate_object then null;
+end
+$$;
+
+comment on type jobs_errors_item is 'The members of what the service answers for a row of jobs_errors.';
+
 create or replace function jobs_errors_json(r jobs_errors) returns json
 language sql stable parallel safe
-begin atomic
-    select to_json(item)
-    from (
-        select
-            r.id,
-            r.upload_id,
-            r.line,
-            r.column_name,
-            r.code,
-            r.detail,
-            r.raw,
-            iso8601(r.logged_at) as logged_at
-    ) as item;
-end;
+return to_json(
+    row(
+        r.id,
+        r.upload_id,
+        r.line,
+        r.column_name,
+        r.code,
+        r.detail,
+        r.raw,
+        iso8601(r.logged_at)
+    )::jobs_errors_item
+);
 
 comment on function jobs_errors_json(jobs_errors) is 'A reject of jobs as the service answers it.';
 
@@ -301,22 +386,42 @@ comment on column employees_errors.logged_at is 'When it was logged.';
 -- employees.errors, one upload's rejects page by page.
 create index if not exists employees_errors_upload_id_id_idx on employees_errors (upload_id, id);
 
+-- employees.errors by code.
+create index if not exists employees_errors_code_id_idx on employees_errors (code, id);
+
+do $$
+begin
+    create type employees_errors_item as (
+        id          bigint,
+        upload_id   bigint,
+        line        integer,
+        column_name text,
+        code        text,
+        detail      text,
+        raw         text,
+        logged_at   text
+    );
+exception
+    when duplicate_object then null;
+end
+$$;
+
+comment on type employees_errors_item is 'The members of what the service answers for a row of employees_errors.';
+
 create or replace function employees_errors_json(r employees_errors) returns json
 language sql stable parallel safe
-begin atomic
-    select to_json(item)
-    from (
-        select
-            r.id,
-            r.upload_id,
-            r.line,
-            r.column_name,
-            r.code,
-            r.detail,
-            r.raw,
-            iso8601(r.logged_at) as logged_at
-    ) as item;
-end;
+return to_json(
+    row(
+        r.id,
+        r.upload_id,
+        r.line,
+        r.column_name,
+        r.code,
+        r.detail,
+        r.raw,
+        iso8601(r.logged_at)
+    )::employees_errors_item
+);
 
 comment on function employees_errors_json(employees_errors) is 'A reject of employees as the service answers it.';
 
@@ -362,3 +467,11 @@ language sql immutable parallel safe
 return case when found is not null then array_prepend(column_name, found) end;
 
 comment on function fault(text, text[]) is 'A fault with its column: {column, code, sentence}, or null.';
+
+
+-- History -------------------------------------------------------------------------------------------------------------
+
+-- A file is one entry, its rows are found by their upload; what happens to a row later is recorded row by row.
+select history.track('departments', 'department', loads => true);
+select history.track('jobs', 'job', loads => true);
+select history.track('employees', 'employee', loads => true);

@@ -15,7 +15,7 @@ from tests.conftest import ROOT, clone, drop
 
 SCRIPTS = sorted([*(ROOT / "sql").glob("schema/*.sql"), *(ROOT / "sql").glob("migrations/*.sql")])
 
-INTERNAL = re.compile(r"^(schema_migrations|uploads|\w+_errors)_")
+INTERNAL = re.compile(r"^(schema_migrations|uploads|first_answers|\w+_errors)_|^project_refs_pkey$")
 """Constraints of tables that no client writes to."""
 
 
@@ -30,7 +30,7 @@ def test_every_script_parses(path):
 
 
 def test_every_statement_says_what_it_means_and_has_no_star():
-    for page in PAGES.glob("*.sql"):
+    for page in PAGES:
         for block in page.read_text().split("-- name: ")[1:]:
             name, meaning, *_ = block.splitlines()
             assert meaning.startswith("-- "), f"{page.stem}.{name} lacks a line that says what it means"
@@ -75,21 +75,25 @@ def catalog(url: str) -> list[tuple]:
             from pg_class c
             join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
             left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
-            where c.relnamespace = 'public'::regnamespace and c.relkind = 'r'
+            where c.relnamespace = any ('{public,history}'::regnamespace[]) and c.relkind in ('r', 'p', 'c')
             union all
             select conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', '', '', ''
-            from pg_constraint where connamespace = 'public'::regnamespace
+            from pg_constraint where connamespace = any ('{public,history}'::regnamespace[])
             union all
-            select tablename, indexname, indexdef, '', '', '', '' from pg_indexes where schemaname = 'public'
+            select
+                tablename, indexname, indexdef, '', '', '', ''
+            from pg_indexes where schemaname = any ('{public,history}'::regnamespace[]::text[])
             union all
             select proname, pg_get_functiondef(oid), '', '', '', '', obj_description(oid, 'pg_proc')
-            from pg_proc where pronamespace = 'public'::regnamespace
+            from pg_proc where pronamespace = any ('{public,history}'::regnamespace[])
             union all
             select tgrelid::regclass::text, tgname, pg_get_triggerdef(oid), '', '', '', ''
             from pg_trigger where not tgisinternal
             union all
+            select obj_type, relation::text, key::text, project::text, '', '', '' from history.tracked
+            union all
             select relname, obj_description(oid, 'pg_class'), '', '', '', '', ''
-            from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'
+            from pg_class where relnamespace = any ('{public,history}'::regnamespace[]) and relkind in ('r', 'p')
             order by 1, 2, 3
         """).fetchall()
 
