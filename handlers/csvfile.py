@@ -137,13 +137,22 @@ def again(first: str, rest: Lines) -> Iterator[str]:
 
 
 def delimiter_of(line: str, width: int) -> str:
-    """The delimiter that gives the line as many fields as there are columns, else the one that gives the most."""
+    """The delimiter that gives the line as many fields as there are columns, quoted as they should be, or the most."""
+    closed = line.rstrip("\r\n") + '"' * (line.count('"') % 2)
 
-    def fields_by(delimiter: str) -> tuple[bool, int]:
-        found = len(next(csv.reader([line], delimiter=delimiter)))
-        return found == width, found
+    def fields_by(delimiter: str) -> tuple[bool, bool, int]:
+        found = len(next(csv.reader([closed], delimiter=delimiter)))
+        return found == width, well_quoted(closed, delimiter), found
 
     return max(DELIMITERS, key=fields_by)
+
+
+def well_quoted(line: str, delimiter: str) -> bool:
+    try:
+        next(csv.reader([line], delimiter=delimiter, strict=True))
+    except csv.Error:
+        return False
+    return True
 
 
 def row(line: int, raw: str, fields: list[str], order: list[int]) -> Row:

@@ -46,6 +46,8 @@ def write(rows, delimiter: str, end: str, quoting: int) -> str:
     pack=st.sampled_from([bytes, gzip.compress]),
 )
 @example([("1", "a", "b")], ",", "\n", str.upper, [2, 0, 1], "", "utf-8-sig", bytes)
+@example([("1", ";", ";")], "\t", "\n", None, [0, 1, 2], "", "utf-8", bytes)
+@example([("1", ";\n", ";")], "\t", "\n", None, [0, 1, 2], "", "utf-8", bytes)
 def test_what_was_written_is_read(table, delimiter, end, header, order, last, encoding, pack):
     order = order if header else range(3)
     rows = [[row[place] for place in order] for row in table]

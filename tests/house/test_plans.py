@@ -153,7 +153,7 @@ def buffers(text: str) -> int:
 
 @pytest.mark.parametrize(
     "statement, given",
-    cases(),
+    [*cases()],
     ids=lambda value: value if isinstance(value, str) else "&".join(map("=".join, value.items())),
 )
 def test_every_order_and_filter_of_every_list_goes_by_an_index(crowd, statement, given):
@@ -187,7 +187,7 @@ def test_a_statement_goes_by_its_index(crowd, statement, given, index):
     found = plan(crowd, statement, **given)
     assert index in found
     assert not SCANNED.search(found), found
-    assert buffers(found) <= FEW
+    assert buffers(found) <= FEW, found
 
 
 @pytest.mark.parametrize("sort", ["", "-id", "email", "-email", "name", "-name", "created_at", "-created_at"])
