@@ -14,7 +14,7 @@ run: .venv/run ## Serve on http://127.0.0.1:8000, with a private PostgreSQL unle
 	@exec $(BIN)/gunicorn
 
 test: .venv/test ## Run every test
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 seed: .venv/run ## Put in sample data: make seed ARGS="--users 100000 --projects 10" (ARGS=--help says more)
 	@exec $(BIN)/flask --app app seed $(ARGS)
