@@ -18,6 +18,7 @@ Database = Callable[[], AbstractContextManager[str]]
 """The database of a command, by its address, for as long as the command runs."""
 
 MOST = click.IntRange(0, 10_000_000)
+SEEDS = click.IntRange(0, 2**31 - 1)
 
 
 class one_line_errors(AbstractContextManager[None]):
@@ -44,7 +45,7 @@ def add(app: Flask, database: Database) -> None:
     @click.option("--users", type=MOST, help="So many people. [default: 100 where there are projects]")
     @click.option("--projects", type=MOST, default=0, help="So many projects, with ten milestones each.")
     @click.option("--userstories", type=MOST, help="So many stories in all. [default: 100 a project]")
-    @click.option("--seed", type=int, default=1, show_default=True, help="Another number makes other data.")
+    @click.option("--seed", type=SEEDS, default=1, show_default=True, help="Another number makes other data.")
     def seed(users: int | None, projects: int, userstories: int | None, seed: int) -> None:
         """Put in sample data: a small demonstration, or as much as the options say.
 
@@ -53,7 +54,7 @@ def add(app: Flask, database: Database) -> None:
         """
         if userstories and not projects:
             raise click.UsageError("--userstories needs --projects.")
-        if not projects and not users:
+        if not projects and users is None:
             with one_line_errors(), database() as url:
                 schema.seed(url)
                 click.echo("The demonstration is in.")
@@ -63,7 +64,7 @@ def add(app: Flask, database: Database) -> None:
         with (
             one_line_errors(),
             database() as url,
-            click.progressbar(length=people + stories, label="Seeding", show_pos=True) as progress,
+            click.progressbar(length=people + projects + stories, label="Seeding", show_pos=True) as progress,
         ):
             for rows in seeding.seed(url, people, projects, stories, seed):
                 progress.update(rows)

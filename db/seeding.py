@@ -5,19 +5,21 @@ from collections.abc import Iterator
 from db import run
 from db.pool import connect
 
-USERS_SLICE, STORIES_SLICE = 10_000, 500
+USERS_SLICE, PROJECTS_SLICE, STORIES_SLICE = 10_000, 500, 500
 """Rows of a slice: what is lost when a run is broken off, and taken up again by the next with the same numbers."""
 
 
 def seed(dsn: str, users: int, projects: int, userstories: int, seed: int) -> Iterator[int]:
-    """Put in what is missing of so many users, projects, and stories in all; yields each slice's rows."""
+    """Put in what is missing of so many users, projects, and stories in all; yields each slice's rows, without what hangs on them."""
     with connect(dsn) as connection:
         connection.execute("set statement_timeout = 0")
         for first, last in slices(users, USERS_SLICE):
             run(connection, "bulk.users", seed=seed, first=first, last=last)
             yield last - first + 1
-        run(connection, "bulk.projects", seed=seed, first=1, last=projects)
-        run(connection, "bulk.milestones", seed=seed, first=1, last=projects)
+        for first, last in slices(projects, PROJECTS_SLICE):
+            run(connection, "bulk.projects", seed=seed, first=first, last=last)
+            run(connection, "bulk.milestones", seed=seed, first=first, last=last)
+            yield last - first + 1
         for project in range(1, projects + 1):
             share = userstories // projects + (project <= userstories % projects)
             for first, last in slices(share, STORIES_SLICE):

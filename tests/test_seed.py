@@ -105,11 +105,34 @@ def test_without_numbers_the_demonstration_is_put_in(database):
     assert ask(database, "select count(*) from users") == [(5,)]
 
 
+def test_no_people_are_no_people(database):
+    assert seed(database, "--users", "0").returncode == 0
+    assert seed(database, "--users", "0", "--projects", "1", "--userstories", "10").returncode == 0
+    assert ask(database, "select count(*) from users") == [(0,)]
+    assert ask(database, "select count(*), count(owner_id) from projects") == [(1, 0)]
+    assert ask(database, "select count(*), count(assigned_to) from userstories") == [(10, 0)]
+
+
+def test_each_slice_of_projects_is_there_with_its_milestones(database):
+    assert seed(database, "--projects", "700", "--userstories", "0").returncode == 0
+    assert ask(database, "select count(distinct xid) from history.entries where obj_type = 'project'") == [(2,)]
+    assert ask(database, "select count(*) from milestones") == [(7000,)]
+
+
 @pytest.mark.parametrize(
     "options",
-    [("--users", "-1"), ("--users", "10000001"), ("--users", "many"), ("--userstories", "5"), ("--rows", "5")],
+    [
+        ("--users", "-1"),
+        ("--users", "10000001"),
+        ("--users", "many"),
+        ("--userstories", "5"),
+        ("--rows", "5"),
+        ("--seed", "9223372036854775807", "--users", "5"),
+        ("--seed", "-1", "--users", "5"),
+    ],
 )
 def test_what_cannot_be_seeded_is_refused(database, options):
     refused = seed(database, *options)
     assert refused.returncode == 2
     assert "Error: " in refused.stderr
+    assert ask(database, "select count(*) from users") == [(0,)]

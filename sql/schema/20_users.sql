@@ -45,7 +45,7 @@ create index if not exists users_address_idx on users using gin (trigrams(addres
 
 create or replace trigger users_10_count_version
 before update on users
-for each row when (old.* is distinct from new.*)
+for each row
 execute function count_version();
 
 -- One place says what a client sees of a user; every statement that answers with one calls it. A type and one expression, because such

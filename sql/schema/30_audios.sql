@@ -40,7 +40,7 @@ create index if not exists audios_created_at_id_idx on audios (created_at, id);
 
 create or replace trigger audios_10_count_version
 before update on audios
-for each row when (old.* is distinct from new.*)
+for each row
 execute function count_version();
 
 do $$

@@ -39,7 +39,7 @@ create index if not exists projects_owner_id_id_idx on projects (owner_id, id);
 
 create or replace trigger projects_10_count_version
 before update on projects
-for each row when (old.* is distinct from new.*)
+for each row
 execute function count_version();
 
 do $$
@@ -135,7 +135,7 @@ comment on column milestones.updated_at is 'When this version was saved.';
 
 create or replace trigger milestones_10_count_version
 before update on milestones
-for each row when (old.* is distinct from new.*)
+for each row
 execute function count_version();
 
 do $$
@@ -255,7 +255,7 @@ create index if not exists userstories_assigned_to_idx on userstories (assigned_
 
 create or replace trigger userstories_10_count_version
 before update on userstories
-for each row when (old.* is distinct from new.*)
+for each row
 execute function count_version();
 
 do $$
@@ -369,7 +369,7 @@ create index if not exists tasks_assigned_to_idx on tasks (assigned_to);
 
 create or replace trigger tasks_10_count_version
 before update on tasks
-for each row when (old.* is distinct from new.*)
+for each row
 execute function count_version();
 
 do $$
@@ -445,7 +445,7 @@ create index if not exists comments_author_id_idx on comments (author_id);
 
 create or replace trigger comments_10_count_version
 before update on comments
-for each row when (old.* is distinct from new.*)
+for each row
 execute function count_version();
 
 do $$

@@ -85,17 +85,17 @@ create index if not exists employees_name_id_idx on employees (name, id);
 
 create or replace trigger departments_10_count_version
 before update on departments
-for each row when (old.* is distinct from new.*)
+for each row
 execute function count_version();
 
 create or replace trigger jobs_10_count_version
 before update on jobs
-for each row when (old.* is distinct from new.*)
+for each row
 execute function count_version();
 
 create or replace trigger employees_10_count_version
 before update on employees
-for each row when (old.* is distinct from new.*)
+for each row
 execute function count_version();
 
 do $$

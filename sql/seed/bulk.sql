@@ -36,7 +36,7 @@ where set_config('app.load', 'seed', true) = 'seed'
 on conflict (lower(email)) do nothing
 
 -- name: projects
--- The projects with these numbers; each belongs to one of the first thousand people.
+-- The projects with these numbers; each belongs to one of the first thousand people, or to nobody where there are none.
 with owners as (
     select array_agg(u.id) as ids
     from (select u.id from users as u order by u.id limit 1000) as u
@@ -46,7 +46,7 @@ select
     ('{Row,Garden,Harbour,Market,Mill,Station,Tower,Bridge}'::text[])[1 + chance % 8] || ' House ' || i,
     format('seed-%s-%s', :'seed'::bigint, i),
     'What the neighbours of number ' || i || ' want to have built.',
-    o.ids[1 + chance / 64 % cardinality(o.ids)],
+    o.ids[1 + chance / 64 % nullif(cardinality(o.ids), 0)],
     timestamptz '2024-01-01T00:00:00Z' + i * interval '1 day',
     timestamptz '2024-01-01T00:00:00Z' + i * interval '1 day'
 from generate_series(:'first'::bigint, :'last'::bigint) as i
@@ -97,7 +97,7 @@ with
             ),
             case when chance % 4 > 0 then repeat('It should last, and look as the others in the row do. ', 1 + (chance / 128 % 8)::integer) end,
             ('{new,new,ready,in progress,in progress,done,done,done}'::text[])[1 + chance / 256 % 8],
-            case when chance % 10 < 7 then p.people[1 + chance / 1024 % cardinality(p.people)] end,
+            case when chance % 10 < 7 then p.people[1 + chance / 1024 % nullif(cardinality(p.people), 0)] end,
             ('{wood,stone,glass,paint,safety,urgent}'::text[])[1 + chance / 4096 % 6:(chance / 4096 % 6 + chance / 32768 % 3)::integer],
             case when chance % 5 > 0 then ('{0.5,1,2,3,5,8}'::numeric[])[1 + chance / 65536 % 6] end,
             timestamptz '2024-01-01T00:00:00Z' + i * interval '1 minute',
@@ -115,7 +115,7 @@ with
             s.id,
             ('{Measure,Draw,Order,Cut,Paint,Fit,Clean,Check}'::text[])[1 + (chance + n) % 8] || ' it',
             ('{new,in progress,done}'::text[])[1 + (chance / 8 + n) % 3],
-            case when (chance + n) % 3 > 0 then p.people[1 + (chance / 64 + n) % cardinality(p.people)] end,
+            case when (chance + n) % 3 > 0 then p.people[1 + (chance / 64 + n) % nullif(cardinality(p.people), 0)] end,
             s.created_at + n * interval '1 hour',
             s.created_at + n * interval '1 hour'
         from stories as s
@@ -129,7 +129,7 @@ with
         select
             s.project_id,
             s.id,
-            p.people[1 + (chance / 64 + n) % cardinality(p.people)],
+            p.people[1 + (chance / 64 + n) % nullif(cardinality(p.people), 0)],
             ('{I like it.,Could it be blue?,Who pays for that?,Ask the neighbours first.,Done by Friday.,See the drawing.}'::text[])[1 + (chance + n) % 6],
             s.created_at + n * interval '3 hours',
             s.created_at + n * interval '3 hours'
