@@ -10,7 +10,7 @@ USERS_SLICE, PROJECTS_SLICE, STORIES_SLICE = 10_000, 500, 500
 
 
 def seed(dsn: str, users: int, projects: int, userstories: int, seed: int) -> Iterator[int]:
-    """Put in what is missing of so many users, projects, and stories in all; yields each slice's rows, without what hangs on them."""
+    """Put in what is missing of so many users, projects, and stories in all; yields how many of these a slice has."""
     with connect(dsn) as connection:
         connection.execute("set statement_timeout = 0")
         for first, last in slices(users, USERS_SLICE):
