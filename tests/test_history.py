@@ -1,7 +1,10 @@
 """History: every change is recorded, whoever makes it, and every version can be read and come back."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import count
@@ -10,8 +13,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
+import db
 from db.pool import connect
-from tests.conftest import serve
+from tests.conftest import ROOT, serve
 from tests.test_users import person
 
 NOUNS = (
@@ -431,3 +435,83 @@ def test_replaying_a_history_finds_what_went_by_it(service, objects):
         found = connection.execute("select obj_type, obj_id from history.replay(%s)", [project]).fetchall()
         assert found == [("task", str(objects["tasks"]["id"]))]
         connection.rollback()
+
+
+# Months --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def years(database):
+    """A database in which ann was saved in January to June of 2024, and once in 2020, for which nobody made room."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        for month in range(1, 7):
+            connection.execute(
+                f"create table history.entries_2024_{month:02} partition of history.entries"
+                f" for values from ('2024-{month:02}-01Z') to ('2024-{month + 1:02}-01Z')"
+            )
+        connection.execute(
+            """
+            set session_replication_role = replica;
+            insert into users (email, name, address, image, version) values ('a@b.org', 'n7', '-', 'http://b.org', 7);
+            insert into history.entries (operation_date, obj_type, obj_id, action, actor, version, old_obj, new_obj)
+            select
+                date, 'user', '1', 'update', 'ann', n,
+                to_jsonb(u) || jsonb_build_object('name', 'n' || n - 1, 'version', n - 1),
+                to_jsonb(u) || jsonb_build_object('name', 'n' || n, 'version', n)
+            from users as u, unnest(
+                '{2020-01-10Z,2024-01-10Z,2024-02-10Z,2024-03-10Z,2024-04-10Z,2024-05-10Z,2024-06-10Z}'::timestamptz[]
+            ) with ordinality as d (date, n);
+            analyze history.entries;
+            """
+        )
+    return database
+
+
+READ = "select relname from pg_stat_xact_user_tables where schemaname = 'history' and idx_scan + seq_scan > 0"
+
+
+def months_read(database, statement, **parameters):
+    """The bodies that a statement gives, and the months it read for them."""
+    with connect(database) as connection:
+        connection.execute("set enable_seqscan = off")
+        with connection.transaction():
+            rows = [*db.run(connection, statement, **parameters)]
+            found = {name.removeprefix("entries_") for (name,) in connection.execute(READ)}
+    return rows, found - {"tracked"}
+
+
+def test_a_time_reads_no_month_after_it(years):
+    rows, read = months_read(years, "users.as_of", id=1, as_of="2024-03-15T00:00:00Z")
+    assert json.loads(rows[0].body)["name"] == "n4"
+    assert read == {"2024_01", "2024_02", "2024_03", "default"}
+
+
+def test_a_page_of_history_reads_no_month_of_the_pages_before(years):
+    asked = {"noun": "users", "obj_id": "1", "limit": 3}
+    for sort, versions, unread in (
+        ("-operation_date", [4, 3, 2], "2024_06"),
+        ("operation_date", [4, 5, 6], "2024_01"),
+    ):
+        rows, _ = months_read(years, "history.list", sort=sort, **asked)
+        rows, read = months_read(years, "history.list", sort=sort, cursor=rows[0].next, **asked)
+        assert [entry["version"] for entry in json.loads(rows[0].body)["items"]] == versions
+        assert "2024_04" in read
+        assert unread not in read
+
+
+def test_the_command_drops_the_months_that_ended(years):
+    def prune(before):
+        command = [sys.executable, "-m", "flask", "--app", "app", "history", "prune", "--before", before]
+        environment = os.environ | {"DATABASE_URL": years}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+    def versions():
+        with psycopg.connect(years) as connection:
+            query = "select version from history.entries where obj_type = 'user' order by operation_date"
+            return [version for (version,) in connection.execute(query)]
+
+    assert prune("2020-01-31") == "There was nothing to drop.\n"
+    assert versions() == [1, 2, 3, 4, 5, 6, 7]
+    assert prune("2024-03-15") == "Dropped entries_2024_01, entries_2024_02.\n"
+    assert versions() == [4, 5, 6, 7], "nor what lay in the default partition"
+    assert prune("2024-03-15") == "There was nothing to drop.\n"

@@ -69,6 +69,14 @@ from (
                     else (e.operation_date, e.id) > (cursor_part(:'cursor', 1)::timestamptz, cursor_part(:'cursor', 2)::bigint)
                 end
             )
+            -- The same once more, by the date alone: PostgreSQL leaves out the months of the pages before only by this.
+            and (
+                :'cursor' = ''
+                or case
+                    when :'sort' like '-%' then e.operation_date <= cursor_part(:'cursor', 1)::timestamptz
+                    else e.operation_date >= cursor_part(:'cursor', 1)::timestamptz
+                end
+            )
         order by
             case when :'sort' like '-%' then e.operation_date end desc,
             case when :'sort' like '-%' then e.id end desc,

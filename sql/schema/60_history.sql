@@ -412,14 +412,6 @@ begin atomic
             order by e.operation_date, e.id
             limit 1
         ),
-        emptied as (
-            select max(e.operation_date) as operation_date
-            from history.entries as e
-            where e.obj_type = (select k.obj_type from kind as k)
-                and e.obj_id is null
-                and e.action = 'truncate'
-                and e.operation_date <= moment
-        ),
         known as (
             select l.new_obj as object, l.operation_date
             from latest as l
@@ -436,7 +428,15 @@ begin atomic
     select k.object
     from known as k
     where k.operation_date <= moment
-        and not exists (select from emptied as e where e.operation_date > k.operation_date);
+        and not exists (
+            select
+            from history.entries as e
+            where e.obj_type = (select o.obj_type from kind as o)
+                and e.obj_id is null
+                and e.action = 'truncate'
+                and e.operation_date > k.operation_date
+                and e.operation_date <= moment
+        );
 end;
 
 comment on function history.row_at(regclass, text, timestamptz, jsonb) is 'A row as it was at a moment; null where it was not. The other parameters are those of version_of.';
@@ -596,8 +596,8 @@ begin
         return next partition.relname;
     end loop;
     update horizon
-    set pruned = greatest(pruned, (select max(e.xid) from entries_default as e where e.operation_date < before));
-    delete from entries_default as e where e.operation_date < before;
+    set pruned = greatest(pruned, (select max(e.xid) from entries_default as e where e.operation_date < date_trunc('month', before)));
+    delete from entries_default as e where e.operation_date < date_trunc('month', before);
 end
 $$;
 
