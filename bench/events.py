@@ -1,30 +1,35 @@
-"""The channel under load: from commit to the last of 1,000 sockets, and what 4,000 sockets cost.
+"""The channel under load: whether all comes once, when it comes to the last of 1,000 sockets, what 4,000 sockets cost.
 
 .venv/bin/python -m bench.events
 """
 
 import asyncio
+import gc
 import multiprocessing
 import re
 import subprocess
 import time
+from bisect import bisect_left
+from contextlib import suppress
 from statistics import median, quantiles
 
 import psycopg
 
 from bench.servers import database, free_port, memory, rowhouse
+from tests.conftest import serve
+from tests.test_events import exactly_once
 
 HEAD = (
     "GET /ws/events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
-SENT = re.compile(rb'"sent ([0-9.]+)"\]')
-"""The time of its commit in a change's diff."""
+SENT = b'"sent '
+"""Before the time of its commit, 17 digits, in a change's diff."""
 
 
-async def listen(port: int, sockets: int, ready, seconds: float, late: list[list[float]]) -> None:
-    """Hold so many sockets and note how late each change comes to each."""
+async def listen(port: int, sockets: int, ready, seconds: float, arrivals: list[list[tuple[float, float]]]) -> int:
+    """Hold so many sockets, note when each got everything up to a change; returns how many changes came in all."""
     streams = []
     for _ in range(sockets):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
@@ -34,43 +39,44 @@ async def listen(port: int, sockets: int, ready, seconds: float, late: list[list
         await reader.readuntil(b"subscribed")
     ready.set()
 
-    async def note(reader: asyncio.StreamReader) -> None:
-        while block := await reader.read(2**16):
-            now = time.time()
-            for found in SENT.finditer(block):
-                late.append((float(found[1]), now))
+    async def note(reader: asyncio.StreamReader, got: list[tuple[float, float]]) -> int:
+        number = 0
+        with suppress(asyncio.CancelledError):
+            while block := await reader.read(2**18):
+                if (place := block.rfind(SENT)) >= 0:
+                    number += block.count(b'"diff"')
+                    got.append((float(block[place + len(SENT) : place + len(SENT) + 17]), time.time()))
+        return number
 
-    tasks = [asyncio.create_task(note(reader)) for reader, _ in streams]
+    tasks = [asyncio.create_task(note(*both)) for both in zip((reader for reader, _ in streams), arrivals, strict=True)]
     await asyncio.sleep(seconds)
     for task in tasks:
         task.cancel()
+    numbers = await asyncio.gather(*tasks)
     for _, writer in streams:
         writer.close()
+    return sum(numbers)
 
 
 def crowd(port: int, sockets: int, ready, seconds: float, answer) -> None:
-    """A process of listeners: for each change, when the last of them got it."""
-    late: list = []
-    asyncio.run(listen(port, sockets, ready, seconds, late))
-    last: dict[float, float] = {}
-    number: dict[float, int] = {}
-    for sent, now in late:
-        last[sent] = max(last.get(sent, 0), now)
-        number[sent] = number.get(sent, 0) + 1
-    answer.put([(now - sent, number[sent]) for sent, now in sorted(last.items())])
+    """A process of listeners: how many frames came to them, and when each got everything up to which change."""
+    gc.disable()  # its pauses would be measured, too
+    arrivals: list[list[tuple[float, float]]] = [[] for _ in range(sockets)]
+    number = asyncio.run(listen(port, sockets, ready, seconds, arrivals))
+    answer.put((number, arrivals))
 
 
-def write(url: str, rate: float, seconds: float) -> int:
-    """Commit changes at a steady rate, each with the time of its commit."""
+def write(url: str, rate: float, seconds: float) -> list[tuple[float, float]]:
+    """Make changes at a steady rate; returns the time that each carries, and when it was committed."""
     with psycopg.connect(url, autocommit=True) as connection:
-        begin, number = time.time(), 0
-        while (due := begin + number / rate) < begin + seconds:
+        begin, made = time.time(), []
+        while (due := begin + len(made) / rate) < begin + seconds:
             time.sleep(max(0, due - time.time()))
-            connection.execute(
-                "update tasks set status = %s where id = %s", [f"sent {time.time()}", number % 400 + 1], prepare=True
-            )
-            number += 1
-        return number
+            sent = round(time.time(), 6)
+            task = len(made) % 400 + 1
+            connection.execute("update tasks set status = %s where id = %s", [f"sent {sent:.6f}", task], prepare=True)
+            made.append((sent, time.time()))
+        return made
 
 
 def latency(url: str, sockets: int = 1000, rate: float = 200, seconds: float = 20) -> None:
@@ -80,14 +86,18 @@ def latency(url: str, sockets: int = 1000, rate: float = 200, seconds: float = 2
         listeners = multiprocessing.Process(target=crowd, args=(port, sockets, ready, seconds + 5, answer))
         listeners.start()
         ready.wait()
-        written = write(url, rate, seconds)
-        found = answer.get()
+        made = write(url, rate, seconds)
+        came, arrivals = answer.get()
         listeners.join()
-    whole = [after for after, number in found if number == sockets]
-    print(f"{sockets} sockets, {rate:.0f} writes/s for {seconds:.0f} s: {written} changes,", end=" ")
-    print(f"{len(whole)} reached all;", end=" ")
-    p99 = quantiles(whole, n=100)[98]
-    print(f"from commit to the last socket: median {median(whole) * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms")
+    late = [max(got[bisect_left(got, (sent,))][1] for got in arrivals) - committed for sent, committed in made]
+    p99 = quantiles(late, n=100)[98]
+    print(
+        f"{sockets} sockets, {rate:.0f} changes/s for {seconds:.0f} s: {len(made)} changes, {came} frames came;",
+        end=" ",
+    )
+    print(f"from commit to the last socket: median {median(late) * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms")
+    slow = quantiles((committed - sent for sent, committed in made), n=100)[98]
+    print(f"(a commit itself took {slow * 1e3:.0f} ms at the p99)")
 
 
 def requests_per_second(port: int) -> float:
@@ -116,7 +126,16 @@ def weight(url: str, sockets: int = 4000) -> None:
         print(f"GET /users/1 at {median(ratios):.2f} of its rate without them (median of 3 rounds)")
 
 
+def exactness(url: str, seconds: float = 60) -> None:
+    """64 writers, three subscribers that fall off and resume; AssertionError where one misses or repeats a change."""
+    with serve(url) as service:
+        deadline = time.monotonic() + seconds
+        changes, falls = exactly_once(service, lambda: iter(lambda: time.monotonic() < deadline, False))
+    print(f"{changes} changes in {seconds:.0f} s, each once to each of 3 subscribers, who fell off {falls} times")
+
+
 if __name__ == "__main__":
     with database(users=1000, projects=1, userstories=100) as address:
+        exactness(address)
         latency(address)
         weight(address)
