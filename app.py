@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flask import Flask
 from werkzeug.exceptions import NotFound
-from werkzeug.routing import BaseConverter
+from werkzeug.routing import BaseConverter, UUIDConverter
 
 import commands
 import db
@@ -17,6 +17,9 @@ from handlers.events import open_feed
 
 JSON_LIMIT = 1024 * 1024
 """Bytes of a body, unless its route says otherwise."""
+
+NOTIFY_DELAYS = "0.5,2,10,60"
+"""Seconds between the tries to send an event."""
 
 POOL_SIZE = 10
 """Connections a process may hold."""
@@ -33,15 +36,26 @@ class IdConverter(BaseConverter):
         return int(value)
 
 
+class UuidConverter(UUIDConverter):
+    """A UUID in a path, as text in small letters."""
+
+    def to_python(self, value: str) -> str:  # type: ignore[override]
+        return value.lower()
+
+
 def create_app() -> Flask:
     """The application: its routes and commands, not yet a database."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = JSON_LIMIT
-    app.url_map.converters["id"] = IdConverter
+    app.url_map.converters |= {"id": IdConverter, "uuid": UuidConverter}
     app.url_map.strict_slashes = True
     telemetry.observe(app)
     problems.translate(app)
     app.config["SOCK_SERVER_OPTIONS"] = sockets.OPTIONS
+    app.config["AMQP_URL"] = os.environ.get("AMQP_URL", "")
+    app.config["AMQP_QUEUE"] = os.environ.get("AMQP_QUEUE") or "rowhouse.events"
+    app.config["NOTIFY_URL"] = os.environ.get("NOTIFY_URL", "")
+    app.config["NOTIFY_DELAYS"] = tuple(map(float, (os.environ.get("NOTIFY_DELAYS") or NOTIFY_DELAYS).split(",")))
     app.before_request(access.check_access)
     app.before_request(contract.check_contract)
     for blueprint in BLUEPRINTS:

@@ -1,6 +1,8 @@
-"""What `flask --app app` can do besides serving: migrate, seed, look at plans, prune history."""
+"""What `flask --app app` can do besides serving: migrate, seed, look at plans, send events, prune history."""
 
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -13,6 +15,9 @@ from flask.cli import AppGroup
 import db
 from db import embedded, schema, seeding
 from db.queries import STATEMENTS
+from handlers.channels import by_line, by_webhook
+from handlers.notifier import notify
+from handlers.relay import relay
 
 Database = Callable[[], AbstractContextManager[str]]
 """The database of a command, by its address, for as long as the command runs."""
@@ -29,6 +34,21 @@ class one_line_errors(AbstractContextManager[None]):
             sys.exit(f"The database is not reachable: {str(error).splitlines()[0]}")
         if isinstance(error, (schema.Refused, embedded.Unavailable, psycopg.Error)):
             sys.exit(str(error).splitlines()[0])
+
+
+def stopped(until_eof: bool = False) -> threading.Event:
+    """An event that is set by Ctrl-C, by SIGTERM, or when standard input ends."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+
+    def wait_for_eof() -> None:
+        sys.stdin.read()
+        stop.set()
+
+    if until_eof:
+        threading.Thread(target=wait_for_eof, daemon=True).start()
+    return stop
 
 
 def add(app: Flask, database: Database) -> None:
@@ -77,6 +97,33 @@ def add(app: Flask, database: Database) -> None:
         with one_line_errors(), database() as url:
             values = dict(parameter.split("=", 1) for parameter in parameters)
             click.echo("\n".join(db.explain(url, statement, values)))
+
+    @app.cli.command("notifier")
+    @click.option("--until-eof", is_flag=True, help="Stop when standard input ends, too: with whoever started it.")
+    def notifier(until_eof: bool) -> None:
+        """Send the events that wait, until Ctrl-C: through RabbitMQ if AMQP_URL is set, with a relay inside.
+
+        Each is printed; with NOTIFY_URL it is first sent there as a POST, its event_id as Idempotency-Key.
+        """
+        url = app.config["NOTIFY_URL"]
+        with one_line_errors(), database() as dsn:
+            send = by_webhook(url) if url else by_line
+            notify(
+                dsn,
+                app.config["AMQP_URL"],
+                app.config["AMQP_QUEUE"],
+                send,
+                app.config["NOTIFY_DELAYS"],
+                stopped(until_eof),
+            )
+
+    @app.cli.command("relay")
+    def hand_on() -> None:
+        """Hand the events that wait on to the queue AMQP_QUEUE of the RabbitMQ at AMQP_URL, until Ctrl-C."""
+        if not app.config["AMQP_URL"]:
+            raise click.UsageError("There is no AMQP_URL.")
+        with one_line_errors(), database() as dsn:
+            relay(dsn, app.config["AMQP_URL"], app.config["AMQP_QUEUE"], stopped())
 
     history = AppGroup("history", help="Care for the history.")
     app.cli.add_command(history)

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from ipaddress import ip_address
 from pathlib import Path
 from uuid import uuid4
@@ -43,6 +44,9 @@ keepalive = 65
 
 # A cursor may be 5,500 characters long: the key it holds is as long as a column may be.
 limit_request_line = 8190
+
+# Seconds before a notifier that died is started again, and in which one that is told to stop must have stopped.
+RESTART_AFTER, NOTIFIER_WITHIN = 1, 2
 
 # The default one is shared between instances on a machine.
 control_socket_disable = True
@@ -84,6 +88,8 @@ logconfig_dict = {
 }
 
 keeper: "subprocess.Popen[bytes] | None" = None
+notifier: "subprocess.Popen[bytes] | None" = None
+stopping = threading.Event()
 
 
 def on_starting(server: object) -> None:
@@ -136,7 +142,10 @@ def start_private_database() -> None:
 
 
 def when_ready(server: object) -> None:
-    """Say what was started and what to try."""
+    """Start the notifier; say what was started and what to try."""
+    if os.environ.get("NOTIFIER") != "no":
+        start_notifier()
+        threading.Thread(target=watch_notifier, daemon=True).start()
     url = f"http://{bind}"
     lines = [
         f"Rowhouse serves on {url}: {workers} processes over {'a private' if keeper else 'your'} PostgreSQL.",
@@ -146,6 +155,25 @@ def when_ready(server: object) -> None:
     if keeper:
         lines.append(f'  look  psql "{os.environ["DATABASE_URL"]}"')
     print("\n".join([*lines, "  stop  Ctrl-C"]), flush=True)
+
+
+def start_notifier() -> None:
+    """Send events from a process of its own: out of Ctrl-C's reach, as it is stopped last, but gone with this one."""
+    global notifier
+    notifier = subprocess.Popen(
+        [sys.executable, "-m", "flask", "--app", "app", "notifier", "--until-eof"],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def watch_notifier() -> None:
+    """Start the notifier again whenever it dies."""
+    while not stopping.is_set():
+        assert notifier
+        notifier.wait()
+        if not stopping.wait(RESTART_AFTER):
+            start_notifier()
 
 
 def post_worker_init(worker: Worker) -> None:
@@ -174,7 +202,14 @@ def worker_int(worker: Worker) -> None:
 
 
 def on_exit(server: object) -> None:
-    """After the last worker: let the private database stop."""
+    """After the last worker: let the notifier and the private database stop."""
+    stopping.set()
+    if notifier:
+        notifier.terminate()
+        try:
+            notifier.wait(NOTIFIER_WITHIN)
+        except subprocess.TimeoutExpired:
+            notifier.kill()
     shutil.rmtree(METRICS, ignore_errors=True)
     if keeper:
         assert keeper.stdin

@@ -66,7 +66,7 @@ def run(connection: Connection, name: str, /, **parameters: Any) -> Iterator[Any
 
 @cache
 def is_list(name: str) -> bool:
-    return name.endswith((".list", ".errors"))
+    return name.endswith((".list", ".errors", ".failures"))
 
 
 def read(name: str, /, **parameters: Any) -> Any:

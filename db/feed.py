@@ -1,6 +1,6 @@
 """The feed: every committed change once, to any number of subscribers, by one reader a process.
 
-The reader asks history what became visible since the snapshot it knows (sql/queries/events.sql). Writers do nothing for
+The reader asks history what became visible since the snapshot it knows (sql/queries/feed.sql). Writers do nothing for
 it, and it holds none of them up; while nobody subscribes it does not ask at all.
 """
 
@@ -137,7 +137,7 @@ class Feed:
 
     def between(self, cursor: Cursor) -> Iterator[Change]:
         with CATCH_UPS:
-            yield from self.changes(db.stream("events.changes", CATCH_UP_TIMEOUT, **asked(cursor)), cursor)
+            yield from self.changes(db.stream("feed.changes", CATCH_UP_TIMEOUT, **asked(cursor)), cursor)
 
     def changes(self, rows: Iterable[Any], since: Cursor) -> Iterator[Change]:
         """Rows as changes, each with the cursor that resumes behind it: behind the last that is a snapshot alone."""
@@ -175,7 +175,7 @@ class Feed:
                 self.reader, self.place = None, NOWHERE
                 return False
         if self.place is NOWHERE:
-            row = next(db.run(connection, "events.present"))
+            row = next(db.run(connection, "feed.present"))
             self.place = Cursor(row.feed, row.snapshot)
         else:
             self.dispatch(connection)
@@ -198,7 +198,7 @@ class Feed:
                 seen = seen or row.snapshot
                 yield row
 
-        rows = db.streamed(connection, "events.changes", **asked(since))
+        rows = db.streamed(connection, "feed.changes", **asked(since))
         changes = self.changes(noted(rows), since)
         while some := [*islice(changes, db.STREAM_SLICE)]:
             for subscription in [*self.subscriptions]:
@@ -209,5 +209,5 @@ class Feed:
 
 
 def asked(cursor: Cursor) -> dict[str, Any]:
-    """A cursor as the parameters of events.changes."""
+    """A cursor as the parameters of feed.changes."""
     return {"since": cursor.snapshot, "until": cursor.until, "after": cursor.id}

@@ -54,10 +54,15 @@ def configure(context: AdaptContext) -> None:
     context.adapters.register_loader("json", Bytes)
 
 
-def connect(dsn: str, options: str = OWNER) -> "psycopg.Connection[tuple]":
-    """A connection of its own, for the command line, the migrations and the feed; the caller closes it."""
+def connect(dsn: str, options: str = OWNER, application_name: str = "") -> "psycopg.Connection[tuple]":
+    """A connection of its own, for the command line, the migrations, the feed, the relay; the caller closes it."""
     connection = psycopg.connect(
-        dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT, cursor_factory=psycopg.RawCursor, options=options
+        dsn,
+        autocommit=True,
+        connect_timeout=CONNECT_TIMEOUT,
+        cursor_factory=psycopg.RawCursor,
+        options=options,
+        application_name=application_name,
     )
     configure(connection)
     return connection

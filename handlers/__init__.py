@@ -8,6 +8,7 @@ from handlers.health import health
 from handlers.hiring import hiring
 from handlers.history import history
 from handlers.milestones import milestones
+from handlers.notifications import notifications
 from handlers.page import page
 from handlers.projects import projects
 from handlers.reports import reports
@@ -29,6 +30,7 @@ BLUEPRINTS = (
     comments,
     history,
     events,
+    notifications,
     hiring,
     uploads,
     reports,

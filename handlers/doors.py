@@ -10,25 +10,26 @@ from db import read, write
 from handlers.access import needs
 from handlers.answers import created, item, page
 from handlers.contract import Expected, gives, takes
-from handlers.merging import changed, removed
+from handlers.merging import Key, changed, removed
 from handlers.past import hang_past
-from handlers.schemas import Item, VersionQuery, item_query
+from handlers.schemas import Versioned, VersionQuery, item_query
 
 
 def hang(
     blueprint: Blueprint,
     noun: str,
     one: str,
-    kind: type[Item],
-    new: type[Item],
+    kind: type[Versioned],
+    new: type[Versioned],
     pages: type[Schema],
     under: tuple[str, str] | None = None,
+    key: str = "id",
 ) -> None:
     """Hang the doors of `noun` ("tasks", "a task") over its statements.
 
     `kind` is what is answered and changed, `new` what is created, `pages` the query of the list. `under` names the
     collection that lists and creations stand below, and the parameter it has in the statements:
-    ("userstories", "userstory_id") for /userstories/{id}/tasks.
+    ("userstories", "userstory_id") for /userstories/{id}/tasks. `key` is the converter of its ids: id or uuid.
     """
     collection = f"/{under[0]}/<id:id>/{noun}" if under else f"/{noun}"
 
@@ -50,35 +51,35 @@ def hang(
         row = write(f"{noun}.create", body=json.dumps(body), **above(id))
         return created(row or abort(404, "There is no such object."), f"/{noun}/{row.id}")
 
-    @blueprint.get(f"/{noun}/<id:id>", endpoint=f"get_{noun}")
+    @blueprint.get(f"/{noun}/<{key}:id>", endpoint=f"get_{noun}")
     @needs("reader")
     @takes(query=item_query(kind))
     @gives(kind)
-    def get(id: int, query: dict[str, Any]) -> Response:
+    def get(id: Key, query: dict[str, Any]) -> Response:
         return item(read(f"{noun}.as_of" if "as_of" in query else f"{noun}.get", id=id, **query))
 
-    @blueprint.put(f"/{noun}/<id:id>", endpoint=f"replace_{noun}")
+    @blueprint.put(f"/{noun}/<{key}:id>", endpoint=f"replace_{noun}")
     @needs("writer")
     @takes(kind, precondition=True)
     @gives(kind)
-    def replace(id: int, body: dict[str, Any], expected: Expected) -> Response:
+    def replace(id: Key, body: dict[str, Any], expected: Expected) -> Response:
         return changed(noun, id, body, expected)
 
-    @blueprint.patch(f"/{noun}/<id:id>", endpoint=f"change_{noun}")
+    @blueprint.patch(f"/{noun}/<{key}:id>", endpoint=f"change_{noun}")
     @needs("writer")
     @takes(kind, partial=True, precondition=True)
     @gives(kind)
-    def change(id: int, body: dict[str, Any], expected: Expected) -> Response:
+    def change(id: Key, body: dict[str, Any], expected: Expected) -> Response:
         return changed(noun, id, body, expected, merge=True)
 
-    @blueprint.delete(f"/{noun}/<id:id>", endpoint=f"remove_{noun}")
+    @blueprint.delete(f"/{noun}/<{key}:id>", endpoint=f"remove_{noun}")
     @needs("writer")
     @takes(query=VersionQuery, precondition=True)
     @gives(status=204)
-    def remove(id: int, expected: Expected) -> Response:
+    def remove(id: Key, expected: Expected) -> Response:
         return removed(noun, id, expected)
 
-    hang_past(blueprint, noun, one, kind)
+    hang_past(blueprint, noun, one, kind, key)
 
     list.__doc__ = f"{noun.capitalize()} page by page, or all of them as NDJSON or CSV."
     create.__doc__ = f"Make {one}."

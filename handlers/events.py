@@ -111,7 +111,7 @@ def subscribe(ws: Server, subscription: Subscription, since: str | None) -> None
         ws.send(json.dumps({"type": "subscribed", "cursor": str(subscription.place)}))
         return
     cursor = Cursor.parse(since)
-    lost = read("events.lost", feed=cursor.feed, since=cursor.snapshot)
+    lost = read("feed.lost", feed=cursor.feed, since=cursor.snapshot)
     if lost is None or lost.reason:
         reason = lost.reason if lost else "The cursor is of another database."
         ws.send(json.dumps({"type": "reset", "reason": reason}))
@@ -119,7 +119,7 @@ def subscribe(ws: Server, subscription: Subscription, since: str | None) -> None
         raise ConnectionClosed
     ws.send(json.dumps({"type": "subscribed", "cursor": since}))
     # First the long stretch, without joining: what is committed meanwhile shall not pile up in the queue.
-    present = read("events.present").snapshot
+    present = read("feed.present").snapshot
     send(ws, subscription.chosen(feed.missed(cursor, present)))
     join(ws, subscription)
     send(ws, subscription.chosen(feed.missed(Cursor(cursor.feed, present), subscription.place.snapshot)))

@@ -4,7 +4,7 @@ import os
 from datetime import UTC, datetime
 
 import psycopg
-from flask import Blueprint, Response
+from flask import Blueprint, Response, current_app
 from marshmallow import Schema, fields
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
 
@@ -19,9 +19,13 @@ health = Blueprint("health", __name__)
 
 EXPECTED = expected()
 
+BROKER_WITHIN = 30
+"""Seconds in which a relay must have said that the broker is up."""
+
 
 class Health(Schema):
     status = fields.String(metadata={"example": "ready"})
+    reasons = fields.List(fields.String(), metadata={"description": "What is away, where the status is degraded."})
 
 
 class Pong(Schema):
@@ -40,7 +44,7 @@ def live() -> Response:
 @needs("anyone")
 @gives(Health)
 def ready() -> Response:
-    """Whether the database can be reached and is up to date."""
+    """Whether the database can be reached and is up to date; degraded where events wait because the broker is away."""
     try:
         row = read("health.migrations")
     except psycopg.OperationalError:
@@ -49,6 +53,10 @@ def ready() -> Response:
         row = None
     if row is None or not EXPECTED.items() <= dict(row.checksums).items():
         raise Problem(503, "The database is not up to date: run `flask --app app migrate`.", reasons=["migrations"])
+    if current_app.config["AMQP_URL"]:
+        broker = read("outbox.broker", name=current_app.config["AMQP_QUEUE"], seconds=BROKER_WITHIN)
+        if broker is None or not broker.up:
+            return answer('{"status":"degraded","reasons":["broker"]}')
     return answer('{"status":"ready"}')
 
 

@@ -14,6 +14,9 @@ from handlers.answers import item
 from handlers.contract import Expected
 from handlers.problems import Problem
 
+Key = int | str
+"""A number, or a UUID as text."""
+
 MERGE_WITHIN = 5.0
 """Seconds in which a merge must find a moment when nobody else saves the same object."""
 
@@ -31,7 +34,7 @@ class Stale(NamedTuple):
     """Whether history has every version since."""
 
 
-def changed(noun: str, id: int, body: dict[str, Any], expected: Expected, *, merge: bool = False) -> Response:
+def changed(noun: str, id: Key, body: dict[str, Any], expected: Expected, *, merge: bool = False) -> Response:
     """The object as `{noun}.change` saved it; 404, 409 or 412 where it could not.
 
     With `merge`, members that nobody else changed since the version that the body names are saved over the newer one.
@@ -49,14 +52,14 @@ def changed(noun: str, id: int, body: dict[str, Any], expected: Expected, *, mer
         body, versions = stale.mine, str(stale.version)
 
 
-def removed(noun: str, id: int, expected: Expected) -> Response:
+def removed(noun: str, id: Key, expected: Expected) -> Response:
     """204 once `{noun}.remove` took the object away; 404, 409 or 412 where it could not."""
     if not write(f"{noun}.remove", id=id, versions=expected.versions):
         refuse(compared(noun, id, {}, expected), expected)
     return Response(status=204)
 
 
-def compared(noun: str, id: int, yours: dict[str, Any], expected: Expected) -> Stale:
+def compared(noun: str, id: Key, yours: dict[str, Any], expected: Expected) -> Stale:
     """What a change would do to the object as it is now. 404 where there is none."""
     row = read(f"{noun}.get", id=id) or abort(404, "There is no such object.")
     current = json.loads(row.body)

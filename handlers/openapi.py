@@ -14,9 +14,9 @@ from marshmallow import Schema, fields
 
 from handlers.contract import CSV, JSON, Contract, parameters
 from handlers.idempotency import HEADER, KEY_LIMIT
-from handlers.schemas import Item
+from handlers.schemas import Versioned
 
-TITLE, VERSION = "Rowhouse", "0.1.0"
+TITLE, VERSION, ID = "Rowhouse", "0.1.0", {"type": "integer", "format": "int64", "minimum": 1}
 
 
 class Problem(Schema):
@@ -119,9 +119,9 @@ def body_schema(contract: Contract) -> Any:
 def path_parameters(rule: Any) -> list[dict[str, Any]]:
     """The variables of a path: ids, and names out of a closed list, as in <any(jobs, employees):table>."""
     found = []
-    for names, name in re.findall(r"<(?:any\((.*?)\)|id):(\w+)>", rule.rule):
+    for kind, names, name in re.findall(r"<(any|id|uuid)(?:\((.*?)\))?:(\w+)>", rule.rule):
         one_of = {"type": "string", "enum": [each.strip(" '") for each in names.split(",")]}
-        schema = one_of if names else {"type": "integer", "format": "int64", "minimum": 1}
+        schema = {"id": ID, "uuid": {"type": "string", "format": "uuid"}}.get(kind, one_of)
         found.append({"name": name, "in": "path", "required": True, "schema": schema})
     return found
 
@@ -178,7 +178,7 @@ def responses(rule: Any, contract: Contract) -> dict[str, Any]:
 
 def headers(contract: Contract) -> dict[str, Any]:
     names = {"X-Request-Id": "The request's id."}
-    if isinstance(contract.answer, Item) and not contract.many and contract.status != 204:
+    if isinstance(contract.answer, Versioned) and not contract.many and contract.status != 204:
         names["ETag"] = "The version."
     if contract.status == 201:
         names["Location"] = "Where the new object is."

@@ -11,8 +11,8 @@ from handlers.access import needs
 from handlers.answers import page
 from handlers.contract import Expected, gives, takes
 from handlers.fields import INTEGER, Whole
-from handlers.merging import changed
-from handlers.schemas import Item, instant, page_query
+from handlers.merging import Key, changed
+from handlers.schemas import Versioned, instant, page_query
 
 
 class Entry(Schema):
@@ -47,23 +47,23 @@ def entry_query(**filters: fields.Field) -> Any:
     return page_query(Entry, {"id": instant}, diff=diff, **filters)
 
 
-def hang_past(blueprint: Blueprint, noun: str, one: str, kind: type[Item]) -> None:
+def hang_past(blueprint: Blueprint, noun: str, one: str, kind: type[Versioned], key: str = "id") -> None:
     """Hang the doors to the past of `noun` ("tasks", "a task"): its history, and the way back."""
 
-    @blueprint.get(f"/{noun}/<id:id>/history", endpoint=f"history_of_{noun}")
+    @blueprint.get(f"/{noun}/<{key}:id>/history", endpoint=f"history_of_{noun}")
     @needs("reader")
     @takes(query=entry_query())
     @gives(Entry, many=True)
-    def history(id: int, query: dict[str, Any]) -> Response:
+    def history(id: Key, query: dict[str, Any]) -> Response:
         if not (read(f"{noun}.get", id=id) or read("history.known", noun=noun, id=id)):
             abort(404, "There is no such object, and there never was.")
         return page("history.list", query | {"noun": noun, "obj_id": id})
 
-    @blueprint.post(f"/{noun}/<id:id>/revert", endpoint=f"revert_{noun}")
+    @blueprint.post(f"/{noun}/<{key}:id>/revert", endpoint=f"revert_{noun}")
     @needs("writer")
     @takes(Revert, precondition=True)
     @gives(kind)
-    def revert(id: int, body: dict[str, Any], expected: Expected) -> Response:
+    def revert(id: Key, body: dict[str, Any], expected: Expected) -> Response:
         past = read(f"{noun}.as_of", id=id, as_of=body["to"])
         if past is None:
             read(f"{noun}.get", id=id) or abort(404, "There is no such object.")

@@ -16,13 +16,18 @@ CURSOR_LIMIT = 5500
 """Characters of a cursor: base64 of the longest key, 1,000 characters of four bytes, with an order and an id."""
 
 
-class Item(Schema):
-    """What every single object has besides its own members."""
+class Versioned(Schema):
+    """What every single object has besides its key and its own members."""
 
-    id = fields.Integer(dump_only=True, metadata={"format": "int64", "example": 1})
     version = fields.Integer(dump_only=True, metadata={"description": "1 when created; the ETag.", "example": 1})
     created_at = fields.String(dump_only=True, metadata={"format": "date-time", "example": "2021-11-07T02:48:42Z"})
     updated_at = fields.String(dump_only=True, metadata={"format": "date-time", "example": "2021-11-07T02:48:42Z"})
+
+
+class Item(Versioned):
+    """An object whose key is a number."""
+
+    id = fields.Integer(dump_only=True, metadata={"format": "int64", "example": 1})
 
 
 class VersionQuery(Schema):
@@ -64,6 +69,9 @@ class PageQuery(Schema):
     orders: dict[str, Callable[[str], object]] = {"id": str}
     """The sort orders, and what reads a key of each out of a cursor."""
 
+    ids = "[0-9]{1,18}"
+    """What an id in a cursor looks like."""
+
     limit = Digits(most=PAGE_LIMIT, metadata={"description": f"How many to answer with; {PAGE_SIZE} by default."})
     cursor = Text(CURSOR_LIMIT, metadata={"description": "The `next` of the page before."})
 
@@ -78,7 +86,7 @@ class PageQuery(Schema):
             assert sort == data.get("sort", "")
             assert "\0" not in key
             self.orders[sort.lstrip("-") or "id"](key)
-            assert re.fullmatch("[0-9]{1,18}", id)
+            assert re.fullmatch(self.ids, id)
         except (ValueError, KeyError, AssertionError):
             raise ValidationError("Not a cursor of this collection in this order.", "cursor") from None
 

@@ -133,6 +133,7 @@ class serve:
             "DATA_DIR": self.directory.name,
             "PORT": str(self.port),
             "WORKERS": "2",
+            "NOTIFIER": "no",
             **settings,
         }
 

@@ -30,7 +30,11 @@ LEAK = re.compile(r"Traceback|File \"|/handlers/|psycopg|\bselect\b.*\bfrom\b|\b
 
 def somewhere(path):
     """A path of this rule, to something that is not there."""
-    return re.sub(r"<any\(([^,)]+).*?\):\w+>", lambda found: found[1].strip("'"), path).replace("<id:id>", "999999999")
+    return (
+        re.sub(r"<any\(([^,)]+).*?\):\w+>", lambda found: found[1].strip("'"), path)
+        .replace("<id:id>", "999999999")
+        .replace("<uuid:id>", "00000000-0000-7000-8000-000000000000")
+    )
 
 
 def needed(method, path):

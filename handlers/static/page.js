@@ -1,7 +1,7 @@
 // The page at /: changes as they come, an object's history as a readable diff, and the way back to a version.
 
 const NOUNS = {
-  user: "users", audio: "audios", project: "projects", milestone: "milestones", userstory: "userstories", task: "tasks",
+  user: "users", audio: "audios", project: "projects", milestone: "milestones", userstory: "userstories", task: "tasks", event: "events",
   comment: "comments", department: "departments", job: "jobs", employee: "employees",
 };
 const SHOWN = 200; // changes kept on the page

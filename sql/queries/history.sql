@@ -18,7 +18,7 @@ with changes as (
     from history.tracked as t
     join history.entries as e on e.obj_type = t.obj_type
     where t.relation = :'noun'::regclass
-        and e.obj_id = :'id'
+        and e.obj_id in (:'id', to_json(:'id'::text)::text)
         and e.action = 'update'
         and e.version > :'base'::integer
         and e.version <= :'version'::integer
@@ -93,5 +93,5 @@ select e.id
 from history.tracked as t
 join history.entries as e on e.obj_type = t.obj_type
 where t.relation = :'noun'::regclass
-    and e.obj_id = :'id'
+    and e.obj_id in (:'id', to_json(:'id'::text)::text)
 limit 1

@@ -12,6 +12,8 @@ from tests.conftest import ROOT
 SHARED = {
     "access",
     "answers",
+    "broker",
+    "channels",
     "contract",
     "csvfile",
     "doors",
@@ -22,6 +24,7 @@ SHARED = {
     "openapi",
     "past",
     "problems",
+    "relay",
     "schemas",
     "sockets",
 }

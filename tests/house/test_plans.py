@@ -25,6 +25,7 @@ FEW = 300
 
 BIG = """
     set session_replication_role = replica;
+    alter table events drop constraint events_status_check;
     insert into users (email, name, address, image, created_at)
     select 'user' || i || '@example.com', 'Name ' || i % 5000, i || ' Street ' || md5(i::text),
         'http://example.com/' || i, now() + i * interval '1 second'
@@ -50,6 +51,14 @@ BIG = """
     insert into uploads (table_name, sha256, rows, accepted, rejected)
     select t, encode(sha256(i::text::bytea), 'hex'), 10, 0, 10
     from unnest(array['departments', 'jobs', 'employees']) as t, generate_series(1, {others} / 10) as i;
+    insert into events (id, user_id, description, status)
+    select uuid_in_time_order(), 'ann' || i / 10, 'Text',
+        case when i % ({others} / 10) = 7 then 'blocked' else 'Processed' end
+    from generate_series(1, {others}) as i;
+    insert into outbox (event_id, user_id, relay_at)
+    select id, user_id, now() + interval '1 hour' * (user_id <> 'ann7')::integer from events;
+    insert into event_failures (event_id, try, reason)
+    select id, n, 'HTTP 500' from events, generate_series(1, 3) as n where user_id like 'ann1%';
     insert into first_answers (actor, key, fingerprint, status, headers, body)
     select 'anonymous', i::text, '', 201, '{{}}', '' from generate_series(1, {others} / 10) as i;
     insert into history.entries (operation_date, obj_type, obj_id, action, project, actor, version)
@@ -78,6 +87,7 @@ VALUES = {
     "status": "blocked",
     "assigned_to": "7",
     "author_id": "7",
+    "user_id": "ann7",
     "department": "Name 7",
     "job": "Name 7",
     "department_id": "7",
@@ -94,6 +104,7 @@ VALUES = {
 """What to filter by, found in few rows."""
 
 PARENTS = {
+    "events.failures": {"event_id": "00000000-0000-7000-8000-000000000000"},
     "milestones.list": {"project_id": 7},
     "userstories.list": {"project_id": 7},
     "tasks.list": {"userstory_id": 7},
@@ -114,6 +125,8 @@ def collections():
             words = rule.rule.strip("/").split("/")
             if words[0] == "errors":
                 yield from ((f"{table}.errors", contract.query) for table in ("departments", "jobs", "employees"))
+            elif words[-1] == "failures":
+                yield "events.failures", contract.query
             elif len(words) == 1 or words[-1] != "history":
                 yield f"{words[-1]}.list", contract.query
 
@@ -180,6 +193,8 @@ def test_every_order_and_filter_of_every_list_goes_by_an_index(crowd, statement,
             "obj_type_obj_id_operation",
         ),
         ("history.known", {"noun": "userstories", "id": 7}, "obj_type_obj_id_operation"),
+        ("outbox.claim", {"limit": 10, "seconds": 60}, "outbox_relay_at_event_id_idx"),
+        ("outbox.first", {"user_id": "ann7"}, "outbox_user_id_event_id_idx"),
         ("idempotency.get", {"key": "k"}, "first_answers_pkey"),
     ],
 )

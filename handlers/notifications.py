@@ -1,0 +1,82 @@
+"""Notifications: the events that somebody is to be told of. They come in here; the notifier tells them."""
+
+from typing import Any
+
+from flask import Blueprint, Response, abort
+from marshmallow import Schema, fields, validate
+
+from db import read, write
+from handlers.access import needs
+from handlers.answers import item, page
+from handlers.contract import gives, takes
+from handlers.doors import hang
+from handlers.fields import Text
+from handlers.schemas import Versioned, page_query
+
+notifications = Blueprint("notifications", __name__)
+
+STATUSES = ("NotProcessed", "Processed", "Failed")
+
+UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
+class NewEvent(Versioned):
+    """What somebody is to be told."""
+
+    event_id = fields.UUID(dump_only=True, metadata={"description": "In the order of time."})
+    user_id = Text(200, required=True, metadata={"description": "Who is to be told.", "example": "ann"})
+    description = Text(10_000, required=True, metadata={"example": "Your parcel is here."})
+
+
+class Event(NewEvent):
+    """What somebody is to be told, and whether they were."""
+
+    status = fields.String(
+        required=True,
+        validate=validate.OneOf(STATUSES),
+        metadata={"description": "Failed after 5 tries in vain. NotProcessed sends it again."},
+    )
+
+
+class Failure(Schema):
+    """A try to send an event that failed."""
+
+    id = fields.Integer()
+    try_ = fields.Integer(data_key="try", attribute="try", metadata={"description": "From 1.", "example": 1})
+    reason = fields.String(metadata={"example": "HTTP Error 500: Internal Server Error"})
+    failed_at = fields.String(metadata={"format": "date-time"})
+
+
+EventPageQuery = page_query(
+    Event,
+    {"id": str},
+    user_id=Text(200, metadata={"description": "Exactly this user."}),
+    status=fields.String(validate=validate.OneOf(STATUSES)),
+)
+
+EventPageQuery.ids = UUID
+
+hang(notifications, "events", "an event", Event, NewEvent, EventPageQuery, key="uuid")
+
+
+@notifications.get("/events/<uuid:id>/failures")
+@needs("reader")
+@takes(query=page_query(Failure, {"id": str}))
+@gives(Failure, many=True)
+def failures(id: str, query: dict[str, Any]) -> Response:
+    """The tries to send an event that failed, with their reasons."""
+    read("events.get", id=id) or abort(404, "There is no such object.")
+    return page("events.failures", query | {"event_id": id})
+
+
+@notifications.post("/events/<uuid:id>/requeue")
+@needs("writer")
+@takes()
+@gives(Event)
+def requeue(id: str) -> Response:
+    """Send a failed event again, with all its tries."""
+    row = write("events.requeue", id=id)
+    if row is None:
+        read("events.get", id=id) or abort(404, "There is no such object.")
+        abort(409, "Only an event that is Failed can be queued again.")
+    return item(row)

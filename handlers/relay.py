@@ -1,0 +1,90 @@
+"""The relay hands events on from the outbox to RabbitMQ: `flask relay`, or inside the notifier. Several may run."""
+
+import json
+import logging
+import threading
+
+import psycopg
+from pika.adapters.blocking_connection import BlockingChannel
+
+import db
+from db.pool import SERVICE, connect
+from handlers import broker
+
+log = logging.getLogger("rowhouse")
+
+CLAIM, CLAIM_SECONDS = 200, 60
+"""How many events are handed on at a time, and in how many seconds that must be done before another relay may try."""
+
+KEPT_SECONDS = 600
+"""Seconds after which an event that the broker has, but nobody processed, is handed on once more."""
+
+POLL = 0.05
+"""Seconds between two looks at an outbox that was empty."""
+
+SAY_EVERY = 5.0
+"""Seconds between two words on whether the broker is up."""
+
+BACK_OFF = (0.2, 5.0)
+"""Seconds before the first try to reach a broker that is away, and at most; twice as many each time."""
+
+
+def relay(dsn: str, url: str, queue: str, stop: threading.Event) -> None:
+    """Hand events on until told to stop, whatever becomes of the broker and the database."""
+    wait = BACK_OFF[0]
+    while not stop.is_set():
+        try:
+            with connect(dsn, SERVICE, "relay") as connection:
+                wait = session(connection, url, queue, stop, wait)
+        except psycopg.Error as error:
+            log.warning("The relay lost the database and tries again: %s", str(error).splitlines()[0])
+            stop.wait(BACK_OFF[1])
+
+
+def session(connection: db.Connection, url: str, queue: str, stop: threading.Event, wait: float) -> float:
+    """Hand events on over one connection to the broker; returns how long to wait should the next one fail, too."""
+    try:
+        channel = broker.open_channel(url, queue)
+        log.info("The relay hands events on to %s.", queue)
+        try:
+            hand_on(connection, channel, queue, stop)
+        finally:
+            broker.close(channel)
+    except broker.Lost as error:
+        log.warning("The relay cannot reach the broker and tries again: %s", error or type(error).__name__)
+        say(connection, queue, up=False)
+        stop.wait(wait)
+        return min(wait * 2, BACK_OFF[1])
+    return BACK_OFF[0]
+
+
+def hand_on(connection: db.Connection, channel: BlockingChannel, queue: str, stop: threading.Event) -> None:
+    """Claim, publish, note what was confirmed, again and again. Raises broker.Lost."""
+    idle = SAY_EVERY
+    while not stop.is_set():
+        if idle >= SAY_EVERY:
+            say(connection, queue, up=True)
+            idle = 0.0
+        rows = [*db.run(connection, "outbox.claim", limit=CLAIM, seconds=CLAIM_SECONDS)]
+        confirmed: list[str] = []
+        try:
+            for row in rows:
+                broker.publish(channel, queue, row.event_id, message(row))
+                confirmed.append(row.event_id)
+        finally:
+            if confirmed:
+                db.run(connection, "outbox.relayed", ids=",".join(confirmed), seconds=KEPT_SECONDS)
+        if len(rows) < CLAIM:
+            channel.connection.process_data_events(0)
+            stop.wait(POLL)
+            idle += POLL
+
+
+def message(row: object) -> bytes:
+    """An event as it goes through the queue."""
+    members = {name: getattr(row, name) for name in ("event_id", "user_id", "description")}
+    return json.dumps(members, ensure_ascii=False).encode()
+
+
+def say(connection: db.Connection, queue: str, *, up: bool) -> None:
+    db.run(connection, "outbox.say", name=queue, up=up)

@@ -1,0 +1,460 @@
+"""Notifications: events come in, and each is told once, in its user's order, whatever breaks in between."""
+
+import http.server
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager, suppress
+
+import pika
+import psycopg
+import pytest
+
+from tests.conftest import ROOT, free_port, serve, wait_for
+
+BROKER = os.environ.get("AMQP_URL") or "amqp://guest:guest@127.0.0.1:5672/"
+
+
+def event(service, user_id="ann", description="Your parcel is here."):
+    answer = service.post("/events", json={"user_id": user_id, "description": description})
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def status(service, made):
+    return service.get(f"/events/{made['event_id']}").json()["status"]
+
+
+# Coming in ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_comes_in_as_the_contract_says(service):
+    answer = service.post("/events", json={"user_id": "ann", "description": "Hello."})
+    made = answer.json()
+    assert answer.status_code == 201
+    assert answer.headers["Location"] == f"/events/{made['event_id']}"
+    assert answer.headers["ETag"] == '"1"'
+    assert {name: made[name] for name in ("user_id", "description", "status", "version")} == {
+        "user_id": "ann",
+        "description": "Hello.",
+        "status": "NotProcessed",
+        "version": 1,
+    }
+    assert service.get(answer.headers["Location"]).json() == made
+
+
+def test_ids_count_up_with_time(service):
+    ids = [event(service)["event_id"] for _ in range(50)]
+    assert ids == sorted(ids)
+    assert {id[14] for id in ids} == {"7"}
+
+
+def test_events_are_found_by_user_and_status_and_walked_page_by_page(service, unique):
+    user = unique("ann")
+    made = [event(service, user) for _ in range(5)]
+    path = f"/events/{made[0]['event_id']}"
+    body = {"user_id": user, "description": "Done by hand.", "status": "Processed"}
+    assert service.put(path, json=body, headers={"If-Match": '"1"'}).status_code == 200
+    found = service.get(f"/events?user_id={user}&status=NotProcessed&sort=-id").json()["items"]
+    assert [each["event_id"] for each in found] == [each["event_id"] for each in reversed(made[1:])]
+    first = service.get(f"/events?user_id={user}&limit=2").json()
+    second = service.get(f"/events?user_id={user}&limit=2&cursor={first['next']}").json()
+    assert [each["event_id"] for each in second["items"]] == [each["event_id"] for each in made[2:4]]
+
+
+def test_events_have_versions_merges_and_a_past_like_all_else(service):
+    made = event(service)
+    path = f"/events/{made['event_id']}"
+    assert service.patch(path, json={"user_id": "bob", "version": 1}).json()["version"] == 2
+    merged = service.patch(path, json={"description": "Two.", "version": 1}).json()
+    assert (merged["user_id"], merged["description"], merged["version"]) == ("bob", "Two.", 3)
+    assert service.patch(path, json={"user_id": "eve", "version": 1}).status_code == 409
+    assert service.get(f"{path}?as_of=1").json() == made
+    assert [entry["action"] for entry in service.get(f"{path}/history").json()["items"]] == ["create"] + ["update"] * 2
+    assert service.get(f"/history?obj_type=event&obj_id={made['event_id']}").json()["items"][0]["version"] == 1
+    assert service.post(f"{path}/revert", json={"version": 3, "to": 1}).json()["description"] == made["description"]
+    assert service.delete(f"{path}?version=4").status_code == 204
+
+
+def test_only_a_failed_event_is_queued_again(service):
+    assert service.post(f"/events/{event(service)['event_id']}/requeue").status_code == 409
+
+
+def test_whoever_inserts_an_event_has_queued_it(service, database):
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("insert into events (user_id, description) values ('ann', 'a'), ('ann', 'b'), ('bob', 'c')")
+        assert connection.execute("select count(*) from outbox").fetchone() == (3,)
+        connection.execute("update events set status = 'Processed' where description = 'a'")
+        connection.execute("delete from events where description = 'b'")
+        connection.execute("update events set user_id = 'eve' where description = 'c'")
+        assert connection.execute("select user_id from outbox").fetchall() == [("eve",)]
+        connection.execute("update events set status = 'NotProcessed'")
+        assert connection.execute("select count(*) from outbox").fetchone() == (2,)
+
+
+# Being told -----------------------------------------------------------------------------------------------------------
+
+
+class Receiver:
+    """A webhook that goes by the Idempotency-Key: `effects` has each event once, `tries` how often it came."""
+
+    def __init__(self, chance_to_fail=0.0):
+        self.effects, self.tries, self.lock = [], Counter(), threading.Lock()
+        self.chance_to_fail = chance_to_fail
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                assert body["event_id"] == self.headers["Idempotency-Key"]
+                fails = random.random() < outer.chance_to_fail
+                if not fails:
+                    outer.take(body)
+                with suppress(OSError):
+                    self.send_response(500 if fails else 204)
+                    self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+
+    def take(self, body):
+        with self.lock:
+            if not self.tries[body["event_id"]]:
+                self.effects.append(body)
+            self.tries[body["event_id"]] += 1
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Worker:
+    """A `flask notifier` or `flask relay` of the test's own."""
+
+    def __init__(self, service, command="notifier", **settings):
+        self.command = [sys.executable, "-m", "flask", "--app", "app", command]
+        self.environment = os.environ | {"DATABASE_URL": service.database} | settings
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(
+            self.command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def kill(self):
+        self.process.kill()
+        self.process.communicate()
+
+    def stop(self):
+        """Ends it as an operator would; returns what it printed."""
+        self.process.terminate()
+        return self.process.communicate(timeout=15)[0]
+
+
+@contextmanager
+def working(*arguments, **settings):
+    worker = Worker(*arguments, **settings)
+    try:
+        yield worker
+    finally:
+        worker.kill()
+
+
+@pytest.fixture
+def alone(database):
+    """A service on a database of its own, without a notifier."""
+    with serve(database) as service:
+        yield service
+
+
+def test_an_event_is_printed_and_processed(alone):
+    made = event(alone, "ann", "Grüße.")
+    with working(alone) as notifier:
+        wait_for(lambda: status(alone, made) == "Processed")
+        assert notifier.stop() == f"Event {made['event_id']} has been sent to ann: Grüße.\n"
+        assert notifier.process.returncode == 0
+
+
+def test_the_service_sends_by_itself_and_its_notifier_comes_back(database):
+    with serve(database, NOTIFIER="") as service:
+        made = event(service)
+        wait_for(lambda: status(service, made) == "Processed")
+        service_pid = next(pid for pid in notifiers(database))
+        os.kill(service_pid, signal.SIGKILL)
+        made = event(service)
+        wait_for(lambda: status(service, made) == "Processed")
+        metrics = service.get("/metrics").text
+        assert "rowhouse_events_waiting" in metrics
+        assert "rowhouse_events_sent_total 2.0" in metrics
+    wait_for(lambda: not [*notifiers(database)], 5)
+
+
+def notifiers(database):
+    """The processes that send the events of a database."""
+    import psutil
+
+    for process in psutil.process_iter(["cmdline"]):
+        with suppress(psutil.Error):
+            if "notifier" in (process.info["cmdline"] or []) and process.environ().get("DATABASE_URL") == database:
+                yield process.pid
+
+
+def test_after_five_tries_an_event_has_failed_and_can_be_queued_again(alone):
+    with Receiver(chance_to_fail=1) as receiver:
+        first, second = event(alone, "ann", "one"), event(alone, "ann", "two")
+        with working(alone, NOTIFY_URL=receiver.url, NOTIFY_DELAYS="0,0,0,0"):
+            wait_for(lambda: status(alone, second) == "Failed")
+            assert status(alone, first) == "Failed"
+            failures = alone.get(f"/events/{first['event_id']}/failures").json()["items"]
+            assert [failure["try"] for failure in failures] == [1, 2, 3, 4, 5]
+            assert {failure["reason"] for failure in failures} == {"HTTP Error 500: Internal Server Error"}
+            receiver.chance_to_fail = 0
+            again = alone.post(f"/events/{first['event_id']}/requeue")
+            assert (again.status_code, again.json()["status"]) == (200, "NotProcessed")
+            wait_for(lambda: status(alone, first) == "Processed")
+        assert receiver.tries == {first["event_id"]: 1}
+
+
+def test_a_line_waits_for_its_first_and_holds_no_other_up(alone):
+    with Receiver() as receiver:
+        receiver.chance_to_fail = 1
+        first, second = event(alone, "ann", "one"), event(alone, "ann", "two")
+        with working(alone, NOTIFY_URL=receiver.url, NOTIFY_DELAYS="1,1,1,1"):
+            wait_for(lambda: alone.get(f"/events/{first['event_id']}/failures").json()["items"])
+            receiver.chance_to_fail = 0
+            other = event(alone, "bob", "three")
+            wait_for(lambda: status(alone, second) == "Processed")
+        assert [effect["event_id"] for effect in receiver.effects] == [
+            made["event_id"] for made in (other, first, second)
+        ]
+
+
+def whatever_breaks(service, receiver, events, workers, break_something, chance, within=60.0):
+    """Post events while workers are killed with -9 and more is broken; then each has one effect, in order."""
+    users = [f"user {number}" for number in range(20)]
+    made, done = {user: [] for user in users}, threading.Event()
+
+    def kill():
+        while not done.wait(0.3 + chance.random() / 2):
+            worker = chance.choice(workers)
+            worker.kill()
+            worker.start()
+            break_something()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        for number in range(events):
+            user = users[number % len(users)]
+            made[user].append(event(service, user, f"number {number}")["event_id"])
+    finally:
+        done.set()
+        killer.join()
+    wait_for(lambda: not service.get("/events?status=NotProcessed&limit=1").json()["items"], within)
+    assert service.get("/events?status=Failed&limit=1").json()["items"] == []
+    for user in users:
+        assert [effect["event_id"] for effect in receiver.effects if effect["user_id"] == user] == made[user]
+    return sum(receiver.tries.values()) - events
+
+
+def test_without_a_broker_nothing_is_lost_or_out_of_order_whatever_is_killed(alone):
+    with Receiver(chance_to_fail=0.05) as receiver:
+        settings = {"NOTIFY_URL": receiver.url, "NOTIFY_DELAYS": "0,0,0,0,0,0,0,0,0"}
+        with working(alone, **settings) as one, working(alone, **settings) as two:
+            whatever_breaks(alone, receiver, 300, [one, two], lambda: None, random.Random(1))
+
+
+# Through RabbitMQ -----------------------------------------------------------------------------------------------------
+
+
+class Proxy:
+    """Stands between a client and the broker: `cut()` ends all connections, `shut` refuses new ones."""
+
+    def __init__(self, target):
+        self.target, self.port, self.shut, self.sockets = target, free_port(), False, set()
+        self.server = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with suppress(OSError):
+            while True:
+                client, _ = self.server.accept()
+                if self.shut:
+                    client.close()
+                    continue
+                server = socket.create_connection(self.target)
+                self.sockets |= {client, server}
+                for one, other in ((client, server), (server, client)):
+                    threading.Thread(target=self.pump, args=(one, other), daemon=True).start()
+
+    def pump(self, source, sink):
+        with suppress(OSError):
+            while some := source.recv(65536):
+                sink.sendall(some)
+        for each in (source, sink):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def cut(self):
+        for each in [*self.sockets]:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self.sockets.clear()
+
+    def close(self):
+        self.server.close()
+        self.cut()
+
+
+class Queue:
+    """A queue of the test's own on the real broker, reached through a proxy."""
+
+    def __init__(self, name):
+        self.name, self.parameters = name, pika.URLParameters(BROKER)
+        self.proxy = Proxy((self.parameters.host, self.parameters.port))
+        user = self.parameters.credentials
+        self.url = f"amqp://{user.username}:{user.password}@127.0.0.1:{self.proxy.port}/"
+        self.settings = {"AMQP_URL": self.url, "AMQP_QUEUE": name}
+
+    @contextmanager
+    def channel(self):
+        connection = pika.BlockingConnection(self.parameters)
+        try:
+            yield connection.channel()
+        finally:
+            connection.close()
+
+    def dead(self):
+        """What was put aside: (body, reason)."""
+        with self.channel() as channel:
+            while True:
+                method, properties, body = channel.basic_get(f"{self.name}.dead", auto_ack=True)
+                if method is None:
+                    return
+                yield body, properties.headers["reason"]
+
+
+@pytest.fixture
+def queue(unique):
+    try:
+        pika.BlockingConnection(pika.URLParameters(BROKER)).close()
+    except (pika.exceptions.AMQPError, OSError) as error:
+        pytest.skip(f"no RabbitMQ at {BROKER.split('@')[-1]}: {type(error).__name__}")
+    queue = Queue(unique("rowhouse.test"))
+    yield queue
+    queue.proxy.close()
+    with queue.channel() as channel:
+        channel.queue_delete(queue.name)
+        channel.queue_delete(f"{queue.name}.dead")
+        channel.exchange_delete(f"{queue.name}.dead")
+
+
+def test_an_event_goes_through_the_broker(alone, queue):
+    with working(alone, "relay", **queue.settings):
+        made = event(alone)
+        with queue.channel() as channel:
+            wait_for(lambda: ready(channel, queue))
+            method, properties, body = channel.basic_get(queue.name)
+            assert json.loads(body) == {name: made[name] for name in ("event_id", "user_id", "description")}
+            assert (properties.delivery_mode, properties.message_id) == (2, made["event_id"])
+            channel.basic_nack(method.delivery_tag)
+        assert status(alone, made) == "NotProcessed"
+        with working(alone, **queue.settings):
+            wait_for(lambda: status(alone, made) == "Processed")
+
+
+def ready(channel, queue):
+    with suppress(pika.exceptions.AMQPError):
+        return channel.queue_declare(queue.name, passive=True).method.message_count
+    return 0
+
+
+def test_what_is_no_event_is_put_aside_with_the_reason_and_the_queue_goes_on(alone, queue):
+    with working(alone, **queue.settings):
+        wait_for(lambda: status(alone, made := event(alone)) and made)
+        bad = {
+            b"\xff\x00": "It is no JSON object with an event_id.",
+            b"[1, 2]": "It is no JSON object with an event_id.",
+            b'{"event_id": 7}': "It is no JSON object with an event_id.",
+            b'{"event_id": "00000000-0000-7000-8000-000000000000"}': "There is no event 00000000-0000-7000-8000-000000000000.",
+            b"[" * 10_000: "It is no JSON object with an event_id.",
+            b"x" * 2**20: "It is larger than 65536 bytes.",
+        }
+        with queue.channel() as channel:
+            wait_for(lambda: declared(queue))
+            for body in bad:
+                channel.basic_publish("", queue.name, body)
+        made = event(alone)
+        wait_for(lambda: status(alone, made) == "Processed")
+    assert dict(queue.dead()) == bad
+
+
+def declared(queue):
+    with suppress(pika.exceptions.AMQPError), queue.channel() as channel:
+        channel.queue_declare(queue.name, passive=True)
+        return True
+    return False
+
+
+def test_a_message_that_comes_ten_times_has_one_effect(alone, queue):
+    with Receiver() as receiver, working(alone, **queue.settings, NOTIFY_URL=receiver.url):
+        made = event(alone)
+        wait_for(lambda: declared(queue))
+        with queue.channel() as channel:
+            for _ in range(10):
+                channel.basic_publish("", queue.name, json.dumps({"event_id": made["event_id"]}).encode())
+        wait_for(lambda: status(alone, made) == "Processed")
+        last = event(alone)
+        wait_for(lambda: status(alone, last) == "Processed")
+        assert receiver.tries == {made["event_id"]: 1, last["event_id"]: 1}
+
+
+def test_a_broker_that_is_away_is_reported_and_refuses_no_event(database, queue):
+    queue.proxy.shut = True
+    with serve(database, **queue.settings) as service, working(service, **queue.settings):
+        made = event(service)
+        degraded = {"status": "degraded", "reasons": ["broker"]}
+        assert service.get("/health/ready").status_code == 200
+        assert service.get("/health/ready").json() == degraded
+        queue.proxy.shut = False
+        wait_for(lambda: status(service, made) == "Processed")
+        wait_for(lambda: service.get("/health/ready").json() == {"status": "ready"})
+        queue.proxy.shut = True
+        queue.proxy.cut()
+        wait_for(lambda: service.get("/health/ready").json() == degraded)
+
+
+def test_a_broker_that_stands_still_blocks_no_request(database, queue):
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections and never says a word
+        url = f"amqp://guest:guest@127.0.0.1:{mute.getsockname()[1]}/"
+        with serve(database, AMQP_URL=url) as service, working(service, AMQP_URL=url):
+            began = time.monotonic()
+            for _ in range(20):
+                event(service)
+            assert service.get("/health/ready").json()["status"] == "degraded"
+            assert time.monotonic() - began < 5
+
+
+def test_with_a_broker_nothing_is_lost_or_out_of_order_whatever_is_killed(alone, queue):
+    with Receiver(chance_to_fail=0.05) as receiver:
+        settings = {**queue.settings, "NOTIFY_URL": receiver.url, "NOTIFY_DELAYS": "0,0,0,0,0,0,0,0,0"}
+        with (
+            working(alone, **settings) as one,
+            working(alone, **settings) as two,
+            working(alone, "relay", **settings) as relay,
+        ):
+            whatever_breaks(alone, receiver, 300, [one, two, relay], queue.proxy.cut, random.Random(2))
