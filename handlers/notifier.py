@@ -54,9 +54,9 @@ class Unreadable(Exception):
 
 def notify(dsn: str, amqp_url: str, queue: str, send: Send, delays: Delays, stop: threading.Event) -> None:
     """Send events until told to stop: from RabbitMQ, with a relay beside, or without it from the outbox itself."""
-    helpers = [threading.Thread(target=measure, args=(dsn, stop))]
+    helpers = [threading.Thread(target=measure, args=(dsn, stop), daemon=True)]
     if amqp_url:
-        helpers.append(threading.Thread(target=relay, args=(dsn, amqp_url, queue, stop)))
+        helpers.append(threading.Thread(target=relay, args=(dsn, amqp_url, queue, stop), daemon=True))
     for helper in helpers:
         helper.start()
     wait = BACK_OFF[0]

@@ -366,9 +366,11 @@ def queue(unique):
 def test_an_event_goes_through_the_broker(alone, queue):
     with working(alone, "relay", **queue.settings):
         made = event(alone)
+        wait_for(lambda: declared(queue))
         with queue.channel() as channel:
-            wait_for(lambda: ready(channel, queue))
-            method, properties, body = channel.basic_get(queue.name)
+            found = []
+            wait_for(lambda: found.append(channel.basic_get(queue.name)) or found[-1][0])
+            method, properties, body = found[-1]
             assert json.loads(body) == {name: made[name] for name in ("event_id", "user_id", "description")}
             assert (properties.delivery_mode, properties.message_id) == (2, made["event_id"])
             channel.basic_nack(method.delivery_tag)
@@ -377,20 +379,15 @@ def test_an_event_goes_through_the_broker(alone, queue):
             wait_for(lambda: status(alone, made) == "Processed")
 
 
-def ready(channel, queue):
-    with suppress(pika.exceptions.AMQPError):
-        return channel.queue_declare(queue.name, passive=True).method.message_count
-    return 0
-
-
 def test_what_is_no_event_is_put_aside_with_the_reason_and_the_queue_goes_on(alone, queue):
     with working(alone, **queue.settings):
         wait_for(lambda: status(alone, made := event(alone)) and made)
+        absent = "00000000-0000-7000-8000-000000000000"
         bad = {
             b"\xff\x00": "It is no JSON object with an event_id.",
             b"[1, 2]": "It is no JSON object with an event_id.",
             b'{"event_id": 7}': "It is no JSON object with an event_id.",
-            b'{"event_id": "00000000-0000-7000-8000-000000000000"}': "There is no event 00000000-0000-7000-8000-000000000000.",
+            json.dumps({"event_id": absent}).encode(): f"There is no event {absent}.",
             b"[" * 10_000: "It is no JSON object with an event_id.",
             b"x" * 2**20: "It is larger than 65536 bytes.",
         }

@@ -103,8 +103,8 @@ select
 from tried as t
 
 -- name: known
--- Whether there is such an event. No row: there is none.
-select e.status
+-- Whose an event is. No row: there is no such event.
+select e.user_id
 from events as e
 where e.id = :'event_id'::uuid
 
