@@ -381,7 +381,6 @@ def test_an_event_goes_through_the_broker(alone, queue):
 
 def test_what_is_no_event_is_put_aside_with_the_reason_and_the_queue_goes_on(alone, queue):
     with working(alone, **queue.settings):
-        wait_for(lambda: status(alone, made := event(alone)) and made)
         absent = "00000000-0000-7000-8000-000000000000"
         bad = {
             b"\xff\x00": "It is no JSON object with an event_id.",
@@ -395,9 +394,11 @@ def test_what_is_no_event_is_put_aside_with_the_reason_and_the_queue_goes_on(alo
             wait_for(lambda: declared(queue))
             for body in bad:
                 channel.basic_publish("", queue.name, body)
+        found = {}
+        wait_for(lambda: found.update(queue.dead()) or len(found) == len(bad))
+        assert found == bad
         made = event(alone)
         wait_for(lambda: status(alone, made) == "Processed")
-    assert dict(queue.dead()) == bad
 
 
 def declared(queue):
