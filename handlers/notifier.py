@@ -6,6 +6,7 @@ by its event_id. Events of one user are sent one after the other, in their order
 
 import json
 import logging
+import sys
 import threading
 from contextlib import suppress
 from typing import Any
@@ -25,6 +26,9 @@ log = logging.getLogger("rowhouse")
 Delays = tuple[float, ...]
 """Seconds before the second try, the third, and so on, while the line waits; after the last the event is Failed."""
 
+SENDERS = 4
+"""How many lines are sent at once, each over connections of its own."""
+
 CLAIM, CLAIM_SECONDS = 50, 60
 """Without a broker: how many events are taken from the outbox at a time, and for how many seconds."""
 
@@ -34,8 +38,8 @@ PREFETCH = 50
 MESSAGE_LIMIT = 64 * 1024
 """Bytes of a message; ours are smaller."""
 
-MEASURE_EVERY = 5.0
-"""Seconds between two counts of what waits."""
+MEASURE_EVERY, LOOK_EVERY = 5.0, 0.2
+"""Seconds between two counts of what waits, and between two looks at whether all threads live."""
 
 SENT = Counter("rowhouse_events_sent_total", "Events sent.")
 FAILED = Counter("rowhouse_events_failed_total", "Tries to send an event that failed.")
@@ -54,26 +58,35 @@ class Unreadable(Exception):
 
 def notify(dsn: str, amqp_url: str, queue: str, send: Send, delays: Delays, stop: threading.Event) -> None:
     """Send events until told to stop: from RabbitMQ, with a relay beside, or without it from the outbox itself."""
-    helpers = [threading.Thread(target=measure, args=(dsn, stop), daemon=True)]
+
+    def work() -> None:
+        wait = BACK_OFF[0]
+        while not stop.is_set():
+            try:
+                with connect(dsn, SERVICE, "notifier") as connection:
+                    if amqp_url:
+                        consume(connection, amqp_url, queue, send, delays, stop)
+                    else:
+                        drain(connection, send, delays, stop)
+            except (psycopg.Error, *broker.Lost) as error:
+                log.warning("The notifier lost its connection and tries again: %s", str(error) or type(error).__name__)
+                stop.wait(wait)
+                wait = min(wait * 2, BACK_OFF[1])
+
+    threads = [threading.Thread(target=measure, args=(dsn, stop))]
+    threads += [threading.Thread(target=work) for _ in range(SENDERS)]
     if amqp_url:
-        helpers.append(threading.Thread(target=relay, args=(dsn, amqp_url, queue, stop), daemon=True))
-    for helper in helpers:
-        helper.start()
-    wait = BACK_OFF[0]
-    while not stop.is_set():
-        try:
-            with connect(dsn, SERVICE, "notifier") as connection:
-                if amqp_url:
-                    consume(connection, amqp_url, queue, send, delays, stop)
-                else:
-                    drain(connection, send, delays, stop)
-            wait = BACK_OFF[0]
-        except (psycopg.Error, *broker.Lost) as error:
-            log.warning("The notifier lost its connection and tries again: %s", str(error) or type(error).__name__)
-            stop.wait(wait)
-            wait = min(wait * 2, BACK_OFF[1])
-    for helper in helpers:
-        helper.join()
+        threads.append(threading.Thread(target=relay, args=(dsn, amqp_url, queue, stop)))
+    for thread in threads:
+        thread.daemon = True
+        thread.start()
+    # A thread that ends before it was told to met what nobody foresaw: better to end, and be started again.
+    while not stop.wait(LOOK_EVERY) and all(thread.is_alive() for thread in threads):
+        pass
+    if not stop.is_set():
+        sys.exit("A thread of the notifier ended.")
+    for thread in threads:
+        thread.join()
 
 
 def drain(connection: db.Connection, send: Send, delays: Delays, stop: threading.Event) -> None:
@@ -99,7 +112,9 @@ def consume(connection: db.Connection, url: str, queue: str, send: Send, delays:
                 continue
             REDELIVERED.inc(method.redelivered)
             try:
-                send_line(connection, user_of(connection, body), send, delays, stop)
+                event_id, user_id = about(body)
+                if not send_line(connection, user_id, send, delays, stop):
+                    check_known(connection, event_id)
                 channel.basic_ack(method.delivery_tag)
             except Unreadable as error:
                 DEAD.inc()
@@ -112,56 +127,59 @@ def consume(connection: db.Connection, url: str, queue: str, send: Send, delays:
         broker.close(channel)
 
 
-def user_of(connection: db.Connection, body: bytes) -> str:
-    """The user whose line a message is about. Raises Unreadable."""
+def about(body: bytes) -> tuple[str, str]:
+    """The event and the user that a message is about. Raises Unreadable."""
     if len(body) > MESSAGE_LIMIT:
         raise Unreadable(f"It is larger than {MESSAGE_LIMIT} bytes.")
     try:
         members = json.loads(body)
-        event_id = UUID(members["event_id"])
+        event_id, user_id = str(UUID(members["event_id"])), members["user_id"]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise Unreadable("It is no JSON object with an event_id.") from None
-    row = next(db.run(connection, "outbox.known", event_id=str(event_id)), None)
-    if row is None:
+        event_id, user_id = "", None
+    if not isinstance(user_id, str) or "\0" in user_id:
+        raise Unreadable("It is no JSON object with an event_id and a user_id.")
+    return event_id, user_id
+
+
+def check_known(connection: db.Connection, event_id: str) -> None:
+    """Raises Unreadable where there is no such event."""
+    if next(db.run(connection, "outbox.known", event_id=event_id), None) is None:
         raise Unreadable(f"There is no event {event_id}.")
-    return row.user_id
 
 
-def send_line(connection: db.Connection, user_id: str, send: Send, delays: Delays, stop: threading.Event) -> None:
-    """Send what waits for a user, in order, until nothing is left or an event must wait for its next try."""
-    db.run(connection, "outbox.lock", user_id=user_id)
+def send_line(connection: db.Connection, user_id: str, send: Send, delays: Delays, stop: threading.Event) -> bool:
+    """Send what waits for a user, in order, until nothing is left or one must wait; whether there was anything."""
+    with connection.pipeline():
+        db.run(connection, "outbox.lock", user_id=user_id)
+        rows = db.run(connection, "outbox.first", user_id=user_id)
+    event = first = next(rows, None)
     try:
-        while not stop.is_set():
-            event = next(db.run(connection, "outbox.first", user_id=user_id), None)
-            if event is None or event.held or not sent(connection, event, send, delays):
-                return
+        while event and not event.held and not stop.is_set():
+            event = sent(connection, event, send, delays)
     finally:
         if not connection.closed:
             db.run(connection, "outbox.unlock", user_id=user_id)
+    return first is not None
 
 
-def sent(connection: db.Connection, event: Any, send: Send, delays: Delays) -> bool:
-    """Send one event; whether the next of its line may follow."""
+def sent(connection: db.Connection, event: Any, send: Send, delays: Delays) -> Any:
+    """Send one event, and note how that went; the next in its line, if there is one."""
     try:
         send(event)
     except Exception as error:  # whatever a channel raises is why it failed
         FAILED.inc()
         log.warning("Event %s could not be sent: %s", event.event_id, error)
-        failed = db.run(
-            connection,
-            "outbox.failed",
-            event_id=event.event_id,
-            reason=str(error) or type(error).__name__,
-            seconds=[*delays, 0][event.tries],
-            most=len(delays) + 1,
-        )
-        row = next(failed, None)
-        given_up = row is None or row.given_up  # no row: somebody else settled it meanwhile
-        GIVEN_UP.inc(given_up)
-        return given_up
+        seconds = [*delays, 0][min(event.tries, len(delays))]
+        reason = str(error) or type(error).__name__
+        failed = {"event_id": event.event_id, "reason": reason, "seconds": seconds, "most": len(delays) + 1}
+        row = next(db.run(connection, "outbox.failed", **failed), None)
+        GIVEN_UP.inc(bool(row and row.given_up))
+        return next(db.run(connection, "outbox.first", user_id=event.user_id), None)
     SENT.inc()
-    db.run(connection, "outbox.processed", event_id=event.event_id)
-    return True
+    with connection.pipeline():
+        db.run(connection, "outbox.processed", event_id=event.event_id)
+        rows = db.run(connection, "outbox.first", user_id=event.user_id)
+    return next(rows, None)
 
 
 def measure(dsn: str, stop: threading.Event) -> None:

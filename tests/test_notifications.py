@@ -383,11 +383,11 @@ def test_what_is_no_event_is_put_aside_with_the_reason_and_the_queue_goes_on(alo
     with working(alone, **queue.settings):
         absent = "00000000-0000-7000-8000-000000000000"
         bad = {
-            b"\xff\x00": "It is no JSON object with an event_id.",
-            b"[1, 2]": "It is no JSON object with an event_id.",
-            b'{"event_id": 7}': "It is no JSON object with an event_id.",
-            json.dumps({"event_id": absent}).encode(): f"There is no event {absent}.",
-            b"[" * 10_000: "It is no JSON object with an event_id.",
+            b"\xff\x00": "It is no JSON object with an event_id and a user_id.",
+            b"[1, 2]": "It is no JSON object with an event_id and a user_id.",
+            b'{"event_id": 7}': "It is no JSON object with an event_id and a user_id.",
+            json.dumps({"event_id": absent, "user_id": "nobody"}).encode(): f"There is no event {absent}.",
+            b"[" * 10_000: "It is no JSON object with an event_id and a user_id.",
             b"x" * 2**20: "It is larger than 65536 bytes.",
         }
         with queue.channel() as channel:
@@ -414,7 +414,7 @@ def test_a_message_that_comes_ten_times_has_one_effect(alone, queue):
         wait_for(lambda: declared(queue))
         with queue.channel() as channel:
             for _ in range(10):
-                channel.basic_publish("", queue.name, json.dumps({"event_id": made["event_id"]}).encode())
+                channel.basic_publish("", queue.name, json.dumps(made).encode())
         wait_for(lambda: status(alone, made) == "Processed")
         last = event(alone)
         wait_for(lambda: status(alone, last) == "Processed")
