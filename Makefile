@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test seed lint format lock bench-tree bench-events clean
+.PHONY: help run test seed lint format lock bench-tree bench-events bench-notifications clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -41,6 +41,10 @@ bench-tree: .venv-bench/made ## Measure the tree of a project beside FastAPI wit
 bench-events: .venv/test ## Measure what history costs writers, and the channel with 1,000 and 4,000 sockets
 	$(BIN)/python -m bench.history
 	$(BIN)/python -m bench.events
+
+bench-notifications: .venv-bench/made .venv/test ## Measure events from POST to Processed through RabbitMQ; kills and stops it
+	$(BIN)/python -m bench.notifications
+	$(BIN)/python -m bench.notifications --chaos
 
 clean: ## Remove the virtual environment and the private data
 	rm -rf .venv .venv-bench .data

@@ -112,7 +112,10 @@ class Receiver:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                content = self.rfile.read(int(self.headers["Content-Length"]))
+                if len(content) < int(self.headers["Content-Length"]):
+                    return  # its sender was killed meanwhile
+                body = json.loads(content)
                 assert body["event_id"] == self.headers["Idempotency-Key"]
                 fails = random.random() < outer.chance_to_fail
                 if not fails:

@@ -42,6 +42,18 @@ def test_a_change_appears_by_itself_as_a_readable_diff(browser, service, story):
     assert browser.errors == []
 
 
+def test_an_event_turns_processed_before_ones_eyes(browser, service):
+    live(browser, service, "?obj_type=event")
+    made = service.post("/events", json={"user_id": "ann", "description": "Look."}).json()
+    wait_for(lambda: browser.shows(f"event {made['event_id']}"))
+    with psycopg.connect(service.database, application_name="notifier") as connection:
+        connection.execute("update events set status = 'Processed' where id = %s", [made["event_id"]])
+    wait_for(lambda: browser.evaluate("document.querySelector('#changes li ins')?.textContent") == "Processed")
+    browser.evaluate("document.querySelector('#changes a').click()")
+    wait_for(lambda: browser.evaluate("document.querySelectorAll('#history li').length") == 2)
+    assert browser.errors == []
+
+
 def test_a_click_opens_the_history_and_a_button_goes_back(browser, service, story):
     live(browser, service, f"?project={story['project_id']}")
     path = f"/userstories/{story['id']}"
