@@ -20,10 +20,15 @@ STATUSES = ("NotProcessed", "Processed", "Failed")
 UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
-class NewEvent(Versioned):
-    """What somebody is to be told."""
+class Identified(Schema):
+    """An event's UUID."""
 
     event_id = fields.UUID(dump_only=True, metadata={"description": "In the order of time."})
+
+
+class NewEvent(Versioned, Identified):
+    """What somebody is to be told."""
+
     user_id = Text(200, required=True, metadata={"description": "Who is to be told.", "example": "ann"})
     description = Text(10_000, required=True, metadata={"example": "Your parcel is here."})
 

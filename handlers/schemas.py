@@ -24,10 +24,14 @@ class Versioned(Schema):
     updated_at = fields.String(dump_only=True, metadata={"format": "date-time", "example": "2021-11-07T02:48:42Z"})
 
 
-class Item(Versioned):
-    """An object whose key is a number."""
+class Numbered(Schema):
+    """An object's number."""
 
     id = fields.Integer(dump_only=True, metadata={"format": "int64", "example": 1})
+
+
+class Item(Versioned, Numbered):
+    """What every object has that goes by a number."""
 
 
 class VersionQuery(Schema):

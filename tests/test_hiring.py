@@ -232,7 +232,7 @@ def test_an_empty_file_has_no_rows(house):
     "content, kind, status",
     [
         ("1,Café".encode("latin-1"), "text/csv", 422),
-        (gzip.compress(b"1,Sales\n" * 100)[:-12], "text/csv", 422),
+        (gzip.compress(b"1,Sales\n" * 100, mtime=0)[:-12], "text/csv", 422),
         (b"1," + b"x" * (2**20 + 1), "text/csv", 422),
         (b"{}", "application/json", 415),
     ],

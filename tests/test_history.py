@@ -391,15 +391,15 @@ def test_columns_may_be_added_and_renamed_afterwards(foreign):
 
 def test_a_partitioned_table_is_recorded_through_parent_and_partition(foreign):
     foreign.execute("""
-        create table elsewhere.event (id int, day date, what text, primary key (id, day)) partition by range (day);
-        select history.track('elsewhere.event');
-        create table elsewhere.event_2020 partition of elsewhere.event for values from ('2020-01-01') to ('2021-01-01');
-        insert into elsewhere.event values (1, '2020-02-02', 'through the parent');
-        insert into elsewhere.event_2020 values (2, '2020-02-02', 'directly');
-        update elsewhere.event set what = 'changed' where id = 2;
-        delete from elsewhere.event_2020 where id = 1;
+        create table elsewhere.happening (id int, day date, what text, primary key (id, day)) partition by range (day);
+        select history.track('elsewhere.happening');
+        create table elsewhere.happening_2020 partition of elsewhere.happening for values from ('2020-01-01') to ('2021-01-01');
+        insert into elsewhere.happening values (1, '2020-02-02', 'through the parent');
+        insert into elsewhere.happening_2020 values (2, '2020-02-02', 'directly');
+        update elsewhere.happening set what = 'changed' where id = 2;
+        delete from elsewhere.happening_2020 where id = 1;
     """)
-    assert [row[:2] for row in entries(foreign, "event")] == [
+    assert [row[:2] for row in entries(foreign, "happening")] == [
         ('[1, "2020-02-02"]', "create"),
         ('[2, "2020-02-02"]', "create"),
         ('[2, "2020-02-02"]', "update"),
