@@ -393,7 +393,8 @@ def test_a_partitioned_table_is_recorded_through_parent_and_partition(foreign):
     foreign.execute("""
         create table elsewhere.happening (id int, day date, what text, primary key (id, day)) partition by range (day);
         select history.track('elsewhere.happening');
-        create table elsewhere.happening_2020 partition of elsewhere.happening for values from ('2020-01-01') to ('2021-01-01');
+        create table elsewhere.happening_2020 partition of elsewhere.happening
+        for values from ('2020-01-01') to ('2021-01-01');
         insert into elsewhere.happening values (1, '2020-02-02', 'through the parent');
         insert into elsewhere.happening_2020 values (2, '2020-02-02', 'directly');
         update elsewhere.happening set what = 'changed' where id = 2;
