@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test seed lint format lock bench-tree bench-events bench-notifications clean
+.PHONY: help run test seed lint format lock load bench-tree bench-events bench-notifications clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -33,6 +33,10 @@ format: .venv/test ## Format the Python files
 lock: .venv/test ## Take the newest versions of all dependencies
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade requirements.in -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade tests/requirements.in -c requirements.txt -o tests/requirements.txt
+
+load: .venv-bench/made ## Send the crowd of locustfile.py for a minute; report in load.html
+	@exec .venv-bench/bin/locust --headless --host $(or $(HOST),http://127.0.0.1:8000) --users $(or $(USERS),30) --spawn-rate 100 \
+		--run-time $(or $(TIME),60s) --html load.html --only-summary
 
 bench-tree: .venv-bench/made ## Measure the tree of a project beside FastAPI with SQLAlchemy
 	$(BIN)/python -m bench.tree
