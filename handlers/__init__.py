@@ -1,6 +1,7 @@
 """The doors of the service, one module a noun. A new noun adds its blueprint here."""
 
 from handlers.audios import audios
+from handlers.batches import batches
 from handlers.comments import comments
 from handlers.docs import docs
 from handlers.events import events
@@ -33,5 +34,6 @@ BLUEPRINTS = (
     notifications,
     hiring,
     uploads,
+    batches,
     reports,
 )

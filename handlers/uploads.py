@@ -13,18 +13,13 @@ from handlers.answers import answer, page
 from handlers.contract import gives, takes
 from handlers.fields import Digits, Text
 from handlers.files import sent_file
+from handlers.loading import COLUMNS, insert
 from handlers.schemas import page_query
 
 uploads = Blueprint("uploads", __name__)
 
 LOAD_TIMEOUT = "10min"
 """How long each statement of a load may take."""
-
-COLUMNS = {
-    "departments": ("id", "department"),
-    "jobs": ("id", "job"),
-    "employees": ("id", "name", "datetime", "department_id", "job_id"),
-}
 
 
 class Reject(Schema):
@@ -109,14 +104,9 @@ def upload(table: str, query: dict[str, Any]) -> Response:
 def load(table: str, file: BinaryIO, header: str) -> tuple[Any, str]:
     """Load a file into a table, as one transaction. Returns the row of `{table}.load` and the file's SHA-256."""
     source = csvfile.Unpacked(file)
+    rows = (staged(row) for row in csvfile.rows(source, COLUMNS[table], header))
     with db.transaction(LOAD_TIMEOUT) as connection:
-        db.run(connection, "hiring.stage")
-        db.copy(connection, "hiring.copy", (staged(row) for row in csvfile.rows(source, COLUMNS[table], header)))
-        db.run(connection, "hiring.measure")
-        db.run(connection, f"hiring.lock_{table}")
-        sha256 = source.hash.hexdigest()
-        db.run(connection, "hiring.call", sha256=sha256)
-        return next(db.run(connection, f"{table}.load", sha256=sha256)), sha256
+        return insert(connection, table, rows, source.hash.hexdigest), source.hash.hexdigest()
 
 
 def staged(row: csvfile.Row) -> tuple[Any, ...]:

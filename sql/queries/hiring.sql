@@ -1,4 +1,4 @@
--- Hiring: what an upload to departments, jobs or employees begins with. The rules of each are in its page, as `load`.
+-- Hiring: what an upload or a batch to departments, jobs or employees begins with. The rules of each are in its page, as `load`.
 
 -- name: stage
 -- A place for the rows of one file: each with its line, as it came and in fields.
@@ -13,6 +13,10 @@ create temporary table staging (
     c4         text,
     c5         text
 ) on commit drop
+
+-- name: unstage
+-- The place taken down, for the rows of another table in the same transaction.
+drop table staging
 
 -- name: copy
 -- The rows, as COPY takes them.

@@ -214,10 +214,10 @@ create table if not exists uploads (
     constraint uploads_rows_check check (rows = accepted + rejected and accepted >= 0 and rejected >= 0)
 );
 
-comment on table uploads is 'The files that were moved in.';
+comment on table uploads is 'The files and batches that were moved in.';
 comment on column uploads.id is 'Given by the database.';
 comment on column uploads.table_name is 'The table it went into.';
-comment on column uploads.sha256 is 'SHA-256 of the file''s bytes, unpacked, in hexadecimal.';
+comment on column uploads.sha256 is 'SHA-256 of the file''s bytes, unpacked, or of the batch''s rows, in hexadecimal.';
 comment on column uploads.rows is 'How many data rows it has.';
 comment on column uploads.accepted is 'How many of them are in the table.';
 comment on column uploads.rejected is 'How many of them are among the errors.';

@@ -20,6 +20,7 @@ SHARED = {
     "fields",
     "files",
     "idempotency",
+    "loading",
     "merging",
     "openapi",
     "past",
