@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -62,6 +63,7 @@ def notify(dsn: str, amqp_url: str, queue: str, send: Send, delays: Delays, stop
     def work() -> None:
         wait = BACK_OFF[0]
         while not stop.is_set():
+            began = time.monotonic()
             try:
                 with connect(dsn, SERVICE, "notifier") as connection:
                     if amqp_url:
@@ -70,8 +72,9 @@ def notify(dsn: str, amqp_url: str, queue: str, send: Send, delays: Delays, stop
                         drain(connection, send, delays, stop)
             except (psycopg.Error, *broker.Lost) as error:
                 log.warning("The notifier lost its connection and tries again: %s", str(error) or type(error).__name__)
+                lasted = time.monotonic() - began > BACK_OFF[1]
+                wait = BACK_OFF[0] if lasted else min(wait * 2, BACK_OFF[1])
                 stop.wait(wait)
-                wait = min(wait * 2, BACK_OFF[1])
 
     threads = [threading.Thread(target=measure, args=(dsn, stop))]
     threads += [threading.Thread(target=work) for _ in range(SENDERS)]

@@ -45,6 +45,7 @@ def session(connection: db.Connection, url: str, queue: str, stop: threading.Eve
     """Hand events on over one connection to the broker; returns how long to wait should the next one fail, too."""
     try:
         channel = broker.open_channel(url, queue)
+        wait = BACK_OFF[0]
         log.info("The relay hands events on to %s.", queue)
         try:
             hand_on(connection, channel, queue, stop)

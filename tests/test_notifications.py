@@ -17,6 +17,8 @@ import pika
 import psycopg
 import pytest
 
+import db
+from db.pool import connect
 from tests.conftest import ROOT, free_port, serve, wait_for
 
 BROKER = os.environ.get("AMQP_URL") or "amqp://guest:guest@127.0.0.1:5672/"
@@ -279,6 +281,18 @@ def test_without_a_broker_nothing_is_lost_or_out_of_order_whatever_is_killed(alo
         settings = {"NOTIFY_URL": receiver.url, "NOTIFY_DELAYS": "0,0,0,0,0,0,0,0,0"}
         with working(alone, **settings) as one, working(alone, **settings) as two:
             whatever_breaks(alone, receiver, 300, [one, two], lambda: None, random.Random(1))
+
+
+def test_what_failed_before_the_relay_noted_it_is_due_as_the_failure_says(database):
+    with connect(database) as connection:
+        connection.execute("insert into events (user_id, description) values ('ann', 'a'), ('bob', 'b'), ('eve', 'c')")
+        claimed = [row.event_id for row in db.run(connection, "outbox.claim", limit=10, seconds=60)]
+        db.run(connection, "outbox.failed", event_id=claimed[0], seconds=0, most=5, reason="x")
+        db.run(connection, "outbox.failed", event_id=claimed[1], seconds=30, most=5, reason="x")
+        db.run(connection, "outbox.relayed", ids=",".join(claimed), seconds=600)
+        due = "select extract(epoch from relay_at - now()) from outbox order by event_id"
+        at_once, soon, late = (float(seconds) for (seconds,) in connection.execute(due))
+    assert at_once <= 0 < soon <= 30 < 590 < late <= 600
 
 
 # Through RabbitMQ -----------------------------------------------------------------------------------------------------

@@ -31,11 +31,12 @@ join events as e on e.id = c.event_id
 order by e.id
 
 -- name: relayed
--- The broker has these events (ids, separated by commas). Should it lose them, they are due once more.
+-- The broker has these events (ids, separated by commas). Should it lose them, they are due once more. Not those that were tried in
+-- vain meanwhile: when they are due again is settled.
 update outbox as o
 set relay_at = now() + :'seconds'::integer * interval '1 second'
 where o.event_id = any (string_to_array(:'ids', ',')::uuid[])
-    and o.relay_at < now() + :'seconds'::integer * interval '1 second'
+    and o.relay_at > now()
     and (o.retry_at is null or o.retry_at <= now())
 
 -- name: lock
