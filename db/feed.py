@@ -164,7 +164,7 @@ class Feed:
                         time.sleep(POLL)
                 return
             except psycopg.Error as error:
-                log.warning("The feed lost its connection and tries again: %s", str(error).splitlines()[0])
+                log.warning("The feed lost its connection and tries again: %s", str(error).partition("\n")[0])
                 time.sleep(RETRY)
 
     def tick(self, connection: db.Connection) -> bool:

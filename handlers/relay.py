@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 
 import psycopg
 from pika.adapters.blocking_connection import BlockingChannel
@@ -37,7 +38,7 @@ def relay(dsn: str, url: str, queue: str, stop: threading.Event) -> None:
             with connect(dsn, SERVICE, "relay") as connection:
                 wait = session(connection, url, queue, stop, wait)
         except psycopg.Error as error:
-            log.warning("The relay lost the database and tries again: %s", str(error).splitlines()[0])
+            log.warning("The relay lost the database and tries again: %s", str(error).partition("\n")[0])
             stop.wait(BACK_OFF[1])
 
 
@@ -61,11 +62,11 @@ def session(connection: db.Connection, url: str, queue: str, stop: threading.Eve
 
 def hand_on(connection: db.Connection, channel: BlockingChannel, queue: str, stop: threading.Event) -> None:
     """Claim, publish, note what was confirmed, again and again. Raises broker.Lost."""
-    idle = SAY_EVERY
+    said = float("-inf")
     while not stop.is_set():
-        if idle >= SAY_EVERY:
+        if time.monotonic() - said > SAY_EVERY:
             say(connection, queue, up=True)
-            idle = 0.0
+            said = time.monotonic()
         rows = [*db.run(connection, "outbox.claim", limit=CLAIM, seconds=CLAIM_SECONDS)]
         confirmed: list[str] = []
         try:
@@ -78,7 +79,6 @@ def hand_on(connection: db.Connection, channel: BlockingChannel, queue: str, sto
         if len(rows) < CLAIM:
             channel.connection.process_data_events(0)
             stop.wait(POLL)
-            idle += POLL
 
 
 def message(row: object) -> bytes:
