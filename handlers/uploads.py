@@ -14,9 +14,13 @@ from handlers.contract import gives, takes
 from handlers.fields import Digits, Text
 from handlers.files import sent_file
 from handlers.loading import COLUMNS, insert
+from handlers.problems import Problem
 from handlers.schemas import page_query
 
 uploads = Blueprint("uploads", __name__)
+
+REJECTS_TOLD = 100
+"""How many rejects are told of a file of which nothing was kept."""
 
 LOAD_TIMEOUT = "10min"
 """How long each statement of a load may take."""
@@ -45,19 +49,40 @@ class UploadQuery(Schema):
         load_default="auto",
         metadata={"description": "Whether the first row names the columns; auto sees it."},
     )
+    mode = fields.String(
+        validate=validate.OneOf(("partial", "atomic", "dry-run")),
+        load_default="partial",
+        metadata={
+            "description": "partial keeps the rows that break no rule; atomic keeps all, or nothing and answers 422;"
+            " dry-run keeps nothing and tells what would come of it."
+        },
+    )
+    max_errors = Digits(
+        least=0, metadata={"description": "The most rows that may break a rule; with more nothing is kept: 422."}
+    )
 
 
 class Upload(Schema):
-    """What came of an uploaded file: accepted + rejected = rows."""
+    """What came of an uploaded file, or would have: accepted + rejected = rows."""
 
     table = fields.String(metadata={"example": "employees"})
-    upload_id = fields.Integer(metadata={"description": "The same for the same file."})
+    upload_id = fields.Integer(
+        allow_none=True, metadata={"description": "The same for the same file; null of a dry-run."}
+    )
     sha256 = fields.String(metadata={"description": "Of the unpacked file."})
     rows = fields.Integer()
     accepted = fields.Integer()
     rejected = fields.Integer()
     errors = fields.String(
-        metadata={"description": "Where the rejects are.", "example": "/errors/employees?upload_id=1"}
+        allow_none=True,
+        metadata={
+            "description": "Where the rejects are; null of a dry-run.",
+            "example": "/errors/employees?upload_id=1",
+        },
+    )
+    rejects = fields.List(
+        fields.Nested(Reject(exclude=("id", "upload_id", "logged_at"))),
+        metadata={"description": f"The first {REJECTS_TOLD} rejects of a dry-run."},
     )
 
 
@@ -81,32 +106,54 @@ def upload(table: str, query: dict[str, Any]) -> Response:
     The same file again changes nothing, unless rows that were refused fit by now.
     """
     try:
-        row, sha256 = load(table, sent_file(), query["header"])
+        row, sha256, undone = load(table, sent_file(), **query)
     except csvfile.Unreadable as error:
         abort(422, str(error))
     except csvfile.TooLarge:
         abort(413, f"The file is larger than {csvfile.UNPACKED_LIMIT} bytes unpacked.")
-    return answer(
-        json.dumps(
-            {
-                "table": table,
-                "upload_id": row.upload_id,
-                "sha256": sha256,
-                "rows": row.rows,
-                "accepted": row.accepted,
-                "rejected": row.rejected,
-                "errors": f"/errors/{table}?upload_id={row.upload_id}",
-            }
-        )
-    )
+    counts = {"rows": row.rows, "accepted": row.accepted, "rejected": row.rejected}
+    if undone and undone.too_many:
+        raise Problem(422, "Too many rows break a rule: nothing was kept.", **counts, rejects=undone.rejects)
+    found = {"table": table, "upload_id": row.upload_id, "sha256": sha256, **counts}
+    found["errors"] = f"/errors/{table}?upload_id={row.upload_id}"
+    if undone:
+        found |= {"upload_id": None, "errors": None, "rejects": undone.rejects}
+    return answer(json.dumps(found, ensure_ascii=False))
 
 
-def load(table: str, file: BinaryIO, header: str) -> tuple[Any, str]:
-    """Load a file into a table, as one transaction. Returns the row of `{table}.load` and the file's SHA-256."""
+class Undone(Exception):
+    """Raised within a load to take it back: too many rows broke a rule, or it was a trial."""
+
+    def __init__(self, row: Any, too_many: bool, rejects: list[dict[str, Any]]) -> None:
+        self.row, self.too_many, self.rejects = row, too_many, rejects
+
+
+def load(
+    table: str, file: BinaryIO, header: str, mode: str, max_errors: int | None = None
+) -> tuple[Any, str, Undone | None]:
+    """Load a file into a table, as one transaction.
+
+    Returns the row of `{table}.load`, the file's SHA-256, and why nothing of it was kept, if so.
+    """
     source = csvfile.Unpacked(file)
     rows = (staged(row) for row in csvfile.rows(source, COLUMNS[table], header))
-    with db.transaction(LOAD_TIMEOUT) as connection:
-        return insert(connection, table, rows, source.hash.hexdigest), source.hash.hexdigest()
+    allowed = 0 if mode == "atomic" else max_errors
+    try:
+        with db.transaction(LOAD_TIMEOUT) as connection:
+            row = insert(connection, table, rows, source.hash.hexdigest)
+            too_many = allowed is not None and row.rejected > allowed
+            if too_many or mode == "dry-run":
+                raise Undone(row, too_many, first_rejects(connection, table, row.upload_id))
+    except Undone as undone:
+        return undone.row, source.hash.hexdigest(), undone
+    return row, source.hash.hexdigest(), None
+
+
+def first_rejects(connection: db.Connection, table: str, upload_id: int) -> list[dict[str, Any]]:
+    """The first rejects of an upload, as the transaction sees them."""
+    fields = "line,column_name,code,detail,raw"
+    found = next(db.run(connection, f"{table}.errors", upload_id=upload_id, limit=REJECTS_TOLD, fields=fields))
+    return json.loads(found.body)["items"]
 
 
 def staged(row: csvfile.Row) -> tuple[Any, ...]:

@@ -223,6 +223,65 @@ def test_a_field_may_hold_lines_and_quotes(house):
     assert (reject["line"], reject["raw"]) == (4, "2")
 
 
+BAD = b"1,Sales\nx,Bad\n2,\n3,Law\n"
+
+
+def contents(database: str) -> list:
+    with psycopg.connect(database) as connection:
+        return [
+            connection.execute(query).fetchone()
+            for query in (
+                "select count(*), max(version) from departments",
+                "select count(*), max(updated_at) from uploads",
+                "select count(*) from departments_errors",
+                "select count(*) from history.entries where obj_type = 'department'",
+            )
+        ]
+
+
+@pytest.mark.parametrize("query", ["?mode=atomic", "?max_errors=1", "?max_errors=0", "?mode=dry-run&max_errors=1"])
+def test_of_a_file_with_too_many_faults_nothing_is_kept(house, query):
+    before = contents(house.database)
+    answer = house.post(f"/upload/departments{query}", files={"file": BAD})
+    refusal = answer.json()
+    assert answer.status_code == 422
+    assert (refusal["rows"], refusal["accepted"], refusal["rejected"]) == (4, 2, 2)
+    assert [
+        (reject["line"], reject["column_name"], reject["code"], reject["raw"]) for reject in refusal["rejects"]
+    ] == [
+        (2, "id", "not_integer", "x,Bad"),
+        (3, "department", "missing", "2,"),
+    ]
+    assert contents(house.database) == before
+
+
+def test_a_file_within_its_bounds_is_kept(house):
+    assert upload(house, "departments", BAD, "?max_errors=2")["accepted"] == 2
+    assert upload(house, "departments", b"7,Whole\n", "?mode=atomic")["accepted"] == 1
+    assert rows(house, "departments") == [[1, "Sales"], [3, "Law"], [7, "Whole"]]
+
+
+def test_a_trial_tells_what_would_come_of_a_file(house):
+    before = contents(house.database)
+    trial = upload(house, "departments", BAD, "?mode=dry-run")
+    assert contents(house.database) == before
+    earnest = upload(house, "departments", BAD)
+    same = ("table", "sha256", "rows", "accepted", "rejected")
+    assert [trial[name] for name in same] == [earnest[name] for name in same]
+    assert (trial["upload_id"], trial["errors"]) == (None, None)
+    logged = rejects(house, "departments")
+    assert trial["rejects"] == [{name: reject[name] for name in trial["rejects"][0]} for reject in logged]
+
+
+def test_a_file_whose_faults_were_mended_since_is_accepted_whole_also_after_a_refusal(house):
+    headers = {"Idempotency-Key": "mended"}
+    refused = house.post("/upload/departments?mode=atomic", files={"file": BAD}, headers=headers)
+    assert refused.status_code == 422
+    assert (
+        upload(house, "departments", BAD.replace(b"x,", b"5,").replace(b"2,", b"2,Mended"), "?mode=atomic")["rows"] == 4
+    )
+
+
 def test_an_empty_file_has_no_rows(house):
     assert upload(house, "departments", b"")["rows"] == 0
     assert upload(house, "departments", b"\n\r\n \n")["rows"] == 0
