@@ -64,9 +64,6 @@ def hand_on(connection: db.Connection, channel: BlockingChannel, queue: str, sto
     """Claim, publish, note what was confirmed, again and again. Raises broker.Lost."""
     said = float("-inf")
     while not stop.is_set():
-        if time.monotonic() - said > SAY_EVERY:
-            say(connection, queue, up=True)
-            said = time.monotonic()
         rows = [*db.run(connection, "outbox.claim", limit=CLAIM, seconds=CLAIM_SECONDS)]
         confirmed: list[str] = []
         try:
@@ -75,7 +72,12 @@ def hand_on(connection: db.Connection, channel: BlockingChannel, queue: str, sto
                 confirmed.append(row.event_id)
         finally:
             if confirmed:
-                db.run(connection, "outbox.relayed", ids=",".join(confirmed), seconds=KEPT_SECONDS)
+                db.run(connection, "outbox.postpone", ids=",".join(confirmed), seconds=KEPT_SECONDS)
+            if left := [row.event_id for row in rows[len(confirmed) :]]:
+                db.run(connection, "outbox.postpone", ids=",".join(left), seconds=0)
+        if time.monotonic() - said > SAY_EVERY:
+            say(connection, queue, up=True)
+            said = time.monotonic()
         if len(rows) < CLAIM:
             channel.connection.process_data_events(0)
             stop.wait(POLL)

@@ -289,7 +289,7 @@ def test_what_failed_before_the_relay_noted_it_is_due_as_the_failure_says(databa
         claimed = [row.event_id for row in db.run(connection, "outbox.claim", limit=10, seconds=60)]
         db.run(connection, "outbox.failed", event_id=claimed[0], seconds=0, most=5, reason="x")
         db.run(connection, "outbox.failed", event_id=claimed[1], seconds=30, most=5, reason="x")
-        db.run(connection, "outbox.relayed", ids=",".join(claimed), seconds=600)
+        db.run(connection, "outbox.postpone", ids=",".join(claimed), seconds=600)
         due = "select extract(epoch from relay_at - now()) from outbox order by event_id"
         at_once, soon, late = (float(seconds) for (seconds,) in connection.execute(due))
     assert at_once <= 0 < soon <= 30 < 590 < late <= 600

@@ -30,9 +30,9 @@ from claimed as c
 join events as e on e.id = c.event_id
 order by e.id
 
--- name: relayed
--- The broker has these events (ids, separated by commas). Should it lose them, they are due once more. Not those that were tried in
--- vain meanwhile: when they are due again is settled.
+-- name: postpone
+-- When these events (ids, separated by commas) are due once more: long after the broker confirmed them, should it lose them; at once
+-- where it did not. Not those that were tried in vain meanwhile: when they are due again is settled.
 update outbox as o
 set relay_at = now() + :'seconds'::integer * interval '1 second'
 where o.event_id = any (string_to_array(:'ids', ',')::uuid[])
