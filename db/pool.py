@@ -16,6 +16,7 @@ CONNECT_TIMEOUT = 3
 
 SETTINGS = {
     "timezone": "UTC",
+    "jit": "off",
     "statement_timeout": "5s",
     "lock_timeout": "3s",
     "idle_in_transaction_session_timeout": "10s",

@@ -122,5 +122,7 @@ def create_database(dsn: str, name: str) -> None:
     with connect(dsn) as connection:
         if not connection.execute("select 1 from pg_database where datname = $1", [name]).fetchone():
             # As bytes, because CREATE DATABASE takes no parameters: the name is quoted by psycopg.
-            statement = sql.SQL("create database {} template template0 encoding 'UTF8' locale 'C.UTF-8'")
+            statement = sql.SQL(
+                "create database {} template template0 encoding 'UTF8' lc_collate 'C' lc_ctype 'C.UTF-8'"
+            )
             connection.execute(statement.format(sql.Identifier(name)))

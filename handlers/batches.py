@@ -12,7 +12,7 @@ import db
 from handlers.access import needs
 from handlers.answers import answer
 from handlers.contract import gives, takes
-from handlers.loading import COLUMNS, insert
+from handlers.loading import COLUMNS, WIDEST, insert
 
 batches = Blueprint("batches", __name__)
 
@@ -102,7 +102,7 @@ def given(index: int, row: Any, columns: tuple[str, ...]) -> tuple[Any, ...]:
     elif wrong := [column for column, text in zip(columns, texts, strict=True) if text is None]:
         unreadable = f"Must be text, without NUL or lone surrogates: {', '.join(wrong)}."
     texts = [text or "" for text in texts]
-    return index + 1, raw, len(columns), unreadable, *(texts + [""] * 5)[:5]
+    return index + 1, raw, len(columns), unreadable, *(texts + [""] * WIDEST)[:WIDEST]
 
 
 def as_text(column: str, value: Any) -> str | None:

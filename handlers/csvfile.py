@@ -6,6 +6,8 @@ import hashlib
 import io
 import zlib
 from collections.abc import Iterator
+from functools import partial
+from itertools import chain
 from typing import BinaryIO, NamedTuple
 
 UNPACKED_LIMIT = 2**30
@@ -13,6 +15,9 @@ UNPACKED_LIMIT = 2**30
 
 FIELD_LIMIT = 2**20
 """Characters of a field."""
+
+ROW_LIMIT = 2**24
+"""Characters of a row, however many lines it has."""
 
 DELIMITERS = ",;\t"
 
@@ -64,33 +69,12 @@ class Unpacked(io.RawIOBase):
         return len(some)
 
 
-class Lines:
-    """The lines of a text, which remembers those taken since it was last asked."""
-
-    def __init__(self, text: Iterator[str]) -> None:
-        self.text = text
-        self.taken: list[str] = []
-
-    def __iter__(self) -> "Lines":
-        return self
-
-    def __next__(self) -> str:
-        line = next(self.text)
-        self.taken.append(line)
-        return line
-
-    def take(self) -> str:
-        """What was read since the last call, without its line end."""
-        taken, self.taken = "".join(self.taken), []
-        return taken.rstrip("\r\n")
-
-
 def rows(source: Unpacked, columns: tuple[str, ...], header: str) -> Iterator[Row]:
     """The data rows of a file for these columns. `header`: auto, yes or no. Raises Unreadable or TooLarge."""
     buffered = io.BufferedReader(source, 65536)
-    lines = Lines(iter(io.TextIOWrapper(buffered, encoding_of(buffered.peek(4)), newline="")))
+    text = io.TextIOWrapper(buffered, encoding_of(buffered.peek(4)), newline="")
     try:
-        yield from parsed(lines, columns, header)
+        yield from parsed(iter(partial(text.readline, ROW_LIMIT + 1), ""), columns, header)
     except UnicodeError:
         raise Unreadable("The file is not UTF-8, nor UTF-16 with a byte-order mark.") from None
     except csv.Error as error:
@@ -104,36 +88,47 @@ def encoding_of(beginning: bytes) -> str:
     return "utf-8"
 
 
-def parsed(lines: Lines, columns: tuple[str, ...], header: str) -> Iterator[Row]:
-    reader, line = None, 1
+def parsed(lines: Iterator[str], columns: tuple[str, ...], header: str) -> Iterator[Row]:
+    blank = 0
     for first in lines:
         if first.strip():
-            reader = csv.reader(again(first, lines), delimiter=delimiter_of(first, len(columns)))
             break
-        lines.take()
-        line += 1
-    if reader is None:
+        blank += 1
+    else:
         return
-    order = list(range(len(columns)))
-    maybe_header = header != "no"
+    taken: list[str] = []
+    reader = csv.reader(remembered(chain([first], lines), taken), delimiter=delimiter_of(first, len(columns)))
+    line, order, maybe_header = 1 + blank, None, header != "no"
     for fields in reader:
-        raw = lines.take()
-        began, line = line, line + raw.count("\n") + raw.count("\r") - raw.count("\r\n") + 1
-        if not raw.strip():
+        raw = (taken[0] if len(taken) == 1 else "".join(taken)).rstrip("\r\n")
+        began, line = line, line + len(taken)
+        taken.clear()
+        if not raw or raw.isspace():
             continue
-        names = [name.strip().casefold() for name in fields]
-        known = sorted(names) == sorted(columns)
-        if maybe_header and (header == "yes" or known):
-            order = [names.index(column) for column in columns] if known else order
+        if maybe_header:
+            maybe_header = False
+            names = [name.strip().casefold() for name in fields]
+            known = sorted(names) == sorted(columns)
+            order = [names.index(column) for column in columns] if known else None
+            if known or header == "yes":
+                continue
+        if "\0" in raw:
+            yield Row(began, raw.replace("\0", "\N{SYMBOL FOR NULL}"), [], "The row holds NUL.")
+        elif order and len(fields) == len(order):
+            yield Row(began, raw, [fields[place] for place in order], None)
         else:
-            yield row(began, raw, fields, order)
-        maybe_header = False
+            yield Row(began, raw, fields, None)
 
 
-def again(first: str, rest: Lines) -> Iterator[str]:
-    """The first line, which was read to look at it, and the rest."""
-    yield first
-    yield from rest
+def remembered(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
+    """The lines, each put into `taken`, from which the caller takes those of a row. Raises Unreadable for an endless row."""
+    size = 0
+    for line in lines:
+        size = size + len(line) if taken else len(line)
+        if size > ROW_LIMIT:
+            raise Unreadable(f"A row is longer than {ROW_LIMIT} characters.")
+        taken.append(line)
+        yield line
 
 
 def delimiter_of(line: str, width: int) -> str:
@@ -141,7 +136,10 @@ def delimiter_of(line: str, width: int) -> str:
     closed = line.rstrip("\r\n") + '"' * (line.count('"') % 2)
 
     def fields_by(delimiter: str) -> tuple[bool, bool, int]:
-        found = len(next(csv.reader([closed], delimiter=delimiter)))
+        try:
+            found = len(next(csv.reader([closed], delimiter=delimiter)))
+        except csv.Error:  # a field that is too long, which another delimiter may divide
+            found = 0
         return found == width, well_quoted(closed, delimiter), found
 
     return max(DELIMITERS, key=fields_by)
@@ -153,11 +151,3 @@ def well_quoted(line: str, delimiter: str) -> bool:
     except csv.Error:
         return False
     return True
-
-
-def row(line: int, raw: str, fields: list[str], order: list[int]) -> Row:
-    if len(fields) == len(order):
-        fields = [fields[place] for place in order]
-    if "\0" in raw:
-        return Row(line, raw.replace("\0", "\N{SYMBOL FOR NULL}"), [], "The row holds NUL.")
-    return Row(line, raw, fields, None)

@@ -11,14 +11,21 @@ COLUMNS = {
     "employees": ("id", "name", "datetime", "department_id", "job_id"),
 }
 
+WIDEST = 5
+"""Fields that hiring.stage has room for."""
+
 
 def insert(connection: db.Connection, table: str, rows: Iterable[tuple[Any, ...]], sha256: Callable[[], str]) -> Any:
     """Stage rows and load them into a table. Returns the row of `{table}.load`."""
     db.run(connection, "hiring.stage")
+    if table == "employees":
+        db.run(connection, "employees.stage")
     db.copy(connection, "hiring.copy", rows)
     db.run(connection, "hiring.measure")
     db.run(connection, f"hiring.lock_{table}")
     db.run(connection, "hiring.call", sha256=sha256())
     found = next(db.run(connection, f"{table}.load", sha256=sha256()))
+    if table == "employees":
+        db.run(connection, "employees.append")
     db.run(connection, "hiring.unstage")
     return found

@@ -1,19 +1,21 @@
 """Uploads: historic CSV files moved into departments, jobs and employees, and the rows that broke a rule."""
 
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from flask import Blueprint, Response, abort
 from marshmallow import Schema, fields, validate
 
 import db
+from db import read
 from handlers import csvfile
 from handlers.access import needs
 from handlers.answers import answer, page
 from handlers.contract import gives, takes
 from handlers.fields import Digits, Text
 from handlers.files import sent_file
-from handlers.loading import COLUMNS, insert
+from handlers.loading import COLUMNS, WIDEST, insert
 from handlers.problems import Problem
 from handlers.schemas import page_query
 
@@ -86,6 +88,19 @@ class Upload(Schema):
     )
 
 
+class Provenance(Schema):
+    """Where a row came from."""
+
+    id = fields.Integer()
+    upload_id = fields.Integer(allow_none=True, metadata={"description": "Null where it came as a request."})
+    line = fields.Integer(
+        allow_none=True, metadata={"description": "Of the file, from 1; of a batch, its place among the table's rows."}
+    )
+    sha256 = fields.String(allow_none=True, metadata={"description": "Of the unpacked file."})
+    uploaded_at = fields.String(allow_none=True, metadata={"format": "date-time"})
+    history = fields.String(metadata={"description": "Where its changes are.", "example": "/employees/1/history"})
+
+
 RejectPageQuery = page_query(
     Reject,
     {"id": str},
@@ -136,7 +151,8 @@ def load(
     Returns the row of `{table}.load`, the file's SHA-256, and why nothing of it was kept, if so.
     """
     source = csvfile.Unpacked(file)
-    rows = (staged(row) for row in csvfile.rows(source, COLUMNS[table], header))
+    columns = COLUMNS[table]
+    rows = staged(csvfile.rows(source, columns, header), len(columns))
     allowed = 0 if mode == "atomic" else max_errors
     try:
         with db.transaction(LOAD_TIMEOUT) as connection:
@@ -156,10 +172,14 @@ def first_rejects(connection: db.Connection, table: str, upload_id: int) -> list
     return json.loads(found.body)["items"]
 
 
-def staged(row: csvfile.Row) -> tuple[Any, ...]:
-    """A row as hiring.stage has it."""
-    padded = (row.fields + [""] * 5)[:5]
-    return row.line, row.raw, len(row.fields), row.unreadable, *padded
+def staged(rows: Iterable[csvfile.Row], width: int) -> Iterator[tuple[Any, ...]]:
+    """Rows as hiring.stage has them."""
+    lacking = [""] * (WIDEST - width)
+    for line, raw, found, unreadable in rows:
+        if len(found) != width:
+            yield line, raw, len(found), unreadable, *(found + [""] * WIDEST)[:WIDEST]
+        else:
+            yield line, None if ",".join(found) == raw else raw, width, unreadable, *found, *lacking
 
 
 @uploads.get(f"/errors/{TABLES}")
@@ -169,3 +189,11 @@ def staged(row: csvfile.Row) -> tuple[Any, ...]:
 def errors(table: str, query: dict[str, Any]) -> Response:
     """The rows of uploaded files that broke a rule, with line, column, rule and the line as it came."""
     return page(f"{table}.errors", query)
+
+
+@uploads.get(f"/{TABLES}/<id:id>/provenance")
+@needs("reader")
+@gives(Provenance)
+def provenance(table: str, id: int) -> Response:
+    """Where a row came from: the file and its line."""
+    return answer((read(f"{table}.provenance", id=id) or abort(404, "There is no such object.")).body)

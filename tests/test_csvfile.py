@@ -104,7 +104,10 @@ def test_files_that_break_parsers_are_read(path):
         (gzip.compress(b"1,a,b\n" * 100, mtime=0)[:-9], "damaged gzip"),
         (b"\x1f\x8b" + b"x" * 100, "damaged gzip"),
         (b"1," + b"x" * (csvfile.FIELD_LIMIT + 1) + b",b", "field larger"),
+        (b"1," + b"x," * (csvfile.ROW_LIMIT // 2), "row is longer"),
+        (b'1,a,"' + b'x\n","' * (csvfile.ROW_LIMIT // 4), "row is longer"),
     ],
+    ids=["Latin-1", "half a character", "gzip cut off", "no gzip", "a field", "a line", "a row of many lines"],
 )
 def test_a_file_that_cannot_be_read_says_why(content, reason):
     with pytest.raises(csvfile.Unreadable, match=reason):
@@ -122,6 +125,10 @@ def test_a_row_with_nul_is_a_row_that_cannot_be_stored():
         csvfile.Row(1, "1,a␀,b", [], "The row holds NUL."),
         csvfile.Row(2, "2,c,d", ["2", "c", "d"], None),
     ]
+
+
+def test_a_line_of_a_million_columns_is_a_row():
+    assert [len(row.fields) for row in read(b"," * 999_999 + b"\n1,a,b\n")] == [1_000_000, 3]
 
 
 def test_an_unclosed_quote_takes_the_rest_of_the_file():

@@ -96,6 +96,91 @@ def test_the_same_file_again_changes_nothing_and_heals_what_fits_by_now(house):
     assert len(before[1]) == 5
 
 
+FAULTY = b"""1,Ann,2021-01-01T00:00:00Z,1,1
+2,,2021-01-02T00:00:00Z,1,1
+,Cleo,2021-01-03T00:00:00Z,1,1
+1,Dan,2021-01-04T00:00:00Z,1,1
+5,Eve,yesterday,1,1
+6,Fay,2021-01-06T00:00:00Z,1,99
+"""
+
+
+def test_a_corrected_file_clears_the_rejects_it_corrects(house):
+    upload_sample(house, "departments", "jobs")
+    upload(house, "employees", FAULTY)
+    assert [reject["line"] for reject in rejects(house, "employees")] == [2, 3, 4, 5, 6]
+    corrected = FAULTY.replace(b"2,,", b"2,Bob,").replace(b"\n,Cleo", b"\n3,Cleo").replace(b"1,Dan", b"4,Dan")
+    found = upload(house, "employees", corrected)
+    assert (found["accepted"], found["rejected"]) == (4, 2)
+    left = rejects(house, "employees")
+    assert [(reject["line"], reject["upload_id"] == found["upload_id"]) for reject in left] == [
+        (5, False),
+        (6, False),
+        (5, True),
+        (6, True),
+    ]
+    upload(house, "employees", b"6,Fay,2021-01-06T00:00:00Z,1,1\n5,Eve,2021-01-05T00:00:00Z,1,1\n")
+    assert rejects(house, "employees") == []
+
+
+def test_a_file_that_corrects_nothing_clears_nothing(house):
+    upload(house, "departments", b"1,Sales\n,Legal\n")
+    upload(house, "departments", b"1,Shipping\n2,Support\n3,Stock\n")
+    before = rejects(house, "departments")
+    assert [reject["code"] for reject in before] == ["missing", "taken"]
+    upload(house, "departments", b"1,Sales\n,Legal\n")
+    upload(house, "departments", b"7,Law\n8,Lawn\n")
+    assert rejects(house, "departments") == before
+
+
+def test_a_row_knows_where_it_came_from(house):
+    found = upload(house, "departments", b"\n1,Sales\n")
+    told = house.get("/departments/1/provenance").json()
+    assert told == {
+        "id": 1,
+        "upload_id": found["upload_id"],
+        "line": 2,
+        "sha256": found["sha256"],
+        "uploaded_at": told["uploaded_at"],
+        "history": "/departments/1/history",
+    }
+    house.post("/batch", json={"departments": [{"id": 2, "department": "Legal"}]})
+    assert house.get("/departments/2/provenance").json()["line"] == 1
+    house.post("/departments", json={"id": 3, "department": "Law"})
+    assert house.get("/departments/3/provenance").json() == dict.fromkeys(told) | {
+        "id": 3,
+        "history": "/departments/3/history",
+    }
+    assert house.get("/departments/4/provenance").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "what, sqlstate",
+    [
+        ("select append_employees()", "42P01"),
+        ("create temporary table appending (like employees); select append_employees()", "42501"),
+        ("select stage_employees(); select append_employees()", "22023"),
+    ],
+)
+def test_the_service_cannot_get_around_the_foreign_keys(house, what, sqlstate):
+    with psycopg.connect(house.database) as connection:
+        connection.execute("set role rowhouse_service")
+        with pytest.raises(psycopg.Error) as error:
+            connection.execute(what)
+        assert error.value.sqlstate == sqlstate
+
+
+def test_an_orphan_is_not_appended(house):
+    with psycopg.connect(house.database) as connection:
+        connection.execute("set role rowhouse_service")
+        connection.execute("select stage_employees(), set_config('app.load', 'x', true)")
+        connection.execute(
+            "insert into appending (id, name, datetime, department_id, job_id) values (1, 'Ann', now(), 7, 7)"
+        )
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            connection.execute("select append_employees()")
+
+
 DIALECTS = {
     "CRLF": lambda text, header: text.replace("\n", "\r\n"),
     "CR": lambda text, header: text.replace("\n", "\r"),

@@ -103,6 +103,22 @@ where r.id = :'id'::bigint
 returning
     r.version
 
+-- name: provenance
+-- Where an employee came from: a line of an upload; nulls where it came as a request.
+select to_json(p) as body
+from (
+    select
+        r.id,
+        r.upload_id,
+        r.line,
+        u.sha256,
+        iso8601(u.created_at) as uploaded_at,
+        '/employees/' || r.id || '/history' as history
+    from employees as r
+    left join uploads as u on u.id = r.upload_id
+    where r.id = :'id'::bigint
+) as p
+
 -- name: errors
 -- A page of the rejects of employees after the cursor, of all uploads or of one.
 select
@@ -138,11 +154,13 @@ cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'l
 
 -- name: load
 -- The staged rows into employees, and those that break a rule into employees_errors, by their first fault. A row that is in the table
--- already, equal in all, counts as accepted; the first of several with one id wins.
+-- already, equal in all, counts as accepted; the first of several with one id wins. A row that comes in clears the rejects of earlier
+-- files that it corrects: those with its id, and those of its line that differ from it in their first field alone.
+-- The rows wait in appending, a place of the owner, for employees.append.
 with judged as materialized (
     select
         s.line,
-        s.raw,
+        coalesce(s.raw, concat_ws(',', s.c1, s.c2, s.c3, s.c4, s.c5)) as raw,
         s.c1,
         s.c2,
         s.c3,
@@ -152,27 +170,14 @@ with judged as materialized (
             when s.unreadable is not null then array[null, 'unreadable', s.unreadable]
             when s.width <> 5 then array[null, 'width', 'Expected 5 fields, found ' || s.width || '.']
             else coalesce(
-                fault('id', id_fault(s.c1)),
-                fault('name', name_fault(s.c2)),
-                fault('datetime', datetime_fault(s.c3)),
-                fault('department_id', id_fault(s.c4)),
-                fault('job_id', id_fault(s.c5))
+                id_fault('id', s.c1),
+                name_fault('name', s.c2),
+                datetime_fault('datetime', s.c3),
+                id_fault('department_id', s.c4),
+                id_fault('job_id', s.c5)
             )
         end as fault
     from staging as s
-),
-
-typed as materialized (
-    select
-        s.line,
-        s.raw,
-        s.c1::integer as id,
-        s.c2 as name,
-        s.c3::timestamptz as datetime,
-        s.c4::integer as department_id,
-        s.c5::integer as job_id
-    from judged as s
-    where s.fault is null
 ),
 
 fitting as materialized (
@@ -185,18 +190,66 @@ fitting as materialized (
         t.department_id,
         t.job_id,
         case
-            when r.id is not null and (r.name <> t.name or r.datetime <> t.datetime or r.department_id <> t.department_id or r.job_id <> t.job_id) then array['id', 'taken', 'Another row of employees has the id ' || t.id || '.']
+            when r.name <> t.name or r.datetime <> t.datetime or r.department_id <> t.department_id or r.job_id <> t.job_id then array['id', 'taken', 'Another row of employees has the id ' || t.id || '.']
             when d.id is null then array['department_id', 'unknown', 'There is no department ' || t.department_id || '.']
-            when j.id is null then array['job_id', 'unknown', 'There is no job ' || t.job_id || '.']
+            when k.id is null then array['job_id', 'unknown', 'There is no job ' || t.job_id || '.']
         end as fault,
         r.id is not null as present
-    from typed as t
+    from (
+        select
+            j.line,
+            j.raw,
+            j.c1::integer as id,
+            j.c2 as name,
+            j.c3::timestamptz as datetime,
+            j.c4::integer as department_id,
+            j.c5::integer as job_id
+        from judged as j
+        where j.fault is null
+    ) as t
     left join employees as r on r.id = t.id
     left join departments as d on d.id = t.department_id
-    left join jobs as j on j.id = t.job_id
+    left join jobs as k on k.id = t.job_id
 ),
 
-numbered as materialized (
+repeated as materialized (
+    select
+        f.id,
+        min(f.line) as first_line
+    from fitting as f
+    where f.fault is null
+    group by f.id
+    having count(*) > 1
+),
+
+rejects as materialized (
+    select
+        j.line,
+        case when id_fault('id', j.c1) is null then j.c1::integer end as row_id,
+        j.raw,
+        j.fault
+    from judged as j
+    where j.fault is not null
+    union all
+    select
+        f.line,
+        f.id,
+        f.raw,
+        f.fault
+    from fitting as f
+    where f.fault is not null
+    union all
+    select
+        f.line,
+        f.id,
+        f.raw,
+        array['id', 'duplicate', 'An earlier line has the id ' || f.id || '.']
+    from fitting as f
+    join repeated as p on p.id = f.id and p.first_line < f.line
+    where f.fault is null
+),
+
+incoming as materialized (
     select
         f.line,
         f.raw,
@@ -204,40 +257,12 @@ numbered as materialized (
         f.name,
         f.datetime,
         f.department_id,
-        f.job_id,
-        f.present,
-        row_number() over (partition by f.id order by f.line) as nth
+        f.job_id
     from fitting as f
+    left join repeated as p on p.id = f.id
     where f.fault is null
-),
-
-rejects as materialized (
-    select line, raw, fault from judged where fault is not null
-    union all
-    select line, raw, fault from fitting where fault is not null
-    union all
-    select line, raw, array['id', 'duplicate', 'An earlier line has the id ' || id || '.'] from numbered where nth > 1
-),
-
-accepted as (
-    insert into employees (id, name, datetime, department_id, job_id)
-    select
-        n.id,
-        n.name,
-        n.datetime,
-        n.department_id,
-        n.job_id
-    from numbered as n
-    where n.nth = 1
-        and not n.present
-),
-
-counted as (
-    select
-        count(*)::integer as rows,
-        count(*)::integer - (select count(*)::integer from rejects) as accepted,
-        (select count(*)::integer from rejects) as rejected
-    from staging
+        and not f.present
+        and (p.id is null or p.first_line = f.line)
 ),
 
 upload as (
@@ -245,10 +270,11 @@ upload as (
     select
         'employees',
         :'sha256',
-        c.rows,
-        c.accepted,
-        c.rejected
-    from counted as c
+        s.rows,
+        s.rows - j.rows,
+        j.rows
+    from (select count(*)::integer as rows from staging) as s
+    cross join (select count(*)::integer as rows from rejects) as j
     on conflict (table_name, sha256) do update
     set accepted = excluded.accepted,
         rejected = excluded.rejected,
@@ -260,6 +286,20 @@ upload as (
         u.rejected
 ),
 
+appended as (
+    insert into appending (id, name, datetime, department_id, job_id, upload_id, line)
+    select
+        i.id,
+        i.name,
+        i.datetime,
+        i.department_id,
+        i.job_id,
+        u.id,
+        i.line
+    from incoming as i
+    cross join upload as u
+),
+
 healed as (
     delete from employees_errors as e
     using upload as u
@@ -267,11 +307,28 @@ healed as (
         and not exists (select from rejects as j where j.line = e.line)
 ),
 
+corrected as (
+    delete from employees_errors as e
+    using incoming as i, upload as u
+    where e.row_id = i.id
+        and e.upload_id <> u.id
+),
+
+corrected_ids as (
+    delete from employees_errors as e
+    using incoming as i, upload as u
+    where e.line = i.line
+        and e.row_id is distinct from i.id
+        and after_first_field(e.raw) = after_first_field(i.raw)
+        and e.upload_id <> u.id
+),
+
 logged as (
-    insert into employees_errors as e (upload_id, line, column_name, code, detail, raw)
+    insert into employees_errors as e (upload_id, line, row_id, column_name, code, detail, raw)
     select
         u.id,
         j.line,
+        j.row_id,
         j.fault[1],
         j.fault[2],
         j.fault[3],
@@ -293,3 +350,11 @@ select
     u.accepted,
     u.rejected
 from upload as u
+
+-- name: stage
+-- A place of the owner's for the employees that this transaction will append.
+select stage_employees() as staged
+
+-- name: append
+-- The rows that wait in appending into employees, their parents checked for all at once.
+select append_employees() as rows

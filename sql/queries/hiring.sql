@@ -1,10 +1,10 @@
 -- Hiring: what an upload or a batch to departments, jobs or employees begins with. The rules of each are in its page, as `load`.
 
 -- name: stage
--- A place for the rows of one file: each with its line, as it came and in fields.
+-- A place for the rows of one file: each with its line, as it came (null where that is its fields between commas), and in fields.
 create temporary table staging (
     line       integer not null,
-    raw        text    not null,
+    raw        text,
     width      integer not null,
     unreadable text,
     c1         text,
@@ -39,5 +39,8 @@ lock table departments, jobs, employees in share row exclusive mode
 analyze staging
 
 -- name: call
--- What history calls the load, until the end of this transaction: the rows it inserts become one entry.
-select set_config('app.load', 'upload of ' || :'sha256', true) as load
+-- What history calls the load, until the end of this transaction: the rows it inserts become one entry. A million rows are sorted and
+-- joined, in memory.
+select
+    set_config('app.load', 'upload of ' || :'sha256', true) as load,
+    set_config('work_mem', '64MB', true) as work_mem

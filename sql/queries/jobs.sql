@@ -90,6 +90,22 @@ where r.id = :'id'::bigint
 returning
     r.version
 
+-- name: provenance
+-- Where a job came from: a line of an upload; nulls where it came as a request.
+select to_json(p) as body
+from (
+    select
+        r.id,
+        r.upload_id,
+        r.line,
+        u.sha256,
+        iso8601(u.created_at) as uploaded_at,
+        '/jobs/' || r.id || '/history' as history
+    from jobs as r
+    left join uploads as u on u.id = r.upload_id
+    where r.id = :'id'::bigint
+) as p
+
 -- name: errors
 -- A page of the rejects of jobs after the cursor, of all uploads or of one.
 select
@@ -125,32 +141,23 @@ cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'l
 
 -- name: load
 -- The staged rows into jobs, and those that break a rule into jobs_errors, by their first fault. A row that is in the table
--- already, equal in all, counts as accepted; the first of several with one id wins.
+-- already, equal in all, counts as accepted; the first of several with one id wins. A row that comes in clears the rejects of earlier
+-- files that it corrects: those with its id, and those of its line that differ from it in their first field alone.
 with judged as materialized (
     select
         s.line,
-        s.raw,
+        coalesce(s.raw, concat_ws(',', s.c1, s.c2)) as raw,
         s.c1,
         s.c2,
         case
             when s.unreadable is not null then array[null, 'unreadable', s.unreadable]
             when s.width <> 2 then array[null, 'width', 'Expected 2 fields, found ' || s.width || '.']
             else coalesce(
-                fault('id', id_fault(s.c1)),
-                fault('job', name_fault(s.c2))
+                id_fault('id', s.c1),
+                name_fault('job', s.c2)
             )
         end as fault
     from staging as s
-),
-
-typed as materialized (
-    select
-        s.line,
-        s.raw,
-        s.c1::integer as id,
-        s.c2 as job
-    from judged as s
-    where s.fault is null
 ),
 
 fitting as materialized (
@@ -160,49 +167,69 @@ fitting as materialized (
         t.id,
         t.job,
         case
-            when r.id is not null and (r.job <> t.job) then array['id', 'taken', 'Another row of jobs has the id ' || t.id || '.']
+            when r.job <> t.job then array['id', 'taken', 'Another row of jobs has the id ' || t.id || '.']
         end as fault,
         r.id is not null as present
-    from typed as t
+    from (
+        select
+            j.line,
+            j.raw,
+            j.c1::integer as id,
+            j.c2 as job
+        from judged as j
+        where j.fault is null
+    ) as t
     left join jobs as r on r.id = t.id
 ),
 
-numbered as materialized (
+repeated as materialized (
+    select
+        f.id,
+        min(f.line) as first_line
+    from fitting as f
+    where f.fault is null
+    group by f.id
+    having count(*) > 1
+),
+
+rejects as materialized (
+    select
+        j.line,
+        case when id_fault('id', j.c1) is null then j.c1::integer end as row_id,
+        j.raw,
+        j.fault
+    from judged as j
+    where j.fault is not null
+    union all
+    select
+        f.line,
+        f.id,
+        f.raw,
+        f.fault
+    from fitting as f
+    where f.fault is not null
+    union all
+    select
+        f.line,
+        f.id,
+        f.raw,
+        array['id', 'duplicate', 'An earlier line has the id ' || f.id || '.']
+    from fitting as f
+    join repeated as p on p.id = f.id and p.first_line < f.line
+    where f.fault is null
+),
+
+incoming as materialized (
     select
         f.line,
         f.raw,
         f.id,
-        f.job,
-        f.present,
-        row_number() over (partition by f.id order by f.line) as nth
+        f.job
     from fitting as f
+    left join repeated as p on p.id = f.id
     where f.fault is null
-),
-
-rejects as materialized (
-    select line, raw, fault from judged where fault is not null
-    union all
-    select line, raw, fault from fitting where fault is not null
-    union all
-    select line, raw, array['id', 'duplicate', 'An earlier line has the id ' || id || '.'] from numbered where nth > 1
-),
-
-accepted as (
-    insert into jobs (id, job)
-    select
-        n.id,
-        n.job
-    from numbered as n
-    where n.nth = 1
-        and not n.present
-),
-
-counted as (
-    select
-        count(*)::integer as rows,
-        count(*)::integer - (select count(*)::integer from rejects) as accepted,
-        (select count(*)::integer from rejects) as rejected
-    from staging
+        and not f.present
+        and (p.id is null or p.first_line = f.line)
 ),
 
 upload as (
@@ -210,10 +237,11 @@ upload as (
     select
         'jobs',
         :'sha256',
-        c.rows,
-        c.accepted,
-        c.rejected
-    from counted as c
+        s.rows,
+        s.rows - j.rows,
+        j.rows
+    from (select count(*)::integer as rows from staging) as s
+    cross join (select count(*)::integer as rows from rejects) as j
     on conflict (table_name, sha256) do update
     set accepted = excluded.accepted,
         rejected = excluded.rejected,
@@ -225,6 +253,17 @@ upload as (
         u.rejected
 ),
 
+appended as (
+    insert into jobs (id, job, upload_id, line)
+    select
+        i.id,
+        i.job,
+        u.id,
+        i.line
+    from incoming as i
+    cross join upload as u
+),
+
 healed as (
     delete from jobs_errors as e
     using upload as u
@@ -232,11 +271,28 @@ healed as (
         and not exists (select from rejects as j where j.line = e.line)
 ),
 
+corrected as (
+    delete from jobs_errors as e
+    using incoming as i, upload as u
+    where e.row_id = i.id
+        and e.upload_id <> u.id
+),
+
+corrected_ids as (
+    delete from jobs_errors as e
+    using incoming as i, upload as u
+    where e.line = i.line
+        and e.row_id is distinct from i.id
+        and after_first_field(e.raw) = after_first_field(i.raw)
+        and e.upload_id <> u.id
+),
+
 logged as (
-    insert into jobs_errors as e (upload_id, line, column_name, code, detail, raw)
+    insert into jobs_errors as e (upload_id, line, row_id, column_name, code, detail, raw)
     select
         u.id,
         j.line,
+        j.row_id,
         j.fault[1],
         j.fault[2],
         j.fault[3],

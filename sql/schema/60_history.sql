@@ -322,6 +322,8 @@ begin
             relation,
             called
         );
+        -- Also where a load has its checks done for all rows at once (80_hiring.sql), and triggers are left out with them.
+        execute format('alter table %s enable always trigger history_90_load', relation);
     end if;
 end
 $$;

@@ -7,6 +7,8 @@ create table if not exists departments (
     department text        not null,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
+    upload_id  bigint,
+    line       integer,
     constraint departments_pkey primary key (id),
     constraint departments_id_check check (id > 0),
     constraint departments_department_check check (char_length(department) <= 1000 and says_something(department))
@@ -18,6 +20,8 @@ comment on column departments.version is 'Counts the saves that changed somethin
 comment on column departments.department is 'Its name.';
 comment on column departments.created_at is 'When the row was inserted.';
 comment on column departments.updated_at is 'When this version was saved.';
+comment on column departments.upload_id is 'The upload it came with; null where it came as a request. No foreign key, which would be checked row by row.';
+comment on column departments.line is 'The line of that file, from 1; of a batch, its place among the rows of the table.';
 
 create table if not exists jobs (
     id         integer     not null,
@@ -25,6 +29,8 @@ create table if not exists jobs (
     job        text        not null,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
+    upload_id  bigint,
+    line       integer,
     constraint jobs_pkey primary key (id),
     constraint jobs_id_check check (id > 0),
     constraint jobs_job_check check (char_length(job) <= 1000 and says_something(job))
@@ -36,6 +42,8 @@ comment on column jobs.version is 'Counts the saves that changed something; 1 wh
 comment on column jobs.job is 'Its name.';
 comment on column jobs.created_at is 'When the row was inserted.';
 comment on column jobs.updated_at is 'When this version was saved.';
+comment on column jobs.upload_id is 'The upload it came with; null where it came as a request. No foreign key, which would be checked row by row.';
+comment on column jobs.line is 'The line of that file, from 1; of a batch, its place among the rows of the table.';
 
 -- "restrict", because history must not vanish with a department: it answers 409 while people are in it.
 create table if not exists employees (
@@ -47,6 +55,8 @@ create table if not exists employees (
     job_id        integer     not null,
     created_at    timestamptz not null default now(),
     updated_at    timestamptz not null default now(),
+    upload_id     bigint,
+    line          integer,
     constraint employees_pkey primary key (id),
     constraint employees_department_id_fkey foreign key (department_id) references departments (id) on delete restrict,
     constraint employees_job_id_fkey foreign key (job_id) references jobs (id) on delete restrict,
@@ -64,6 +74,8 @@ comment on column employees.department_id is 'The department they were hired int
 comment on column employees.job_id is 'What they were hired as.';
 comment on column employees.created_at is 'When the row was inserted.';
 comment on column employees.updated_at is 'When this version was saved.';
+comment on column employees.upload_id is 'The upload it came with; null where it came as a request. No foreign key, which would be checked row by row.';
+comment on column employees.line is 'The line of that file, from 1; of a batch, its place among the rows of the table.';
 
 -- ?sort=department and ?department=.
 create index if not exists departments_department_id_idx on departments (department, id);
@@ -233,6 +245,7 @@ create table if not exists departments_errors (
     detail      text        not null,
     raw         text        not null,
     logged_at   timestamptz not null default now(),
+    row_id      integer,
     constraint departments_errors_pkey primary key (id),
     constraint departments_errors_upload_id_line_key unique (upload_id, line),
     constraint departments_errors_upload_id_fkey foreign key (upload_id) references uploads (id) on delete cascade,
@@ -248,9 +261,15 @@ comment on column departments_errors.code is 'The rule, in a word: width, missin
 comment on column departments_errors.detail is 'The rule, in a sentence.';
 comment on column departments_errors.raw is 'The line as it came.';
 comment on column departments_errors.logged_at is 'When it was logged.';
+comment on column departments_errors.row_id is 'The id that the row has, by which a corrected file finds it; null where it has none.';
 
 -- departments.errors, one upload's rejects page by page.
 create index if not exists departments_errors_upload_id_id_idx on departments_errors (upload_id, id);
+
+-- departments.load, what a corrected file corrects.
+create index if not exists departments_errors_row_id_idx on departments_errors (row_id);
+
+create index if not exists departments_errors_line_idx on departments_errors (line);
 
 -- departments.errors by code.
 create index if not exists departments_errors_code_id_idx on departments_errors (code, id);
@@ -300,6 +319,7 @@ create table if not exists jobs_errors (
     detail      text        not null,
     raw         text        not null,
     logged_at   timestamptz not null default now(),
+    row_id      integer,
     constraint jobs_errors_pkey primary key (id),
     constraint jobs_errors_upload_id_line_key unique (upload_id, line),
     constraint jobs_errors_upload_id_fkey foreign key (upload_id) references uploads (id) on delete cascade,
@@ -315,9 +335,15 @@ comment on column jobs_errors.code is 'The rule, in a word: width, missing, not_
 comment on column jobs_errors.detail is 'The rule, in a sentence.';
 comment on column jobs_errors.raw is 'The line as it came.';
 comment on column jobs_errors.logged_at is 'When it was logged.';
+comment on column jobs_errors.row_id is 'The id that the row has, by which a corrected file finds it; null where it has none.';
 
 -- jobs.errors, one upload's rejects page by page.
 create index if not exists jobs_errors_upload_id_id_idx on jobs_errors (upload_id, id);
+
+-- jobs.load, what a corrected file corrects.
+create index if not exists jobs_errors_row_id_idx on jobs_errors (row_id);
+
+create index if not exists jobs_errors_line_idx on jobs_errors (line);
 
 -- jobs.errors by code.
 create index if not exists jobs_errors_code_id_idx on jobs_errors (code, id);
@@ -367,6 +393,7 @@ create table if not exists employees_errors (
     detail      text        not null,
     raw         text        not null,
     logged_at   timestamptz not null default now(),
+    row_id      integer,
     constraint employees_errors_pkey primary key (id),
     constraint employees_errors_upload_id_line_key unique (upload_id, line),
     constraint employees_errors_upload_id_fkey foreign key (upload_id) references uploads (id) on delete cascade,
@@ -382,9 +409,15 @@ comment on column employees_errors.code is 'The rule, in a word: width, missing,
 comment on column employees_errors.detail is 'The rule, in a sentence.';
 comment on column employees_errors.raw is 'The line as it came.';
 comment on column employees_errors.logged_at is 'When it was logged.';
+comment on column employees_errors.row_id is 'The id that the row has, by which a corrected file finds it; null where it has none.';
 
 -- employees.errors, one upload's rejects page by page.
 create index if not exists employees_errors_upload_id_id_idx on employees_errors (upload_id, id);
+
+-- employees.load, what a corrected file corrects.
+create index if not exists employees_errors_row_id_idx on employees_errors (row_id);
+
+create index if not exists employees_errors_line_idx on employees_errors (line);
 
 -- employees.errors by code.
 create index if not exists employees_errors_code_id_idx on employees_errors (code, id);
@@ -426,47 +459,116 @@ return to_json(
 comment on function employees_errors_json(employees_errors) is 'A reject of employees as the service answers it.';
 
 
--- The rules of a field, for whole files at a time. Each is null where the field is good, else {code, sentence}.
+-- The rules of a field, for whole files at a time. Each is null where the field is good, else {column, code, sentence}. They are
+-- written to be inlined: the field is the cheap part of each, and the good case comes first.
 
-create or replace function id_fault(value text) returns text[]
+create or replace function id_fault(column_name text, value text) returns text[]
 language sql immutable parallel safe
 return case
-    when value = '' then array['missing', 'A value is required.']
-    when value !~ '^[0-9]+$' then array['not_integer', 'Must be an integer in plain digits.']
-    when length(ltrim(value, '0')) > 10 or value::numeric not between 1 and 2147483647 then array['out_of_range', 'Must be 1 to 2147483647.']
+    when value ~ '^[0-9]{1,9}$' and value::integer > 0 then null
+    when value = '' then array[column_name, 'missing', 'A value is required.']
+    when value !~ '^[0-9]+$' then array[column_name, 'not_integer', 'Must be an integer in plain digits.']
+    when length(ltrim(value, '0')) > 10 or value::numeric not between 1 and 2147483647
+        then array[column_name, 'out_of_range', 'Must be 1 to 2147483647.']
 end;
 
-comment on function id_fault(text) is 'What is wrong with a field that must be an id.';
+comment on function id_fault(text, text) is 'What is wrong with a field that must be an id.';
 
-create or replace function name_fault(value text) returns text[]
+create or replace function name_fault(column_name text, value text) returns text[]
 language sql immutable parallel safe
 return case
-    when not says_something(value) then array['missing', 'A value is required.']
-    when char_length(value) > 1000 then array['too_long', 'Must be at most 1000 characters.']
+    when not says_something(value) then array[column_name, 'missing', 'A value is required.']
+    when char_length(value) > 1000 then array[column_name, 'too_long', 'Must be at most 1000 characters.']
 end;
 
-comment on function name_fault(text) is 'What is wrong with a field that must be a name.';
+comment on function name_fault(text, text) is 'What is wrong with a field that must be a name.';
 
 -- Stable, as what a text means as a moment may hang on settings. The pattern keeps out what PostgreSQL would take beyond
 -- ISO 8601 ("yesterday", "infinity", "1/2/2021"); a text without a zone is in the session's, which the loader sets to UTC.
-create or replace function datetime_fault(value text) returns text[]
+create or replace function datetime_fault(column_name text, value text) returns text[]
 language sql stable parallel safe
 return case
-    when value = '' then array['missing', 'A value is required.']
+    when value = '' then array[column_name, 'missing', 'A value is required.']
     when value !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?$'
         or not pg_input_is_valid(value, 'timestamptz')
-        then array['not_datetime', 'Must be a date or time in ISO 8601.']
-    when value::timestamptz < '0001-01-01T00:00:00Z' or value::timestamptz >= '10000-01-01T00:00:00Z'
-        then array['out_of_range', 'Must lie in the years 1 to 9999.']
+        then array[column_name, 'not_datetime', 'Must be a date or time in ISO 8601.']
+    -- Only with a zone does a year of four digits leave the years 1 to 9999.
+    when (value like '0001-%' or value like '9999-%')
+        and (value::timestamptz < '0001-01-01T00:00:00Z' or value::timestamptz >= '10000-01-01T00:00:00Z')
+        then array[column_name, 'out_of_range', 'Must lie in the years 1 to 9999.']
 end;
 
-comment on function datetime_fault(text) is 'What is wrong with a field that must be a moment.';
+comment on function datetime_fault(text, text) is 'What is wrong with a field that must be a moment.';
 
-create or replace function fault(column_name text, found text[]) returns text[]
+create or replace function after_first_field(raw text) returns text
 language sql immutable parallel safe
-return case when found is not null then array_prepend(column_name, found) end;
+return regexp_replace(raw, '^[^,;\t]*', '');
 
-comment on function fault(text, text[]) is 'A fault with its column: {column, code, sentence}, or null.';
+comment on function after_first_field(text) is 'A line of a file without its first field, the id.';
+
+
+-- Many employees at once ----------------------------------------------------------------------------------------------
+
+-- A foreign key is checked row by row: of a million rows that takes as long as all else together. So the owner checks the parents of
+-- all rows in one statement, and has PostgreSQL leave its own checks out. The service cannot do that by itself: it may only put rows
+-- into appending, which belongs to the owner, and have them appended.
+
+create or replace function stage_employees() returns void
+language plpgsql security definer
+set search_path = public, pg_temp
+as $$
+begin
+    create temporary table appending (like employees including defaults) on commit drop;
+    grant select, insert on appending to rowhouse_service;
+end
+$$;
+
+comment on function stage_employees() is 'Make appending, where employees wait for append_employees() in this transaction.';
+
+create or replace function append_employees() returns bigint
+language plpgsql security definer
+set search_path = public, pg_temp
+as $$
+declare
+    appended bigint;
+begin
+    if (select pg_get_userbyid(c.relowner) from pg_class as c where c.oid = 'pg_temp.appending'::regclass) <> current_user then
+        raise 'append_employees: this is not the table that stage_employees() made' using errcode = 'insufficient_privilege';
+    end if;
+    if coalesce(current_setting('app.load', true), '') = '' then
+        raise 'append_employees: app.load must say what history calls the load' using errcode = 'invalid_parameter_value';
+    end if;
+    lock table departments, jobs in share mode;
+    insert into employees (id, name, datetime, department_id, job_id, upload_id, line)
+    select
+        a.id,
+        a.name,
+        a.datetime,
+        a.department_id,
+        a.job_id,
+        a.upload_id,
+        a.line
+    from pg_temp.appending as a
+    where exists (select from departments as d where d.id = a.department_id)
+        and exists (select from jobs as j where j.id = a.job_id);
+    get diagnostics appended = row_count;
+    if appended < (select count(*) from pg_temp.appending) then
+        raise 'append_employees: a department or a job is not there' using errcode = 'foreign_key_violation';
+    end if;
+    return appended;
+end
+$$;
+
+comment on function append_employees() is 'Append what waits in appending to employees, its parents checked for all rows at once; returns how many.';
+
+-- Only a superuser may do so; as anyone else's, the function is right as it is, and PostgreSQL checks row by row.
+do $$
+begin
+    alter function append_employees() set session_replication_role = replica;
+exception
+    when insufficient_privilege then null;
+end
+$$;
 
 
 -- History -------------------------------------------------------------------------------------------------------------

@@ -31,5 +31,9 @@ revoke execute on function
     history.track(regclass, text, text, boolean),
     history.untrack(regclass),
     history.drop_triggers(regclass),
-    history.prune(timestamptz)
+    history.prune(timestamptz),
+    stage_employees(),
+    append_employees()
 from public;
+
+grant execute on function stage_employees(), append_employees() to rowhouse_service;
