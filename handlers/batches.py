@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from flask import Blueprint, Response
@@ -16,7 +17,11 @@ from handlers.loading import COLUMNS, WIDEST, insert
 
 batches = Blueprint("batches", __name__)
 
-SURROGATE = re.compile("[\ud800-\udfff]")
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""What PostgreSQL's texts cannot hold."""
+
+NUMBERS = {"id", "department_id", "job_id"}
+"""Columns that are integers."""
 
 BATCH_LIMIT = 1000
 """Rows of a batch, of all tables together."""
@@ -71,44 +76,55 @@ def batch(body: dict[str, list[Any]]) -> Response:
         for table, columns in COLUMNS.items():
             if not body[table]:
                 continue
-            digest = hashlib.sha256(json.dumps(body[table]).encode()).hexdigest
-            rows = (given(index, row, columns) for index, row in enumerate(body[table]))
-            loaded = insert(connection, table, rows, digest)
+            digest = hashlib.sha256()
+            rows = staged(body[table], columns, digest)
+            loaded = insert(connection, table, rows, digest.hexdigest, many=False)
             accepted += loaded.accepted
-            rejects = next(db.run(connection, f"{table}.errors", upload_id=loaded.upload_id, limit=BATCH_LIMIT)).body
-            errors += [
-                {
-                    "table": table,
-                    "index": reject["line"] - 1,
-                    "field": reject["column_name"],
-                    "code": reject["code"],
-                    "detail": reject["detail"],
-                }
-                for reject in json.loads(rejects)["items"]
-            ]
+            if loaded.rejected:
+                errors += rejects(connection, table, loaded.upload_id)
     return answer(json.dumps({"accepted": accepted, "rejected": len(errors), "errors": errors}, ensure_ascii=False))
 
 
-def given(index: int, row: Any, columns: tuple[str, ...]) -> tuple[Any, ...]:
-    """A row of a batch as hiring.stage has it: its place as the line, its members as a file would have them."""
-    members = row if isinstance(row, dict) else {}
-    texts = [as_text(column, members.get(column)) for column in columns]
-    raw = json.dumps(row)
-    unreadable = None
-    if not isinstance(row, dict):
-        unreadable = "Must be an object."
-    elif unknown := members.keys() - set(columns):
-        unreadable = f"Unknown: {', '.join(sorted(json.dumps(name) for name in unknown))}."
-    elif wrong := [column for column, text in zip(columns, texts, strict=True) if text is None]:
-        unreadable = f"Must be text, without NUL or lone surrogates: {', '.join(wrong)}."
-    texts = [text or "" for text in texts]
-    return index + 1, raw, len(columns), unreadable, *(texts + [""] * WIDEST)[:WIDEST]
+def rejects(connection: db.Connection, table: str, upload_id: int) -> list[dict[str, Any]]:
+    """What was logged of this batch's rows of a table, as it is answered."""
+    found = next(db.run(connection, f"{table}.errors", upload_id=upload_id, limit=BATCH_LIMIT)).body
+    return [
+        {
+            "table": table,
+            "index": reject["line"] - 1,
+            "field": reject["column_name"],
+            "code": reject["code"],
+            "detail": reject["detail"],
+        }
+        for reject in json.loads(found)["items"]
+    ]
+
+
+def staged(rows: list[Any], columns: tuple[str, ...], digest: "hashlib._Hash") -> Iterator[tuple[Any, ...]]:
+    """Rows as hiring.stage has them: their place as the line, their members as a file would have them; digested."""
+    encode = json.JSONEncoder().encode
+    lacking = [""] * (WIDEST - len(columns))
+    for line, row in enumerate(rows, 1):
+        raw = encode(row)
+        digest.update(f"{raw}\n".encode())
+        members = row if isinstance(row, dict) else {}
+        texts = [as_text(column, members.get(column)) for column in columns]
+        unreadable = None
+        if not isinstance(row, dict):
+            unreadable = "Must be an object."
+        elif unknown := members.keys() - columns:
+            unreadable = f"Unknown: {', '.join(sorted(json.dumps(name) for name in unknown))}."
+        elif wrong := [column for column, text in zip(columns, texts, strict=True) if text is None]:
+            unreadable = f"Must be text, without NUL or lone surrogates: {', '.join(wrong)}."
+        yield line, raw, len(columns), unreadable, *(text or "" for text in texts), *lacking
 
 
 def as_text(column: str, value: Any) -> str | None:
     """A member as a field of a file; None where it cannot be one. What is no integer is left for the table's rules."""
+    if column in NUMBERS:
+        if type(value) is int:
+            return str(value)
+        return "" if value is None else json.dumps(value)
     if value is None:
         return ""
-    if column == "id" or column.endswith("_id"):
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else json.dumps(value)
-    return value if isinstance(value, str) and "\0" not in value and not SURROGATE.search(value) else None
+    return value if isinstance(value, str) and not UNSTORABLE.search(value) else None

@@ -121,7 +121,7 @@ def parsed(lines: Iterator[str], columns: tuple[str, ...], header: str) -> Itera
 
 
 def remembered(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
-    """The lines, each put into `taken`, from which the caller takes those of a row. Raises Unreadable for an endless row."""
+    """The lines, each put into `taken`, from where the caller takes a row's. Raises Unreadable for an endless one."""
     size = 0
     for line in lines:
         size = size + len(line) if taken else len(line)

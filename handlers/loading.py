@@ -15,13 +15,16 @@ WIDEST = 5
 """Fields that hiring.stage has room for."""
 
 
-def insert(connection: db.Connection, table: str, rows: Iterable[tuple[Any, ...]], sha256: Callable[[], str]) -> Any:
-    """Stage rows and load them into a table. Returns the row of `{table}.load`."""
+def insert(
+    connection: db.Connection, table: str, rows: Iterable[tuple[Any, ...]], sha256: Callable[[], str], many: bool = True
+) -> Any:
+    """Stage rows and load them into a table. Returns the row of `{table}.load`. `many` may be more than a thousand."""
     db.run(connection, "hiring.stage")
     if table == "employees":
         db.run(connection, "employees.stage")
     db.copy(connection, "hiring.copy", rows)
-    db.run(connection, "hiring.measure")
+    if many:
+        db.run(connection, "hiring.measure")
     db.run(connection, f"hiring.lock_{table}")
     db.run(connection, "hiring.call", sha256=sha256())
     found = next(db.run(connection, f"{table}.load", sha256=sha256()))

@@ -488,6 +488,11 @@ comment on function name_fault(text, text) is 'What is wrong with a field that m
 create or replace function datetime_fault(column_name text, value text) returns text[]
 language sql stable parallel safe
 return case
+    -- How most files write it; the pattern below takes three times as long.
+    when value like '____-__-__T__:__:__Z'
+        and translate(value, '0123456789', '') = '--T::Z'
+        and pg_input_is_valid(value, 'timestamptz')
+        then null
     when value = '' then array[column_name, 'missing', 'A value is required.']
     when value !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?$'
         or not pg_input_is_valid(value, 'timestamptz')
