@@ -56,6 +56,7 @@ def create_app() -> Flask:
     app.config["AMQP_QUEUE"] = os.environ.get("AMQP_QUEUE") or "rowhouse.events"
     app.config["NOTIFY_URL"] = os.environ.get("NOTIFY_URL", "")
     app.config["NOTIFY_DELAYS"] = tuple(map(float, (os.environ.get("NOTIFY_DELAYS") or NOTIFY_DELAYS).split(",")))
+    app.config["BACKUP_DIR"] = Path(os.environ.get("BACKUP_DIR") or data_dir() / "backups").absolute()
     app.before_request(access.check_access)
     app.before_request(contract.check_contract)
     for blueprint in BLUEPRINTS:
@@ -78,4 +79,8 @@ def database() -> AbstractContextManager[str]:
     """The database of a command: DATABASE_URL's, or the private one in DATA_DIR for as long as the command runs."""
     if url := os.environ.get("DATABASE_URL"):
         return nullcontext(url)
-    return embedded.server(Path(os.environ.get("DATA_DIR") or ".data").absolute())
+    return embedded.server(data_dir())
+
+
+def data_dir() -> Path:
+    return Path(os.environ.get("DATA_DIR") or ".data").absolute()

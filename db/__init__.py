@@ -1,12 +1,13 @@
-"""What the service says to PostgreSQL: `read`, `write`, `transaction`. It knows nothing of HTTP.
+"""What the service says to PostgreSQL: `read`, `write`, `stream`, `transaction`. It knows nothing of HTTP.
 
 Each takes the name of a statement in sql/queries and its parameters by name; a parameter not given is empty.
 Rows are tuples with names: `row.version`, `row.body`. Errors are psycopg's.
 """
 
+import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import namedtuple_row
 
-from db.pool import SETTINGS, Pool, PoolTimeout, connect
+from db.pool import SERVICE, SETTINGS, Pool, PoolTimeout, connect
 from db.queries import STATEMENTS
 
 Connection = psycopg.Connection[tuple]
@@ -29,6 +30,9 @@ _bound: ContextVar[Connection | None] = ContextVar("bound", default=None)
 
 STREAM_SLICE = 100
 """Rows that `stream` has in memory at once."""
+
+DUMP_SLICE = 1000
+"""Rows that `dumped` has in memory at once."""
 
 _pool: Pool | None = None
 
@@ -108,10 +112,61 @@ def streamed(connection: Connection, name: str, /, **parameters: Any) -> Iterato
     return connection.cursor(row_factory=namedtuple_row).stream(statement.sql, values, size=STREAM_SLICE)
 
 
+class Lent:
+    """The connections that some work has just now, so that it can be broken off from outside."""
+
+    def __init__(self) -> None:
+        self.connections: list[Connection] = []
+        self.lock = threading.Lock()
+
+    @contextmanager
+    def watched(self, connection: Connection) -> Iterator[None]:
+        with self.lock:
+            self.connections.append(connection)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.connections.remove(connection)
+
+    def cancel(self) -> None:
+        """Have the server break off what these connections do."""
+        with self.lock:
+            for connection in self.connections:
+                connection.cancel_safe(timeout=CANCEL_WAIT)
+
+
+CANCEL_WAIT = 2.0
+"""Seconds for the server to take a wish to cancel."""
+
+lent: ContextVar[Lent | None] = ContextVar("lent", default=None)
+"""Who watches the transactions of this context, if anybody does."""
+
+
+def watched(connection: Connection) -> AbstractContextManager[None]:
+    """Lets whoever watches this context know of a connection, for as long as the block lasts."""
+    watcher = lent.get()
+    return watcher.watched(connection) if watcher else nullcontext()
+
+
+def alone(application_name: str) -> Connection:
+    """A connection outside of the pool, with the rights of the service; the caller closes it."""
+    return connect(str(pool().conninfo), SERVICE, application_name)
+
+
+@contextmanager
+def snapshot(statement_timeout: str) -> Iterator[Connection]:
+    """Make all that is read within the block one moment's; nothing can be written."""
+    with pool().lend() as connection, watched(connection), connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        connection.execute(f"set local statement_timeout = '{statement_timeout}'")
+        yield connection
+
+
 @contextmanager
 def transaction(statement_timeout: str = SETTINGS["statement_timeout"]) -> Iterator[Connection]:
     """Make all that is read and written within the block one transaction; a statement may take `statement_timeout`."""
-    with lend() as connection, connection.transaction():
+    with lend() as connection, watched(connection), connection.transaction():
         connection.execute(f"set local statement_timeout = '{statement_timeout}'")
         act(connection)
         token = _bound.set(connection)
@@ -119,6 +174,11 @@ def transaction(statement_timeout: str = SETTINGS["statement_timeout"]) -> Itera
             yield connection
         finally:
             _bound.reset(token)
+
+
+def dumped(connection: Connection, name: str) -> Iterator[tuple[Any, ...]]:
+    """The rows of a reading statement on this connection as Python has them, any number through little memory."""
+    return connection.cursor(binary=True).stream(STATEMENTS[name].sql, size=DUMP_SLICE)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The doors of the service, one module a noun. A new noun adds its blueprint here."""
 
 from handlers.audios import audios
+from handlers.backups import backups
 from handlers.batches import batches
 from handlers.comments import comments
 from handlers.docs import docs
@@ -10,9 +11,11 @@ from handlers.hiring import hiring
 from handlers.history import history
 from handlers.milestones import milestones
 from handlers.notifications import notifications
+from handlers.operations import operations
 from handlers.page import page
 from handlers.projects import projects
 from handlers.reports import reports
+from handlers.restores import restores
 from handlers.tasks import tasks
 from handlers.uploads import uploads
 from handlers.users import users
@@ -36,4 +39,7 @@ BLUEPRINTS = (
     uploads,
     batches,
     reports,
+    backups,
+    restores,
+    operations,
 )

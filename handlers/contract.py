@@ -4,21 +4,18 @@ The same statements make the OpenAPI document (docs.py), so that it cannot promi
 """
 
 import json
-import re
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from flask import abort, g, request
-from marshmallow import Schema, ValidationError, fields
-from werkzeug.datastructures import ETags
-from werkzeug.http import parse_etags
+from marshmallow import Schema, fields
 
 from handlers.access import current_view
-from handlers.fields import INTEGER, Whole
-from handlers.problems import Problem
+from handlers.preconditions import precondition
 from handlers.schemas import VersionQuery
 
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
+AVRO, GZIP, MULTIPART = "application/avro", "application/gzip", "multipart/form-data"
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -40,7 +37,9 @@ class Contract:
         self.status = 200
         self.many = False
         self.media: tuple[str, ...] = (JSON,)
-        self.files = False
+        self.files: tuple[str, ...] = ()
+        """The media types of a body that is a file; it may also be a part of a form."""
+        self.long = False
 
 
 def contract_of(view: Any) -> Contract:
@@ -55,9 +54,13 @@ def takes(
     query: type[Schema] | None = None,
     partial: bool = False,
     precondition: bool = False,
-    files: bool = False,
+    files: tuple[str, ...] = (),
+    long: bool = False,
 ) -> Callable[[View], View]:
-    """State what the view is passed: the JSON `body`, the `query`, the `expected` version; or that it reads a file."""
+    """State what the view is passed: the JSON `body`, the `query`, the `expected` version; or that it reads a file.
+
+    With both a body and files it is either, and no body is an empty object. `long` work may go on without the client.
+    """
 
     def state(view: View) -> View:
         contract = contract_of(view)
@@ -68,7 +71,8 @@ def takes(
             required = any(field.required for field in contract.query.fields.values())
             contract.defaults = None if required else contract.query.load({})
         contract.precondition |= precondition
-        contract.files |= files
+        contract.files += files
+        contract.long |= long
         return view
 
     return state
@@ -101,11 +105,22 @@ def check_contract() -> None:
         query = {**contract.defaults}
     if type(contract.query) not in (Nothing, VersionQuery):
         request.view_args["query"] = query
-    payload = json_body() if contract.body else {}
+    taken = contract.body and not sends_file(contract)
+    payload = json_body() if taken and (not contract.files or sends_any()) else {}
     if contract.precondition:
         request.view_args["expected"] = precondition(payload, query)
-    if contract.body:
-        request.view_args["body"] = contract.body.load(payload)
+    if taken:
+        request.view_args["body"] = contract.body.load(payload)  # type: ignore[union-attr]
+
+
+def sends_file(contract: Contract) -> bool:
+    """Whether the body is a file rather than JSON."""
+    return bool(contract.files) and not (contract.body and (request.is_json or not sends_any()))
+
+
+def sends_any() -> bool:
+    """Whether there is a body."""
+    return bool(request.content_length or "Transfer-Encoding" in request.headers)
 
 
 def media(offers: tuple[str, ...]) -> str:
@@ -159,38 +174,3 @@ def integer(digits: str) -> int | float:
 
 def refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON value")
-
-
-# Preconditions --------------------------------------------------------------------------------------------------------
-
-
-class Expected(NamedTuple):
-    """The versions that a change may start from ("3", "3,4" or "*"), the one it names, and whether by If-Match."""
-
-    versions: str
-    base: int | None
-    strict: bool
-
-
-def precondition(payload: Any, query: dict[str, Any]) -> Expected:
-    """The version that a change starts from. 428 where it names none; takes `version` out of the body."""
-    named = payload.pop("version", None) if isinstance(payload, dict) else None
-    if "If-Match" in request.headers:
-        return if_match(parse_etags(request.headers["If-Match"]))
-    if named is not None:
-        try:
-            base = Whole(most=INTEGER).deserialize(named)
-        except ValidationError as error:
-            raise ValidationError({"version": error.messages}) from None
-    elif "version" in query:
-        base = query["version"]
-    else:
-        raise Problem(428, "Name the version you start from: in If-Match, or as version.")
-    return Expected(str(base), base, strict=False)
-
-
-def if_match(etags: ETags) -> Expected:
-    if etags.star_tag:
-        return Expected("*", None, strict=True)
-    versions = [tag for tag in etags.as_set() if tag and re.fullmatch("[1-9][0-9]{0,9}", tag)]
-    return Expected(",".join(versions), int(versions[0]) if len(versions) == 1 else None, strict=True)

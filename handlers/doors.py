@@ -9,9 +9,10 @@ from marshmallow import Schema
 from db import read, write
 from handlers.access import needs
 from handlers.answers import created, item, page
-from handlers.contract import Expected, gives, takes
+from handlers.contract import gives, takes
 from handlers.merging import Key, changed, removed
 from handlers.past import hang_past
+from handlers.preconditions import Expected
 from handlers.schemas import Versioned, VersionQuery, item_query
 
 

@@ -2,11 +2,13 @@
 
 import shutil
 import tempfile
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from flask import abort, g, request
 
-from handlers.contract import CSV
+from handlers.access import current_view
+from handlers.contract import MULTIPART
+from handlers.longwork import respond_async
 
 UPLOAD_LIMIT = 2**30
 """Bytes of an uploaded file as sent."""
@@ -29,12 +31,18 @@ def sent_file() -> BinaryIO:
 
 def received_file() -> BinaryIO:
     request.max_content_length = UPLOAD_LIMIT
-    if request.mimetype == "multipart/form-data":
+    accepted = current_view().contract.files
+    if request.mimetype == MULTIPART:
         if "file" not in request.files:
             abort(422, "There is no part named file.")
-        return request.files["file"].stream  # type: ignore[return-value]
-    if request.mimetype not in (CSV, "application/gzip"):
-        abort(415, f"The body must be {CSV}, or multipart/form-data with a part named file.")
-    spool = tempfile.SpooledTemporaryFile(SPOOL)  # noqa: SIM115  # closed with the request, by whoever holds it last
-    shutil.copyfileobj(request.stream, spool)
+        part = request.files["file"].stream
+        return spooled(part) if respond_async() else part  # type: ignore[return-value]  # it is closed with the request
+    if request.mimetype not in accepted:
+        abort(415, f"The body must be {', '.join(accepted)}, or {MULTIPART} with a part named file.")
+    return spooled(request.stream)
+
+
+def spooled(stream: IO[bytes]) -> BinaryIO:
+    spool = tempfile.SpooledTemporaryFile(SPOOL)  # noqa: SIM115  # closed by whoever holds it last
+    shutil.copyfileobj(stream, spool)
     return spool  # type: ignore[return-value]

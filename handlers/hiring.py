@@ -2,8 +2,13 @@
 
 from typing import Any
 
-from flask import Blueprint
+from flask import Blueprint, Response, abort
+from marshmallow import Schema, fields
 
+from db import read
+from handlers.access import needs
+from handlers.answers import answer
+from handlers.contract import gives
 from handlers.doors import hang
 from handlers.fields import INTEGER, Digits, Instant, Text, Whole
 from handlers.schemas import Item, instant, page_query
@@ -21,6 +26,19 @@ def id_filter(most: int = INTEGER) -> Digits:
 
 def name_filter() -> Text:
     return Text(1000, metadata={"description": "Exactly this name."})
+
+
+class Provenance(Schema):
+    """Where a row came from."""
+
+    id = fields.Integer()
+    upload_id = fields.Integer(allow_none=True, metadata={"description": "Null where it came as a request."})
+    line = fields.Integer(
+        allow_none=True, metadata={"description": "Of the file, from 1; of a batch, its place among the table's rows."}
+    )
+    sha256 = fields.String(allow_none=True, metadata={"description": "Of the unpacked file."})
+    uploaded_at = fields.String(allow_none=True, metadata={"format": "date-time"})
+    history = fields.String(metadata={"description": "Where its changes are.", "example": "/employees/1/history"})
 
 
 class Department(Item):
@@ -86,3 +104,11 @@ hang(
         job_id=id_filter(),
     ),
 )
+
+
+@hiring.get("/<any(departments, jobs, employees):table>/<id:id>/provenance")
+@needs("reader")
+@gives(Provenance)
+def provenance(table: str, id: int) -> Response:
+    """Where a row came from: the file and its line."""
+    return answer((read(f"{table}.provenance", id=id) or abort(404, "There is no such object.")).body)

@@ -14,6 +14,7 @@ from flask import Flask, Response, abort, request
 
 import db
 from handlers.access import current_view
+from handlers.contract import sends_file
 from handlers.files import sent_file
 
 HEADER = "Idempotency-Key"
@@ -74,7 +75,7 @@ def first_answer(key: str, make: Callable[[], Response]) -> Response:
 def fingerprint() -> str:
     """What makes a request the same: its path, its query, and its JSON or file."""
     content = hashlib.sha256()
-    for block in blocks(sent_file()) if current_view().contract.files else [request.get_data()]:
+    for block in blocks(sent_file()) if sends_file(current_view().contract) else [request.get_data()]:
         content.update(block)
     return hashlib.sha256(f"{request.path}?{request.query_string!r} {content.hexdigest()}".encode()).hexdigest()
 

@@ -11,7 +11,7 @@ from flask import Response, abort
 
 from db import read, write
 from handlers.answers import item
-from handlers.contract import Expected
+from handlers.preconditions import Expected
 from handlers.problems import Problem
 
 Key = int | str

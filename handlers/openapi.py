@@ -10,47 +10,12 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from flask import current_app
-from marshmallow import Schema, fields
 
-from handlers.contract import CSV, JSON, Contract, parameters
+from handlers.contract import JSON, MULTIPART, Contract, parameters
 from handlers.idempotency import HEADER, KEY_LIMIT
-from handlers.schemas import Versioned
+from handlers.schemas import Problem, Versioned, VersionProblem
 
 TITLE, VERSION, ID = "Rowhouse", "0.1.0", {"type": "integer", "format": "int64", "minimum": 1}
-
-
-class Problem(Schema):
-    """A failure, by RFC 9457."""
-
-    type = fields.String(required=True, metadata={"example": "about:blank"})
-    title = fields.String(required=True, metadata={"example": "Not Found"})
-    status = fields.Integer(required=True, metadata={"example": 404})
-    detail = fields.String(required=True, metadata={"example": "There is no such object."})
-    request_id = fields.String(required=True)
-    errors = fields.Dict(
-        keys=fields.String(),
-        values=fields.List(fields.String()),
-        metadata={"description": "By field, where values are not valid."},
-    )
-
-
-class Conflict(Schema):
-    """A member changed on both sides."""
-
-    field = fields.String()
-    base = fields.Raw(allow_none=True, metadata={"description": "What it was in the version you read."})
-    yours = fields.Raw(allow_none=True)
-    theirs = fields.Raw(allow_none=True)
-    changed_by = fields.String(allow_none=True)
-    changed_at = fields.String(metadata={"format": "date-time"})
-
-
-class VersionProblem(Problem):
-    """A change that started from a version which is no longer the current one."""
-
-    current = fields.Dict(metadata={"description": "The object now."})
-    base_version = fields.Integer(allow_none=True)
-    conflicts = fields.List(fields.Nested(Conflict))
 
 
 @cache
@@ -97,14 +62,14 @@ def operation(rule: Any, view: Any) -> dict[str, Any]:
         "parameters": [*path_parameters(rule), *query_parameters(contract), *header_parameters(rule, contract)],
         "responses": responses(rule, contract),
     }
-    if contract.body:
-        found["requestBody"] = {"required": True, "content": {JSON: {"schema": body_schema(contract)}}}
+    kinds: dict[str, Any] = {JSON: body_schema(contract)} if contract.body else {}
     if contract.files:
-        part = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
-        found["requestBody"] = {
-            "required": True,
-            "content": {"multipart/form-data": {"schema": part}, CSV: {"schema": {"type": "string"}}},
-        }
+        binary = {"type": "string", "format": "binary"}
+        part = {"type": "object", "required": ["file"], "properties": {"file": binary}}
+        kinds |= {MULTIPART: part, **dict.fromkeys(contract.files, binary)}
+    if kinds:
+        content = {kind: {"schema": schema} for kind, schema in kinds.items()}
+        found["requestBody"] = {"required": not (contract.body and contract.files), "content": content}
     return found
 
 
@@ -119,9 +84,10 @@ def body_schema(contract: Contract) -> Any:
 def path_parameters(rule: Any) -> list[dict[str, Any]]:
     """The variables of a path: ids, and names out of a closed list, as in <any(jobs, employees):table>."""
     found = []
-    for kind, names, name in re.findall(r"<(any|id|uuid)(?:\((.*?)\))?:(\w+)>", rule.rule):
+    for kind, names, name in re.findall(r"<(any|id|uuid|string)(?:\((.*?)\))?:(\w+)>", rule.rule):
         one_of = {"type": "string", "enum": [each.strip(" '") for each in names.split(",")]}
-        schema = {"id": ID, "uuid": {"type": "string", "format": "uuid"}}.get(kind, one_of)
+        kinds = {"id": ID, "uuid": {"type": "string", "format": "uuid"}, "string": {"type": "string"}}
+        schema = kinds.get(kind, one_of)
         found.append({"name": name, "in": "path", "required": True, "schema": schema})
     return found
 
@@ -142,6 +108,10 @@ def header_parameters(rule: Any, contract: Contract) -> list[dict[str, Any]]:
     found = []
     if contract.precondition:
         found.append(header("If-Match", "The ETag you read; strict, unlike version.", example='"1"'))
+    if contract.long:
+        found.append(
+            header("Prefer", "Do not wait: 202, and the work goes on as an operation.", enum=["respond-async"])
+        )
     if "POST" in rule.methods:
         found.append(header(HEADER, "Sent again with it, the request is done once.", maxLength=KEY_LIMIT))
     return found
@@ -173,6 +143,8 @@ def responses(rule: Any, contract: Contract) -> dict[str, Any]:
         status: {"description": description, "content": {"application/problem+json": {"schema": schema}}}
         for status, (description, schema) in problems.items()
     }
+    if contract.long:
+        told["202"] = {"description": "It goes on as an operation: see Location."}
     return {str(contract.status): good} | told
 
 

@@ -9,9 +9,10 @@ from marshmallow import Schema, ValidationError, fields, validate
 from db import read
 from handlers.access import needs
 from handlers.answers import page
-from handlers.contract import Expected, gives, takes
+from handlers.contract import gives, takes
 from handlers.fields import INTEGER, Whole
 from handlers.merging import Key, changed
+from handlers.preconditions import Expected
 from handlers.schemas import Versioned, instant, page_query
 
 

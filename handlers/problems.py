@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -172,11 +173,23 @@ def of_bug(error: Exception) -> Response:
     return problem(500, "Something went wrong here; the log has it under this request id.")
 
 
+ANSWERS: dict[type[Exception], Callable[[Any], Response]] = {
+    HTTPException: of_http,
+    ValidationError: of_validation,
+    psycopg.Error: of_database,
+    ParseException: of_broken_body,
+    NoMoreData: of_broken_body,
+    Exception: of_bug,
+}
+"""What answers which exception."""
+
+
+def of(error: Exception) -> Response:
+    """The answer for an exception, also outside of a request."""
+    return next(answer for kind, answer in ANSWERS.items() if isinstance(error, kind))(error)
+
+
 def translate(app: Flask) -> None:
     """Answer every failure of this app as a problem."""
-    app.register_error_handler(HTTPException, of_http)
-    app.register_error_handler(ValidationError, of_validation)
-    app.register_error_handler(psycopg.Error, of_database)
-    for broken in (ParseException, NoMoreData):
-        app.register_error_handler(broken, of_broken_body)
-    app.register_error_handler(Exception, of_bug)
+    for kind, answer in ANSWERS.items():
+        app.register_error_handler(kind, answer)

@@ -34,6 +34,40 @@ class Item(Versioned, Numbered):
     """What every object has that goes by a number."""
 
 
+class Problem(Schema):
+    """A failure, by RFC 9457."""
+
+    type = fields.String(required=True, metadata={"example": "about:blank"})
+    title = fields.String(required=True, metadata={"example": "Not Found"})
+    status = fields.Integer(required=True, metadata={"example": 404})
+    detail = fields.String(required=True, metadata={"example": "There is no such object."})
+    request_id = fields.String(required=True)
+    errors = fields.Dict(
+        keys=fields.String(),
+        values=fields.List(fields.String()),
+        metadata={"description": "By field, where values are not valid."},
+    )
+
+
+class Conflict(Schema):
+    """A member changed on both sides."""
+
+    field = fields.String()
+    base = fields.Raw(allow_none=True, metadata={"description": "What it was in the version you read."})
+    yours = fields.Raw(allow_none=True)
+    theirs = fields.Raw(allow_none=True)
+    changed_by = fields.String(allow_none=True)
+    changed_at = fields.String(metadata={"format": "date-time"})
+
+
+class VersionProblem(Problem):
+    """A change that started from a version which is no longer the current one."""
+
+    current = fields.Dict(metadata={"description": "The object now."})
+    base_version = fields.Integer(allow_none=True)
+    conflicts = fields.List(fields.Nested(Conflict))
+
+
 class VersionQuery(Schema):
     """Where a DELETE may name the version it starts from."""
 

@@ -8,14 +8,14 @@ from flask import Blueprint, Response, abort
 from marshmallow import Schema, fields, validate
 
 import db
-from db import read
 from handlers import csvfile
 from handlers.access import needs
-from handlers.answers import answer, page
-from handlers.contract import gives, takes
+from handlers.answers import page
+from handlers.contract import CSV, GZIP, gives, takes
 from handlers.fields import Digits, Text
 from handlers.files import sent_file
 from handlers.loading import COLUMNS, WIDEST, insert
+from handlers.longwork import Done, Progress, perform, told
 from handlers.problems import Problem
 from handlers.schemas import page_query
 
@@ -88,19 +88,6 @@ class Upload(Schema):
     )
 
 
-class Provenance(Schema):
-    """Where a row came from."""
-
-    id = fields.Integer()
-    upload_id = fields.Integer(allow_none=True, metadata={"description": "Null where it came as a request."})
-    line = fields.Integer(
-        allow_none=True, metadata={"description": "Of the file, from 1; of a batch, its place among the table's rows."}
-    )
-    sha256 = fields.String(allow_none=True, metadata={"description": "Of the unpacked file."})
-    uploaded_at = fields.String(allow_none=True, metadata={"format": "date-time"})
-    history = fields.String(metadata={"description": "Where its changes are.", "example": "/employees/1/history"})
-
-
 RejectPageQuery = page_query(
     Reject,
     {"id": str},
@@ -113,15 +100,21 @@ TABLES = f"<any({', '.join(COLUMNS)}):table>"
 
 @uploads.post(f"/upload/{TABLES}")
 @needs("writer")
-@takes(query=UploadQuery, files=True)
+@takes(query=UploadQuery, files=(CSV, GZIP), long=True)
 @gives(Upload)
 def upload(table: str, query: dict[str, Any]) -> Response:
     """Move a CSV file into a table: rows that break a rule are logged, all others inserted.
 
     The same file again changes nothing, unless rows that were refused fit by now.
     """
+    file = sent_file()
+    return perform("upload", table, lambda progress: moved_in(table, file, progress, **query))
+
+
+def moved_in(table: str, file: BinaryIO, progress: Progress, **how: Any) -> Done:
+    """What came of moving a file in. 413 and 422 for one that cannot be."""
     try:
-        row, sha256, undone = load(table, sent_file(), **query)
+        row, sha256, undone = load(table, file, progress, **how)
     except csvfile.Unreadable as error:
         abort(422, str(error))
     except csvfile.TooLarge:
@@ -133,7 +126,7 @@ def upload(table: str, query: dict[str, Any]) -> Response:
     found["errors"] = f"/errors/{table}?upload_id={row.upload_id}"
     if undone:
         found |= {"upload_id": None, "errors": None, "rejects": undone.rejects}
-    return answer(json.dumps(found, ensure_ascii=False))
+    return Done(200, found)
 
 
 class Undone(Exception):
@@ -144,7 +137,7 @@ class Undone(Exception):
 
 
 def load(
-    table: str, file: BinaryIO, header: str, mode: str, max_errors: int | None = None
+    table: str, file: BinaryIO, progress: Progress, header: str, mode: str, max_errors: int | None = None
 ) -> tuple[Any, str, Undone | None]:
     """Load a file into a table, as one transaction.
 
@@ -152,7 +145,7 @@ def load(
     """
     source = csvfile.Unpacked(file)
     columns = COLUMNS[table]
-    rows = staged(csvfile.rows(source, columns, header), len(columns))
+    rows = told(staged(csvfile.rows(source, columns, header), len(columns)), progress)
     allowed = 0 if mode == "atomic" else max_errors
     try:
         with db.transaction(LOAD_TIMEOUT) as connection:
@@ -189,11 +182,3 @@ def staged(rows: Iterable[csvfile.Row], width: int) -> Iterator[tuple[Any, ...]]
 def errors(table: str, query: dict[str, Any]) -> Response:
     """The rows of uploaded files that broke a rule, with line, column, rule and the line as it came."""
     return page(f"{table}.errors", query)
-
-
-@uploads.get(f"/{TABLES}/<id:id>/provenance")
-@needs("reader")
-@gives(Provenance)
-def provenance(table: str, id: int) -> Response:
-    """Where a row came from: the file and its line."""
-    return answer((read(f"{table}.provenance", id=id) or abort(404, "There is no such object.")).body)

@@ -10,10 +10,11 @@ from marshmallow import Schema, ValidationError, validate
 from db import read, write
 from handlers.access import needs
 from handlers.answers import created, item, page
-from handlers.contract import Expected, gives, takes
+from handlers.contract import gives, takes
 from handlers.fields import BIGINT, Digits, Text, Whole
 from handlers.merging import changed, removed
 from handlers.past import hang_past
+from handlers.preconditions import Expected
 from handlers.schemas import Item, VersionQuery, fields_of, instant, item_query, page_query
 
 users = Blueprint("users", __name__)

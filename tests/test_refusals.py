@@ -141,6 +141,8 @@ def test_no_route_takes_a_body_that_is_not_a_json_object(service, method, path):
     bodies += [
         (415, b"{}", kind) for kind in (None, "text/plain", "application/xml", "text/csv", "multipart/form-data")
     ]
+    if CONTRACTS[method, path].files:  # no body at all is an empty object there, and a form may hold a file
+        bodies = [each for each in bodies if each[1] and each[2] != "multipart/form-data"]
     for status, body, kind in bodies:
         headers = {"If-Match": '"1"', **({"Content-Type": kind} if kind else {})}
         answer = service.request(method, somewhere(path), params=needed(method, path), data=body, headers=headers)

@@ -544,13 +544,16 @@ begin
         raise 'append_employees: app.load must say what history calls the load' using errcode = 'invalid_parameter_value';
     end if;
     lock table departments, jobs in share mode;
-    insert into employees (id, name, datetime, department_id, job_id, upload_id, line)
+    insert into employees (id, version, name, datetime, department_id, job_id, created_at, updated_at, upload_id, line)
     select
         a.id,
+        a.version,
         a.name,
         a.datetime,
         a.department_id,
         a.job_id,
+        a.created_at,
+        a.updated_at,
         a.upload_id,
         a.line
     from pg_temp.appending as a
@@ -558,7 +561,8 @@ begin
         and exists (select from jobs as j where j.id = a.job_id);
     get diagnostics appended = row_count;
     if appended < (select count(*) from pg_temp.appending) then
-        raise 'append_employees: a department or a job is not there' using errcode = 'foreign_key_violation';
+        raise 'append_employees: a department or a job is not there'
+            using errcode = 'foreign_key_violation', constraint = 'employees_department_id_fkey', table = 'employees';
     end if;
     return appended;
 end

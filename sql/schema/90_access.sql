@@ -22,7 +22,8 @@ grant select, insert, update, delete on all tables in schema public to rowhouse_
 
 revoke insert, update, delete on schema_migrations from rowhouse_service;
 
-grant usage on all sequences in schema public to rowhouse_service;
+-- Update, because a restore sets a sequence behind the ids it brings.
+grant usage, select, update on all sequences in schema public to rowhouse_service;
 
 grant select on all tables in schema history to rowhouse_service;
 

@@ -12,6 +12,9 @@ from tests.conftest import ROOT
 SHARED = {
     "access",
     "answers",
+    "avroblocks",
+    "avrofile",
+    "backing",
     "broker",
     "channels",
     "contract",
@@ -21,12 +24,16 @@ SHARED = {
     "files",
     "idempotency",
     "loading",
+    "longwork",
     "merging",
     "openapi",
     "past",
+    "preconditions",
     "problems",
     "relay",
+    "restoring",
     "schemas",
+    "shelf",
     "sockets",
 }
 """What the nouns of handlers/ share; a noun imports no other noun."""

@@ -61,6 +61,8 @@ BIG = """
     select id, n, 'HTTP 500' from events, generate_series(1, 3) as n where user_id like 'ann1%';
     insert into first_answers (actor, key, fingerprint, status, headers, body)
     select 'anonymous', i::text, '', 201, '{{}}', '' from generate_series(1, {others} / 10) as i;
+    insert into operations (kind, table_name, actor, state, finished_at)
+    select 'backup', 'employees', 'anonymous', 'succeeded', now() from generate_series(1, {others}) as i;
     insert into history.entries (operation_date, obj_type, obj_id, action, project, actor, version)
     select date_trunc('month', now()) + i * interval '1 second', 'userstory', (i / 10)::text,
         case when i % ({others} / 10) = 7 then 'delete' else 'update' end, i / 100, 'actor ' || i % 5000, i % 10 + 1

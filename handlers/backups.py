@@ -1,0 +1,116 @@
+"""Backups: tables as Avro files, with a manifest."""
+
+import json
+import os
+import tempfile
+from typing import Any
+
+from flask import Blueprint, Response, abort, send_file
+from marshmallow import Schema, fields, validate
+
+import db
+from handlers import backing, shelf
+from handlers.access import needs
+from handlers.answers import answer
+from handlers.contract import AVRO, gives, takes
+from handlers.fields import Digits, Text
+from handlers.longwork import Done, Progress, perform
+
+backups = Blueprint("backups", __name__)
+
+TABLES = f"<any({', '.join(backing.TABLES)}, all):table>"
+
+
+class BackupFile(Schema):
+    """A table's file of a backup."""
+
+    table = fields.String(metadata={"example": "employees"})
+    file = fields.String(metadata={"description": "Its name below BACKUP_DIR."})
+    rows = fields.Integer()
+    bytes = fields.Integer()
+    sha256 = fields.String()
+    schema = fields.Dict(metadata={"description": "The Avro schema."})
+
+
+class Backup(BackupFile):
+    """A backup: its manifest. That of `all` has a list of files instead of one."""
+
+    name = fields.String(metadata={"example": "employees-20261121T081200123456Z"})
+    created_at = fields.String(metadata={"format": "date-time"})
+    snapshot = fields.String(metadata={"description": "PostgreSQL's: what was committed at that moment."})
+    migration = fields.String(metadata={"description": "The last migration that the tables had taken."})
+    files = fields.List(fields.Nested(BackupFile))
+
+
+class BackupPageQuery(Schema):
+    """Which backups."""
+
+    table = fields.String(validate=validate.OneOf((backing.ALL, *backing.TABLES)))
+    limit = Digits(most=1000, load_default=50, metadata={"description": "How many to answer with."})
+    cursor = Text(100, validate=[shelf.check_name], metadata={"description": "The `next` of the page before."})
+
+
+@backups.post(f"/backup/{TABLES}")
+@needs("admin")
+@takes(long=True)
+@gives(Backup, 201)
+def create(table: str) -> Response:
+    """Back a table up, or all of them from one snapshot: an Avro file each, and a manifest."""
+
+    def work(progress: Progress) -> Done:
+        manifest = backing.back_up(shelf.directory(), table, progress)
+        return Done(201, manifest, f"/backups/{manifest['name']}")
+
+    return perform("backup", table, work)
+
+
+@backups.get(f"/backup/{TABLES}")
+@needs("admin")
+@gives(media=(AVRO,))
+def download(table: str) -> Response:
+    """The table as it is now, as an Avro file."""
+    if table == backing.ALL:
+        abort(404, "All are several files: back them up, or ask for one.")
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # closed when it was sent
+    with db.snapshot(backing.STATEMENT_TIMEOUT) as connection:
+        backing.dump(connection, table, file, lambda rows: None)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    response = send_file(file, AVRO, as_attachment=True, download_name=f"{table}.avro", etag=False)
+    response.content_length = size
+    return response
+
+
+@backups.get("/backups")
+@needs("admin")
+@takes(query=BackupPageQuery)
+@gives(Backup, many=True, media=("application/json",))
+def list(query: dict[str, Any]) -> Response:
+    """The backups, the newest first."""
+    tables = [query["table"]] if "table" in query else []
+    names = shelf.stored(*tables)
+    if "cursor" in query:
+        names = [name for name in names if shelf.age(name) < shelf.age(query["cursor"])]
+    some = names[: query["limit"]]
+    items = [found for name in some if (found := shelf.manifest_of(name))]
+    return answer(json.dumps({"items": items, "next": some[-1] if len(names) > len(some) else None}))
+
+
+@backups.get("/backups/<string:name>")
+@needs("admin")
+@gives(Backup)
+def get(name: str) -> Response:
+    """A backup's manifest."""
+    return answer(json.dumps(shelf.known(name)))
+
+
+@backups.delete("/backups/<string:name>")
+@needs("admin")
+@gives(status=204)
+def remove(name: str) -> Response:
+    """Delete a backup: its manifest first, then its files."""
+    manifest = shelf.known(name)
+    (shelf.directory() / f"{name}.json").unlink(missing_ok=True)
+    for table in backing.tables_of(manifest["table"]):
+        (shelf.directory() / backing.file_name(name, table)).unlink(missing_ok=True)
+    return Response(status=204)

@@ -1,0 +1,60 @@
+"""Operations: long work that goes on without the client that asked for it."""
+
+from typing import Any
+
+from flask import Blueprint, Response, abort
+from marshmallow import Schema, fields
+
+from db import read, write
+from handlers.access import needs
+from handlers.answers import answer, page
+from handlers.contract import gives, takes
+from handlers.schemas import page_query
+
+operations = Blueprint("operations", __name__)
+
+
+class Operation(Schema):
+    """An upload, a backup or a restore: how far it is, and what came of it."""
+
+    id = fields.Integer(metadata={"format": "int64"})
+    kind = fields.String(metadata={"enum": ["upload", "backup", "restore"]})
+    table = fields.String(metadata={"example": "employees"})
+    state = fields.String(metadata={"enum": ["running", "succeeded", "failed", "canceled"]})
+    rows_done = fields.Integer()
+    rows_total = fields.Integer(allow_none=True, metadata={"description": "Null while it is not known."})
+    status = fields.Integer(allow_none=True, metadata={"description": "The status that would have answered."})
+    location = fields.String(allow_none=True, metadata={"description": "Where what it made is."})
+    result = fields.Raw(allow_none=True, metadata={"description": "The body that would have answered, or a problem."})
+    actor = fields.String()
+    request_id = fields.String(allow_none=True)
+    created_at = fields.String(metadata={"format": "date-time"})
+    finished_at = fields.String(allow_none=True, metadata={"format": "date-time"})
+
+
+@operations.get("/operations")
+@needs("reader")
+@takes(query=page_query(Operation, {"id": str}))
+@gives(Operation, many=True)
+def list(query: dict[str, Any]) -> Response:
+    """Operations page by page."""
+    return page("operations.list", query)
+
+
+@operations.get("/operations/<id:id>")
+@needs("reader")
+@gives(Operation)
+def get(id: int) -> Response:
+    """How far an operation is, and what came of it. One whose process died has failed."""
+    return answer((read("operations.get", id=id) or abort(404, "There is no such object.")).body)
+
+
+@operations.delete("/operations/<id:id>")
+@needs("writer")
+@gives(status=204)
+def cancel(id: int) -> Response:
+    """Break an operation off: all that it did is taken back."""
+    if not write("operations.cancel", id=id):
+        read("operations.get", id=id) or abort(404, "There is no such object.")
+        abort(409, "It has ended.")
+    return Response(status=204)

@@ -1,0 +1,44 @@
+"""Preconditions: the version that a change starts from, in If-Match or in the body."""
+
+import re
+from typing import Any, NamedTuple
+
+from flask import request
+from marshmallow import ValidationError
+from werkzeug.datastructures import ETags
+from werkzeug.http import parse_etags
+
+from handlers.fields import INTEGER, Whole
+from handlers.problems import Problem
+
+
+class Expected(NamedTuple):
+    """The versions that a change may start from ("3", "3,4" or "*"), the one it names, and whether by If-Match."""
+
+    versions: str
+    base: int | None
+    strict: bool
+
+
+def precondition(payload: Any, query: dict[str, Any]) -> Expected:
+    """The version that a change starts from. 428 where it names none; takes `version` out of the body."""
+    named = payload.pop("version", None) if isinstance(payload, dict) else None
+    if "If-Match" in request.headers:
+        return if_match(parse_etags(request.headers["If-Match"]))
+    if named is not None:
+        try:
+            base = Whole(most=INTEGER).deserialize(named)
+        except ValidationError as error:
+            raise ValidationError({"version": error.messages}) from None
+    elif "version" in query:
+        base = query["version"]
+    else:
+        raise Problem(428, "Name the version you start from: in If-Match, or as version.")
+    return Expected(str(base), base, strict=False)
+
+
+def if_match(etags: ETags) -> Expected:
+    if etags.star_tag:
+        return Expected("*", None, strict=True)
+    versions = [tag for tag in etags.as_set() if tag and re.fullmatch("[1-9][0-9]{0,9}", tag)]
+    return Expected(",".join(versions), int(versions[0]) if len(versions) == 1 else None, strict=True)

@@ -1,0 +1,92 @@
+"""Restores: tables made equal to a backup, or to an Avro file."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, BinaryIO
+
+from flask import Blueprint, Response, abort
+from marshmallow import Schema, fields, validate
+
+from handlers import backing, restoring, shelf
+from handlers.access import needs
+from handlers.avroblocks import Damaged
+from handlers.contract import AVRO, gives, takes
+from handlers.fields import Text, Truth
+from handlers.files import sent_file
+from handlers.longwork import Done, Progress, perform
+
+restores = Blueprint("restores", __name__)
+
+
+class RestoreBody(Schema):
+    """What to restore."""
+
+    backup = Text(
+        100, validate=[shelf.check_name], metadata={"description": "Its name; the newest of the table by default."}
+    )
+    dry_run = Truth(load_default=False, metadata={"description": "Only tell what it would change."})
+
+
+class RestoreQuery(Schema):
+    """How to restore a file that is the body."""
+
+    dry_run = fields.String(
+        validate=validate.OneOf(("true", "false")), metadata={"description": "Only tell what it would change."}
+    )
+
+
+class RestoredTable(Schema):
+    """What a table was lacking, and had too much and otherwise."""
+
+    table = fields.String(metadata={"example": "employees"})
+    rows = fields.Integer()
+    added = fields.Integer()
+    removed = fields.Integer()
+    changed = fields.Integer()
+
+
+class Restored(RestoredTable):
+    """What a restore changed, or would have."""
+
+    backup = fields.String(allow_none=True, metadata={"description": "Null where the file came with the request."})
+    dry_run = fields.Boolean()
+    tables = fields.List(fields.Nested(RestoredTable))
+
+
+@restores.post(f"/restore/<any({', '.join(backing.TABLES)}, all):table>")
+@needs("admin")
+@takes(RestoreBody, query=RestoreQuery, files=(AVRO, "avro/binary", "application/octet-stream"), long=True)
+@gives(Restored)
+def restore(table: str, query: dict[str, Any], body: dict[str, Any] | None = None) -> Response:
+    """Make a table equal to a backup, or to the Avro file that is the body; readers see the old rows or the new."""
+    dry_run = query.get("dry_run") == "true" or bool(body and body["dry_run"])
+    file = sent_file() if body is None else None
+    if file and table == backing.ALL:
+        abort(422, "A file holds one table; all is restored from a backup.")
+    name = None if file else body.get("backup") or shelf.newest(table)  # type: ignore[union-attr]
+
+    def work(progress: Progress) -> Done:
+        try:
+            with files_of(table, name, file) as files:
+                tables = restoring.restore(table, files, name or "a file", dry_run, progress)
+        except Damaged as error:
+            abort(422, f"This cannot be restored: {error}")
+        sums = {count: sum(each[count] for each in tables) for count in ("rows", "added", "removed", "changed")}
+        return Done(200, {"table": table, "backup": name, "dry_run": dry_run, **sums, "tables": tables})
+
+    return perform("restore", table, work)
+
+
+@contextmanager
+def files_of(table: str, name: str | None, file: BinaryIO | None) -> Iterator[dict[str, BinaryIO]]:
+    """The files to restore, by table: of a backup that is intact, or the one that was sent. Raises Damaged."""
+    if file:
+        yield {table: file}
+        return
+    manifest = shelf.known(name or "")
+    backing.check_intact(shelf.directory(), manifest["name"])
+    with ExitStack() as stack:
+        yield {
+            each: stack.enter_context((shelf.directory() / backing.file_name(manifest["name"], each)).open("rb"))
+            for each in backing.tables_of(table)
+        }
