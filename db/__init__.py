@@ -6,7 +6,7 @@ Rows are tuples with names: `row.version`, `row.body`. Errors are psycopg's.
 
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
@@ -197,9 +197,10 @@ def act(connection: Connection) -> None:
     run(connection, "history.act", actor=name, request_id=request_id)
 
 
-def copy(connection: Connection, name: str, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Send rows through a named COPY … FROM STDIN."""
+def copy(connection: Connection, name: str, rows: Iterable[tuple[Any, ...]], types: Sequence[str]) -> None:
+    """Send rows of these PostgreSQL types through a named COPY … FROM STDIN in binary: a tenth of the work of text."""
     with connection.cursor().copy(STATEMENTS[name].sql) as copying:
+        copying.set_types(types)
         for number, row in enumerate(rows):
             copying.write_row(row)
             if number % COPY_SLICE == 0:

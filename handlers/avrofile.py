@@ -44,6 +44,8 @@ class Column(NamedTuple):
     name: str
     type: str
     nullable: bool
+    required: bool = False
+    """Whether a row must bring it: it may not be null and has no default."""
 
 
 class Header(NamedTuple):
@@ -152,8 +154,9 @@ def check_columns(header: Header, table: str, columns: list[Column]) -> None:
     for name, kind in header.columns.items():
         if name not in kinds or kind not in (kinds[name], ["null", kinds[name]]):
             raise Damaged(f"{table} has no such column: {json.dumps(name)} of type {json.dumps(kind)}.")
-    if "id" not in header.columns:
-        raise Damaged("It has no column id.")
+    for column in columns:
+        if column.name not in header.columns and (column.required or column.name == "id"):
+            raise Damaged(f"It has no column {column.name}.")
 
 
 def rows(file: BinaryIO, columns: list[str]) -> Iterator[tuple[Any, ...]]:

@@ -115,7 +115,9 @@ def check_contract() -> None:
 
 def sends_file(contract: Contract) -> bool:
     """Whether the body is a file rather than JSON."""
-    return bool(contract.files) and not (contract.body and (request.is_json or not sends_any()))
+    if not contract.body or not contract.files:
+        return bool(contract.files)
+    return not request.is_json and (sends_any() or bool(request.mimetype))
 
 
 def sends_any() -> bool:

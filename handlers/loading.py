@@ -14,6 +14,9 @@ COLUMNS = {
 WIDEST = 5
 """Fields that hiring.stage has room for."""
 
+STAGED = ("integer", "text", "integer", "text", *["text"] * WIDEST)
+"""The types of its columns."""
+
 
 def insert(
     connection: db.Connection, table: str, rows: Iterable[tuple[Any, ...]], sha256: Callable[[], str], many: bool = True
@@ -22,7 +25,7 @@ def insert(
     db.run(connection, "hiring.stage")
     if table == "employees":
         db.run(connection, "employees.stage")
-    db.copy(connection, "hiring.copy", rows)
+    db.copy(connection, "hiring.copy", rows, STAGED)
     if many:
         db.run(connection, "hiring.measure")
     db.run(connection, f"hiring.lock_{table}")

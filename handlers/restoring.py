@@ -31,11 +31,8 @@ def restore(
             db.run(connection, "backups.call", backup=called)
             columns = {}
             for each in tables_of(table):
-                header, rows = avrofile.checked(files[each])
-                avrofile.check_columns(header, each, columns_of(connection, each))
-                columns[each] = [*header.columns]
-                told_of = compared(connection, each, files[each], columns[each], progress)
-                found.append({"table": each, "rows": rows, **told_of})
+                columns[each], counts = compared(connection, each, files[each], progress)
+                found.append({"table": each, **counts})
             replace(connection, columns)
             if dry_run:
                 raise Trial
@@ -47,13 +44,18 @@ def restore(
 
 
 def compared(
-    connection: db.Connection, table: str, file: BinaryIO, columns: list[str], progress: Progress
-) -> dict[str, int]:
-    """How many rows a file has more, less and otherwise than its table."""
+    connection: db.Connection, table: str, file: BinaryIO, progress: Progress
+) -> tuple[list[str], dict[str, int]]:
+    """The columns of a file, and how many rows it has, and of those more, less and otherwise than its table."""
+    header, rows = avrofile.checked(file)
+    known = columns_of(connection, table)
+    avrofile.check_columns(header, table, known)
+    columns, types = [*header.columns], {column.name: column.type for column in known}
     db.run(connection, "backups.stage", table=table, columns=columns)
-    db.copy(connection, "backups.copy", told(avrofile.rows(file, columns), progress))
+    coming = told(avrofile.rows(file, columns), progress)
+    db.copy(connection, "backups.copy", coming, [types[name] for name in columns])
     row = next(db.run(connection, "backups.compare", table=table, columns=columns))
-    return {"added": row.added, "removed": row.removed, "changed": row.changed}
+    return columns, {"rows": rows, "added": row.added, "removed": row.removed, "changed": row.changed}
 
 
 def replace(connection: db.Connection, columns: dict[str, list[str]]) -> None:

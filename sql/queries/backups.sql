@@ -7,11 +7,12 @@ select
     (select max(m.name) from schema_migrations as m where m.name <> 'book') as migration
 
 -- name: columns
--- The columns of a table in their order.
+-- The columns of a table in their order; required are those that every row must bring.
 select
     a.attname as name,
     a.atttypid::regtype::text as type,
-    not a.attnotnull as nullable
+    not a.attnotnull as nullable,
+    a.attnotnull and not a.atthasdef and a.attidentity = '' as required
 from pg_attribute as a
 where a.attrelid = :'table'::regclass
     and a.attnum > 0
@@ -52,7 +53,7 @@ select stage_restore(:'table'::regclass, :'columns'::text[]) as staged
 
 -- name: copy
 -- The rows of a backup, as COPY takes them.
-copy restoring from stdin
+copy restoring from stdin (format binary)
 
 -- name: compare
 -- How many rows the backup has more, less and otherwise.

@@ -20,7 +20,7 @@ drop table staging
 
 -- name: copy
 -- The rows, as COPY takes them.
-copy staging (line, raw, width, unreadable, c1, c2, c3, c4, c5) from stdin
+copy staging (line, raw, width, unreadable, c1, c2, c3, c4, c5) from stdin (format binary)
 
 -- name: lock_departments
 -- No other writer until the load is done: what it found absent stays absent. Readers are not held up.

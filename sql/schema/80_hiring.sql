@@ -544,18 +544,8 @@ begin
         raise 'append_employees: app.load must say what history calls the load' using errcode = 'invalid_parameter_value';
     end if;
     lock table departments, jobs in share mode;
-    insert into employees (id, version, name, datetime, department_id, job_id, created_at, updated_at, upload_id, line)
-    select
-        a.id,
-        a.version,
-        a.name,
-        a.datetime,
-        a.department_id,
-        a.job_id,
-        a.created_at,
-        a.updated_at,
-        a.upload_id,
-        a.line
+    insert into employees
+    select a.* -- as stage_employees() made it, whatever columns there are
     from pg_temp.appending as a
     where exists (select from departments as d where d.id = a.department_id)
         and exists (select from jobs as j where j.id = a.job_id);

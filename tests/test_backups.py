@@ -1,0 +1,479 @@
+"""Backups: tables out as Avro and back, whole or not at all, while others read."""
+
+import hashlib
+import io
+import json
+import threading
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import fastavro
+import psycopg
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from psycopg import conninfo
+
+from handlers import avrofile, backing
+from handlers.avroblocks import BLOCK_LIMIT, Damaged
+from handlers.avrofile import Column
+from tests.conftest import ROOT, clone, drop, serve
+
+SAMPLE = ROOT / "tests" / "hiring"
+FILES = {"departments": "departments.csv", "jobs": "jobs.csv", "employees": "hired_employees.csv"}
+MICROS = {"type": "long", "logicalType": "timestamp-micros"}
+AVRO = {"Content-Type": "application/avro"}
+
+
+@pytest.fixture(scope="module")
+def house(server, template, tmp_path_factory):
+    """A service of its own, whose tables each test finds as the sample files leave them."""
+    name = clone(server, template)
+    directory = tmp_path_factory.mktemp("backups")
+    with serve(conninfo.make_conninfo(server, dbname=name), BACKUP_DIR=str(directory)) as service:
+        service.directory = directory
+        yield service
+    drop(server, name)
+
+
+@pytest.fixture(autouse=True)
+def sample(request):
+    if "house" not in request.fixturenames:
+        return
+    house = request.getfixturevalue("house")
+    for path in house.directory.iterdir():
+        path.unlink()
+    run(house, "truncate departments, jobs, employees, uploads cascade")
+    for table, file in FILES.items():
+        assert house.post(f"/upload/{table}", files={"file": (SAMPLE / file).read_bytes()}).status_code == 200
+
+
+def run(house, statement: str, *values):
+    with psycopg.connect(house.database) as connection:
+        cursor = connection.execute(statement, values)
+        return cursor.fetchall() if cursor.description else None
+
+
+def back_up(house, table: str) -> dict:
+    answer = house.post(f"/backup/{table}")
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["Location"] == f"/backups/{answer.json()['name']}"
+    return answer.json()
+
+
+def restore(house, table: str, status: int = 200, **body) -> dict:
+    answer = house.post(f"/restore/{table}", json=body)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def counts(restored: dict) -> tuple[int, int, int, int]:
+    return tuple(restored[name] for name in ("rows", "added", "removed", "changed"))
+
+
+def everything(house) -> dict:
+    """All rows of all tables, as they are."""
+    return {table: run(house, f"select * from {table} order by id") for table in backing.TABLES}
+
+
+def data(house, table: str) -> list:
+    """The rows of a table, without what counts and dates their versions."""
+    return [
+        [value for name, value in item.items() if name not in ("version", "created_at", "updated_at")]
+        for item in house.get(f"/{table}?limit=1000").json()["items"]
+    ]
+
+
+# Out ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_backup_has_true_types_and_a_manifest(house):
+    manifest = back_up(house, "employees")
+    file = house.directory / manifest["file"]
+    assert [*house.directory.iterdir()] != []
+    assert sorted(path.suffix for path in house.directory.iterdir()) == [".avro", ".json"]
+    assert manifest["bytes"] == file.stat().st_size
+    assert manifest["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as opened:
+        reader = fastavro.reader(opened)
+        rows = [*reader]
+        assert reader.metadata["rowhouse.snapshot"] == manifest["snapshot"]
+    kinds = {field["name"]: field["type"] for field in manifest["schema"]["fields"]}
+    assert kinds["id"] == "int" and kinds["name"] == "string" and kinds["upload_id"] == ["null", "long"]
+    assert kinds["datetime"] == kinds["created_at"] == MICROS
+    assert [tuple(row.values()) for row in rows] == run(house, "table employees order by id")
+    assert manifest["rows"] == len(rows) > 0
+    assert json.loads((house.directory / f"{manifest['name']}.json").read_text()) == manifest
+    assert house.get(f"/backups/{manifest['name']}").json() == manifest
+
+
+def test_all_is_of_one_snapshot(house):
+    manifest = back_up(house, "all")
+    assert [file["table"] for file in manifest["files"]] == list(backing.TABLES)
+    assert {
+        avrofile.header_of((house.directory / file["file"]).open("rb")).metadata["rowhouse.snapshot"]
+        for file in manifest["files"]
+    } == {manifest["snapshot"]}
+    assert manifest["rows"] == sum(len(rows) for rows in everything(house).values())
+
+
+def test_the_live_table_is_an_avro_file(house):
+    answer = house.get("/backup/jobs")
+    assert answer.headers["Content-Type"] == "application/avro"
+    assert answer.headers["Content-Length"] == str(len(answer.content))
+    assert [row["job"] for row in fastavro.reader(io.BytesIO(answer.content))] == [
+        row[1] for row in data(house, "jobs")
+    ]
+    assert house.get("/backup/all").status_code == 404
+
+
+def test_backups_are_listed_from_the_newest_and_removed(house):
+    names = [back_up(house, table)["name"] for table in ("jobs", "departments", "jobs")]
+    first = house.get("/backups?limit=2").json()
+    assert [item["name"] for item in first["items"]] == [names[2], names[1]]
+    rest = house.get(f"/backups?limit=2&cursor={first['next']}").json()
+    assert ([item["name"] for item in rest["items"]], rest["next"]) == ([names[0]], None)
+    assert [item["name"] for item in house.get("/backups?table=departments").json()["items"]] == [names[1]]
+    assert house.delete(f"/backups/{names[2]}").status_code == 204
+    assert house.get(f"/backups/{names[2]}").status_code == house.delete(f"/backups/{names[2]}").status_code == 404
+    assert len([*house.directory.iterdir()]) == 4
+
+
+def test_what_a_killed_writer_left_is_swept_but_not_what_is_being_written(tmp_path):
+    (tmp_path / "jobs-1.avro.part").write_bytes(b"left")
+    with backing.written(tmp_path / "jobs-2.avro") as file:
+        file.write(b"new")
+        backing.sweep(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["jobs-2.avro.part"]
+    assert [path.name for path in tmp_path.iterdir()] == ["jobs-2.avro"]
+    with pytest.raises(ZeroDivisionError), backing.written(tmp_path / "jobs-3.avro"):
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["jobs-2.avro"]
+
+
+# In -------------------------------------------------------------------------------------------------------------------
+
+
+def test_equal_data_is_left_alone(house):
+    for table in (*backing.TABLES, "all"):
+        back_up(house, table)
+    before, history = everything(house), run(house, "select count(*) from history.entries")
+    for table in (*backing.TABLES, "all"):
+        assert counts(restore(house, table))[1:] == (0, 0, 0), table
+    assert (everything(house), run(house, "select count(*) from history.entries")) == (before, history)
+
+
+def test_a_table_is_as_it_was_and_history_knows(house):
+    back_up(house, "departments")
+    before = data(house, "departments")
+    gone, kept = before[-1][0], before[0][0]
+    run(house, "delete from employees where department_id = %s", gone)
+    assert house.delete(f"/departments/{gone}?version=1").status_code == 204
+    assert house.patch(f"/departments/{kept}", json={"version": 1, "department": "Other"}).status_code == 200
+    assert house.post("/departments", json={"id": 999, "department": "More"}).status_code == 201
+    trial = restore(house, "departments", dry_run=True)
+    assert (counts(trial), trial["dry_run"]) == ((len(before), 1, 1, 1), True)
+    assert data(house, "departments") != before
+    assert counts(restore(house, "departments")) == (len(before), 1, 1, 1)
+    assert data(house, "departments") == before
+    assert house.get(f"/departments/{kept}").json()["version"] == 3
+    entries = house.get(f"/departments/{kept}/history").json()["items"]
+    assert [entry["diff"]["department"][1] for entry in entries if entry["version"] == 3] == [before[0][1]]
+    load = run(house, "select new_obj from history.entries where new_obj ? 'load' order by id desc limit 1")
+    assert load[0][0]["load"].startswith("restore of departments-") and load[0][0]["rows"] == 1
+
+
+def test_all_comes_back_into_an_empty_house(house):
+    manifest = back_up(house, "all")
+    before = everything(house)
+    run(house, "truncate departments, jobs, employees, uploads restart identity cascade")
+    restored = restore(house, "all")
+    assert (restored["backup"], restored["added"]) == (manifest["name"], manifest["rows"])
+    assert everything(house) == before
+    again = house.post("/upload/jobs", files={"file": b"77,Baker\n,nobody\n"}).json()
+    assert again["upload_id"] > max(row[0] for row in before["uploads"]), "the sequence goes on after what was restored"
+
+
+def test_a_table_of_all_can_be_restored_alone(house):
+    manifest = back_up(house, "all")
+    before = data(house, "employees")
+    run(house, "delete from employees where id %% 2 = 0")
+    assert restore(house, "employees")["backup"] == manifest["name"]
+    assert data(house, "employees") == before
+
+
+def test_the_newest_is_taken_unless_one_is_named(house):
+    first = back_up(house, "jobs")["name"]
+    run(house, "insert into jobs (id, job) values (500, 'Baker')")
+    back_up(house, "jobs")
+    assert counts(restore(house, "jobs"))[1:] == (0, 0, 0)
+    assert counts(restore(house, "jobs", backup=first))[1:] == (0, 1, 0)
+
+
+def test_a_file_is_restored_from_the_body(house):
+    content = house.get("/backup/employees").content
+    before = data(house, "employees")
+    run(house, "delete from employees")
+    trial = house.post("/restore/employees?dry_run=true", data=content, headers=AVRO).json()
+    assert (trial["added"], trial["backup"], data(house, "employees")) == (len(before), None, [])
+    restored = house.post("/restore/employees", files={"file": ("employees.avro", content)})
+    assert (restored.status_code, restored.json()["added"]) == (200, len(before))
+    assert data(house, "employees") == before
+
+
+def test_an_older_backup_has_defaults_in_what_was_added_since(house):
+    back_up(house, "employees")
+    before = data(house, "employees")
+    run(house, "alter table employees add column nickname text default 'none', add column shoe integer")
+    run(house, "update employees set nickname = 'Al' where id = (select min(id) from employees)")
+    run(house, "delete from employees where id = (select max(id) from employees)")
+    try:
+        assert counts(restore(house, "employees"))[1:] == (1, 0, 0)
+        assert data(house, "employees") == before
+        assert run(house, "select nickname, count(*) from employees group by 1 order by 1") == [
+            ("Al", 1),
+            ("none", len(before) - 1),
+        ]
+        newer = back_up(house, "employees")
+        run(house, "delete from employees")
+        restore(house, "employees", backup=newer["name"])
+        assert run(house, "select count(*) from employees where nickname = 'Al'") == [(1,)]
+    finally:
+        run(house, "alter table employees drop column nickname, drop column shoe")
+    assert "no such column" in restore(house, "employees", 422)["detail"]
+
+
+def test_no_row_is_left_without_its_parents(house):
+    back_up(house, "employees")
+    back_up(house, "departments")
+    run(house, "delete from employees")
+    run(house, "delete from departments")
+    assert "employees_department_id_fkey" in restore(house, "employees", 422)["detail"]
+    restore(house, "departments")
+    restore(house, "employees")
+    run(house, "insert into departments (id, department) values (999, 'New')")
+    run(house, "update employees set department_id = 999 where id = (select min(id) from employees)")
+    before = everything(house)
+    assert "employees_department_id_fkey" in restore(house, "departments", 422)["detail"]
+    assert everything(house) == before
+
+
+@pytest.mark.parametrize(
+    "body, status",
+    [
+        ({"backup": "../../../etc/passwd"}, 422),
+        ({"backup": "jobs-20260101T000000000000Z/../x"}, 422),
+        ({"backup": "jobs-20260101T000000000000Z\n"}, 422),
+        ({"backup": ""}, 422),
+        ({"backup": "jobs-20260101T000000000000Z"}, 404),
+        ({}, 404),
+        ({"dry_run": "yes"}, 422),
+        ({"file": "x"}, 422),
+    ],
+)
+def test_a_backup_that_is_not_there_is_refused(house, body, status):
+    restore(house, "jobs", status, **body)
+
+
+def test_a_backup_of_another_table_is_refused(house):
+    name = back_up(house, "departments")["name"]
+    assert "jobs" in restore(house, "jobs", 422, backup=name)["detail"]
+    content = house.get("/backup/departments").content
+    answer = house.post("/restore/jobs", data=content, headers=AVRO)
+    assert answer.status_code == 422
+    assert house.post("/restore/all", data=content, headers=AVRO).status_code == 422
+    assert house.post("/restore/jobs", data=content, headers={"Content-Type": "text/csv"}).status_code == 415
+
+
+def of_jobs(rows, fields=(("id", "int"), ("job", "string")), codec="null") -> bytes:
+    """A file of another hand, without our digest."""
+    buffer = io.BytesIO()
+    schema = {"type": "record", "name": "jobs", "fields": [{"name": name, "type": kind} for name, kind in fields]}
+    fastavro.writer(
+        buffer, schema, [dict(zip([name for name, _ in fields], row, strict=True)) for row in rows], codec=codec
+    )
+    return buffer.getvalue()
+
+
+def test_a_file_of_another_hand_is_taken_by_the_same_rules(house):
+    run(house, "delete from employees")
+    restored = house.post("/restore/jobs", data=of_jobs([(1, "Cook"), (900, "Baker")]), headers=AVRO)
+    assert restored.status_code == 200, restored.text
+    assert data(house, "jobs") == [[1, "Cook"], [900, "Baker"]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"Obj\x01",
+        b"id,job\n1,Cook\n",
+        of_jobs([(1, "Cook")])[:-1],
+        of_jobs([("1", "Cook")], (("id", "string"), ("job", "string"))),
+        of_jobs([(1, "Cook")], (("id", "long"), ("job", "string"))),
+        of_jobs([(1, "Cook", 1)], (("id", "int"), ("job", "string"), ("more", "int"))),
+        of_jobs([("Cook",)], (("job", "string"),)),
+        of_jobs([(1,)], (("id", "int"),)),
+        of_jobs([(1, "Cook"), (1, "Baker")]),
+        of_jobs([(0, "Cook")]),
+        of_jobs([(1, " ")]),
+        of_jobs([(1, "a\0b")]),
+        of_jobs([(1, None)], (("id", "int"), ("job", ["null", "string"]))),
+        of_jobs([(2**31 + 1, "Cook")], (("id", "long"), ("job", "string"))).replace(b'"long"', b'"int" '),
+        of_jobs([(1, "Cook")], codec="bzip2"),
+        of_jobs([(1, "Cook")]).replace(b'"string"', b'"bytes" '),
+    ],
+    ids=range(17),
+)
+def test_what_is_no_table_of_jobs_is_refused_and_nothing_changes(house, content):
+    before = everything(house)
+    answer = house.post("/restore/jobs", data=content, headers=AVRO)
+    assert answer.status_code == 422, answer.text
+    assert "cannot be restored" in answer.json()["detail"]
+    assert everything(house) == before
+
+
+def test_a_bomb_is_stopped_before_it_unpacks(house):
+    bomb = of_jobs([(1, "Cook")], codec="deflate")
+    header = avrofile.header_of(io.BytesIO(bomb))
+    packed = zlib.compressobj(9, wbits=-15)
+    block = packed.compress(b"\x02" + b"\0" * (BLOCK_LIMIT + 1)) + packed.flush()
+    size, length = len(block) << 1, b""
+    while size:
+        length, size = length + bytes([(size & 0x7F) | (0x80 if size > 0x7F else 0)]), size >> 7
+    content = bomb[: header.length] + b"\x02" + length + block + header.sync
+    answer = house.post("/restore/jobs", data=content, headers=AVRO)
+    assert (answer.status_code, "larger than" in answer.json()["detail"]) == (422, True)
+
+
+def test_readers_see_the_old_rows_or_the_new(house):
+    run(house, "insert into jobs (id, job) select i, 'Job ' || i from generate_series(10001, 30000) as i")
+    back_up(house, "jobs")
+    whole = run(house, "select count(*) from jobs")[0][0]
+    run(house, "delete from jobs where id > 10000")
+    few = run(house, "select count(*) from jobs")[0][0]
+    seen, done = set(), threading.Event()
+
+    def watch():
+        with psycopg.connect(house.database, autocommit=True) as connection:
+            connection.execute("set lock_timeout = '1s'")
+            while not done.is_set():
+                seen.add(connection.execute("select count(*) from jobs").fetchone()[0])
+
+    readers = [threading.Thread(target=watch) for _ in range(16)]
+    for reader in readers:
+        reader.start()
+    try:
+        assert restore(house, "jobs")["added"] == whole - few
+    finally:
+        done.set()
+        for reader in readers:
+            reader.join()
+    assert seen <= {few, whole}
+
+
+# Damage ---------------------------------------------------------------------------------------------------------------
+
+COLUMNS = [
+    Column("id", "integer", False),
+    Column("name", "text", True),
+    Column("at", "timestamp with time zone", True),
+    Column("upload_id", "bigint", True),
+]
+
+moments = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))
+rows = st.lists(
+    st.tuples(
+        st.integers(1, 2**31 - 1),
+        st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+        st.none() | moments,
+        st.none() | st.integers(-(2**63), 2**63 - 1),
+    ),
+    max_size=20,
+)
+
+
+def packed(some: list[tuple]) -> bytes:
+    file = io.BytesIO()
+    metadata = {avrofile.TABLE: "jobs", avrofile.SNAPSHOT: "7:7:", avrofile.MIGRATION: "0001"}
+    assert avrofile.write(file, avrofile.schema_of("jobs", COLUMNS), iter(some), metadata) == len(some)
+    return file.getvalue()
+
+
+@given(rows)
+@example([])
+def test_what_is_written_is_read(some):
+    file = io.BytesIO(packed(some))
+    header, count = avrofile.checked(file)
+    assert count == len(some)
+    assert [*avrofile.rows(file, [*header.columns])] == some
+
+
+def test_every_flipped_byte_and_every_truncation_is_refused(tmp_path):
+    name = "jobs-20260102T030405000006Z"
+    content = packed([(1, "Cook", datetime(2026, 1, 2, tzinfo=UTC), None), (2, None, None, 7)])
+    file, manifest = tmp_path / f"{name}.avro", tmp_path / f"{name}.json"
+    file.write_bytes(content)
+    manifest.write_bytes(backing.as_json(backing.described(tmp_path, name)))
+    backing.check_intact(tmp_path, name)
+
+    def refused(what: Path, damaged: bytes) -> None:
+        what.write_bytes(damaged)
+        with pytest.raises(Damaged):
+            backing.check_intact(tmp_path, name)
+        if what is file:
+            with pytest.raises(Damaged):
+                header, _ = avrofile.checked(io.BytesIO(damaged))
+                avrofile.check_columns(header, "jobs", COLUMNS)
+
+    for what in (file, manifest):
+        whole = what.read_bytes()
+        for place in range(len(whole)):
+            refused(what, whole[:place])
+            for flip in (1, 2, 4, 8, 16, 32, 64, 128, 255):
+                refused(what, whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
+        refused(what, whole + b"\0")
+        what.write_bytes(whole)
+    backing.check_intact(tmp_path, name)
+    file.unlink()
+    with pytest.raises(Damaged):
+        backing.check_intact(tmp_path, name)
+
+
+def test_a_damaged_backup_changes_nothing(house):
+    manifest = back_up(house, "jobs")
+    file = house.directory / manifest["file"]
+    content = file.read_bytes()
+    run(house, "insert into jobs (id, job) values (500, 'Baker')")
+    before = everything(house)
+    for place in range(0, len(content), 97):
+        damaged = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        file.write_bytes(damaged)
+        assert "cannot be restored" in restore(house, "jobs", 422)["detail"]
+        assert house.post("/restore/jobs", data=damaged, headers=AVRO).status_code == 422
+    file.write_bytes(content)
+    assert everything(house) == before
+    assert restore(house, "jobs")["removed"] == 1
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(st.integers(1, 12), st.sampled_from("abc")),
+    st.dictionaries(st.integers(1, 12), st.sampled_from("abc")),
+)
+def test_any_table_becomes_any_other(house, was, now):
+    run(house, "delete from employees")
+    run(house, "delete from jobs")
+    for id, job in now.items():
+        run(house, "insert into jobs (id, job) values (%s, %s)", id, job)
+    content = of_jobs(sorted(was.items()))
+    found = house.post("/restore/jobs", data=content, headers=AVRO).json()
+    assert data(house, "jobs") == [[id, job] for id, job in sorted(was.items())]
+    both = was.keys() & now.keys()
+    assert counts(found) == (
+        len(was),
+        len(was) - len(both),
+        len(now) - len(both),
+        sum(was[id] != now[id] for id in both),
+    )
