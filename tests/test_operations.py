@@ -1,0 +1,172 @@
+"""Operations: long work goes on without its client, tells how far it is, is broken off, and its death is seen."""
+
+import threading
+import time
+
+import psutil
+import psycopg
+import pytest
+from psycopg import conninfo
+
+from tests.conftest import answers, clone, drop, serve, wait_for
+
+ASYNC = {"Prefer": "respond-async"}
+CSV = {"Content-Type": "text/csv"}
+
+
+@pytest.fixture(scope="module")
+def house(server, template, tmp_path_factory):
+    name = clone(server, template)
+    with serve(conninfo.make_conninfo(server, dbname=name), WORKERS="1") as service:
+        yield service
+    drop(server, name)
+
+
+@pytest.fixture(autouse=True)
+def empty(house):
+    with psycopg.connect(house.database) as connection:
+        connection.execute("truncate departments, jobs, employees, uploads cascade")
+
+
+def begin(house, path: str, **options) -> str:
+    """Where the operation is that a request began."""
+    answer = house.post(path, headers=ASYNC | options.pop("headers", {}), **options)
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["Preference-Applied"] == "respond-async"
+    assert answer.json()["state"] == "running"
+    return answer.headers["Location"]
+
+
+def ended(house, location: str) -> dict:
+    """The operation, once it has ended."""
+    wait_for(lambda: house.get(location).json()["state"] != "running")
+    return house.get(location).json()
+
+
+class held:
+    """Keeps others from writing to a table while the block lasts."""
+
+    def __init__(self, house, table: str) -> None:
+        self.connection = psycopg.connect(house.database)
+        self.connection.execute(f"lock table {table} in row exclusive mode")
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+
+def test_an_upload_a_backup_and_a_restore_go_on_alone(house):
+    content = "\n".join(f"{i},Job {i}" for i in range(1, 3001)) + "\n,nobody\n"
+    uploaded = ended(house, begin(house, "/upload/jobs", data=content, headers=CSV))
+    assert (uploaded["state"], uploaded["status"], uploaded["rows_done"]) == ("succeeded", 200, 3001)
+    assert (uploaded["result"]["accepted"], uploaded["result"]["rejected"]) == (3000, 1)
+    again = ended(house, begin(house, "/upload/jobs", files={"file": content}))
+    assert again["result"] == uploaded["result"]
+
+    backup = ended(house, begin(house, "/backup/jobs"))
+    assert (backup["status"], backup["rows_done"], backup["result"]["rows"]) == (201, 3000, 3000)
+    assert house.get(backup["location"]).json() == backup["result"]
+
+    house.delete("/jobs/1?version=1")
+    restored = ended(house, begin(house, "/restore/jobs", json={"backup": backup["result"]["name"]}))
+    assert (restored["kind"], restored["table"], restored["result"]["added"]) == ("restore", "jobs", 1)
+    assert {item["id"] for item in house.get("/operations").json()["items"]} >= {uploaded["id"], restored["id"]}
+
+
+@pytest.mark.parametrize(
+    "path, options, status",
+    [
+        ("/upload/jobs", {"data": "1,a\xe9".encode("latin-1"), "headers": CSV}, 422),
+        ("/upload/jobs?mode=atomic", {"data": "1,a\n1,b\n", "headers": CSV}, 422),
+        ("/restore/jobs", {"data": b"no Avro", "headers": {"Content-Type": "application/avro"}}, 422),
+    ],
+)
+def test_one_that_fails_tells_the_problem(house, path, options, status):
+    failed = ended(house, begin(house, path, **options))
+    assert (failed["state"], failed["status"]) == ("failed", status)
+    assert failed["result"]["status"] == status
+    assert failed["result"]["request_id"] == failed["request_id"]
+
+
+def test_what_can_be_refused_at_once_is_no_operation(house):
+    for path in ("/upload/nothing", "/restore/departments", "/upload/jobs"):
+        assert house.post(path, headers=ASYNC).status_code in (404, 415)
+    assert house.get("/operations/999999").status_code == house.delete("/operations/999999").status_code == 404
+
+
+def test_one_is_broken_off_while_it_waits_and_while_it_reads(house):
+    with held(house, "jobs"):
+        location = begin(house, "/upload/jobs", data="1,a\n", headers=CSV)
+        assert house.delete(location).status_code == 204
+        assert ended(house, location)["state"] == "canceled"
+    large = "".join(f"{i},Job {i}\n" for i in range(1, 400_000))
+    location = begin(house, "/upload/jobs", data=large, headers=CSV)
+    assert house.delete(location).status_code == 204
+    assert ended(house, location)["state"] == "canceled"
+    assert house.delete(location).status_code == 409
+    assert house.get("/jobs").json()["items"] == []
+    assert house.post("/upload/jobs", data=large[:1000], headers=CSV).status_code == 200
+
+
+def test_there_are_no_more_at_once_than_the_limit(house):
+    with held(house, "departments"):
+        locations = [begin(house, "/upload/departments", data=f"{n},x\n", headers=CSV) for n in range(1, 5)]
+        refused = house.post("/upload/departments", data="9,x\n", headers=CSV | ASYNC)
+        assert (refused.status_code, "Retry-After" in refused.headers) == (503, True)
+        for location in locations:
+            house.delete(location)
+    assert {ended(house, location)["state"] for location in locations} <= {"canceled", "succeeded"}
+
+
+def test_one_whose_process_died_has_failed_and_can_be_done_again(house):
+    content = "1,a\n2,b\n"
+    with held(house, "jobs"):
+        location = begin(house, "/upload/jobs", data=content, headers=CSV)
+        wait_for(lambda: waiting(house))
+        for process in workers(house):
+            process.kill()
+        house.session.close()
+        wait_for(lambda: answers(house.url))
+        failed = ended(house, location)
+    assert (failed["state"], failed["status"], failed["finished_at"]) == ("failed", 500, None)
+    assert "has died" in failed["result"]["detail"]
+    assert house.delete(location).status_code == 409
+    wait_for(lambda: not waiting(house))
+    with psycopg.connect(house.database) as connection:
+        assert not connection.execute("select from pg_class where relname = 'staging'").fetchall()
+    assert ended(house, begin(house, "/upload/jobs", data=content, headers=CSV))["result"]["accepted"] == 2
+
+
+def waiting(house) -> bool:
+    """Whether somebody waits for the lock on a table."""
+    with psycopg.connect(house.database) as connection:
+        waits = "select from pg_locks where not granted and locktype = 'relation'"
+        return bool(connection.execute(waits).fetchall())
+
+
+def workers(house) -> list[psutil.Process]:
+    """The processes that answer for a service, without the one that starts them."""
+    port = house.url.rsplit(":", 1)[1]
+    found = [each for each in psutil.process_iter(["environ"]) if (each.info["environ"] or {}).get("PORT") == port]
+    return [each for each in found if each.ppid() in {other.pid for other in found}]
+
+
+def test_one_request_with_a_key_begins_one_operation(house):
+    headers = CSV | ASYNC | {"Idempotency-Key": "one operation"}
+    first, second = (house.post("/upload/jobs", data="1,a\n", headers=headers) for _ in range(2))
+    assert (first.headers["Location"], first.content) == (second.headers["Location"], second.content)
+    assert ended(house, first.headers["Location"])["result"]["accepted"] == 1
+
+
+def test_requests_are_answered_while_one_goes_on(house):
+    large = "".join(f"{i},Job {i}\n" for i in range(1, 100_000))
+    location = begin(house, "/upload/jobs", data=large, headers=CSV)
+    longest, done = 0.0, threading.Event()
+    while not done.is_set():
+        began = time.monotonic()
+        if house.get(location).json()["state"] != "running":
+            done.set()
+        longest = max(longest, time.monotonic() - began)
+    assert house.get(location).json()["state"] == "succeeded"
+    assert longest < 3
