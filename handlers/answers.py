@@ -15,6 +15,9 @@ from handlers.access import current_view
 from handlers.contract import CSV, JSON
 from handlers.schemas import PAGE_LIMIT
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""What a formula begins with, for spreadsheets."""
+
 BLOCK = 2**15
 """Characters of a stream that are sent at once."""
 
@@ -82,9 +85,10 @@ def page(name: str, query: dict[str, Any]) -> Response:
     row = first_page(name, {"limit": PAGE_LIMIT, **query, "form": "lines"})
     lines = pages(name, query, row) if whole else iter([row.body])
     columns = query.get("fields", "").split(",") if query.get("fields") else None
-    body = (
-        csv_lines(lines, columns or members()) if g.media == CSV else (f"{some}\n".encode() for some in lines if some)
-    )
+    if g.media == CSV:
+        body = csv_lines(lines, columns or members(), query.get("formulas") == "neutral")
+    else:
+        body = (f"{some}\n".encode() for some in lines if some)
     response = Response(body, mimetype=g.media)
     if not whole:
         link_next(response, row.next)
@@ -119,12 +123,13 @@ def members() -> list[str]:
     return [*current_view().contract.answer.fields]
 
 
-def csv_lines(lines: Iterable[str], columns: list[str]) -> Iterator[bytes]:
+def csv_lines(lines: Iterable[str], columns: list[str], neutral: bool) -> Iterator[bytes]:
     """JSON lines as RFC 4180, with a header row; what is neither text nor number stays JSON."""
+    value = neutral_value if neutral else csv_value
     yield csv_block([columns])
     for some in lines:
         rows = (json.loads(line) for line in some.split("\n") if line)
-        yield csv_block([csv_value(row[column]) for column in columns] for row in rows)
+        yield csv_block([value(row[column]) for column in columns] for row in rows)
 
 
 def csv_block(rows: Iterable[list[Any]]) -> bytes:
@@ -135,3 +140,8 @@ def csv_block(rows: Iterable[list[Any]]) -> bytes:
 
 def csv_value(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | dict | bool) else value
+
+
+def neutral_value(value: Any) -> Any:
+    """As csv_value; a text that a spreadsheet would take for a formula becomes one it takes for text."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else csv_value(value)

@@ -1,4 +1,4 @@
-"""The page at /: changes arrive live, any object's history is a readable diff, and the way back is a button."""
+"""The pages: / where changes arrive live and any object's history is a readable diff; /requirements with charts."""
 
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,10 @@ STATIC = Path(__file__).parent / "static"
 CONTENT_SECURITY_POLICY = "default-src 'self'; img-src data:; frame-ancestors 'none'"
 
 
+ASSETS = "page.js", "page.css", "requirements.js", "chart.js"
+"""chart.js is Chart.js 4.5.1 (https://www.chartjs.org, MIT), as npm has it."""
+
+
 class ShownQuery(Schema):
     """What the page shows: it asks the channel for it."""
 
@@ -30,14 +34,33 @@ class ShownQuery(Schema):
 @gives(media=("text/html",))
 def index(query: dict[str, Any]) -> Response:
     """Watch changes arrive, look at any object's history, go back to a version."""
-    response = send_from_directory(STATIC, "index.html", conditional=False)
+    return html("index.html")
+
+
+class YearQuery(Schema):
+    """Which year the charts begin with: the latest by default."""
+
+    year = Digits(most=9999)
+
+
+@page.get("/requirements")
+@needs("anyone")
+@takes(query=YearQuery)
+@gives(media=("text/html",))
+def requirements(query: dict[str, Any]) -> Response:
+    """Look at who was hired: by department beside the mean, by quarter, by job."""
+    return html("requirements.html")
+
+
+def html(name: str) -> Response:
+    response = send_from_directory(STATIC, name, conditional=False)
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     return response
 
 
-@page.get("/page/<any('page.js', 'page.css'):name>")
+@page.get(f"/page/<any({', '.join(map(repr, ASSETS))}):name>")
 @needs("anyone")
 @gives(media=("*/*",))
 def asset(name: str) -> Response:
-    """The page's script or style sheet."""
+    """A script or style sheet of the pages."""
     return send_from_directory(STATIC, name, conditional=False)

@@ -9,14 +9,21 @@ from handlers.access import needs
 from handlers.answers import page
 from handlers.contract import CSV, JSON, NDJSON, gives, takes
 from handlers.fields import Digits
+from handlers.schemas import TableQuery
 
 reports = Blueprint("reports", __name__)
 
 
-class YearQuery(Schema):
+class YearQuery(TableQuery):
     """The year of a report."""
 
     year = Digits(most=9999, required=True, metadata={"description": "The year, in UTC.", "example": 2021})
+
+
+class Year(Schema):
+    """A year in which somebody was hired."""
+
+    year = fields.Integer(metadata={"example": 2021})
 
 
 class Quarters(Schema):
@@ -30,8 +37,8 @@ class Quarters(Schema):
     Q4 = fields.Integer()
 
 
-class AboveMean(Schema):
-    """A department that hired more than the mean over all departments."""
+class Hired(Schema):
+    """How many a department hired."""
 
     id = fields.Integer()
     department = fields.String(metadata={"example": "Engineering"})
@@ -50,10 +57,28 @@ def quarter(query: dict[str, Any]) -> Response:
 @reports.get("/requirements/media")
 @needs("reader")
 @takes(query=YearQuery)
-@gives(AboveMean, many=True, media=(CSV, JSON, NDJSON))
+@gives(Hired, many=True, media=(CSV, JSON, NDJSON))
 def media(query: dict[str, Any]) -> Response:
     """The departments that hired more people in a year than the mean over all departments, most first."""
     return download(page("reports.media", query), f"media-{query['year']}.csv")
+
+
+@reports.get("/requirements/departments")
+@needs("reader")
+@takes(query=YearQuery)
+@gives(Hired, many=True, media=(CSV, JSON, NDJSON))
+def departments(query: dict[str, Any]) -> Response:
+    """How many each department hired in a year, those that hired nobody too, most first."""
+    return download(page("reports.departments", query), f"departments-{query['year']}.csv")
+
+
+@reports.get("/requirements/years")
+@needs("reader")
+@takes(query=TableQuery)
+@gives(Year, many=True)
+def years(query: dict[str, Any]) -> Response:
+    """The years in which somebody was hired, the latest first."""
+    return page("reports.years", query)
 
 
 def download(response: Response, filename: str) -> Response:

@@ -101,7 +101,19 @@ def item_query(answer: type[Schema]) -> type[Schema]:
     return Schema.from_dict({"only": fields_of(answer), "as_of": as_of}, name=f"{answer.__name__}Query")
 
 
-class PageQuery(Schema):
+class TableQuery(Schema):
+    """How a collection is written as CSV."""
+
+    formulas = fields.String(
+        validate=validate.OneOf(("kept", "neutral")),
+        metadata={
+            "description": "neutral puts an apostrophe before a text of CSV that a spreadsheet would take for a formula"
+            " (=, +, -, @, tab, return); kept, the default, leaves every text as it is."
+        },
+    )
+
+
+class PageQuery(TableQuery):
     """The parameters of a collection: a page of it, its order, its members. Subclasses add their filters."""
 
     orders: dict[str, Callable[[str], object]] = {"id": str}

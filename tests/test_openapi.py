@@ -53,7 +53,7 @@ def test_what_it_says_of_a_user_is_so(service):
     assert schema["properties"]["name"]["maxLength"] == 30
     assert schema["properties"]["version"]["readOnly"]
     names = {parameter["name"] for parameter in document["paths"]["/users"]["get"]["parameters"]}
-    assert names == {"limit", "cursor", "sort", "fields", "id", "email", "name", "address"}
+    assert names == {"limit", "cursor", "sort", "fields", "formulas", "id", "email", "name", "address"}
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])

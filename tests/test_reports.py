@@ -132,3 +132,19 @@ def test_psql_prints_the_bodies_of_the_service(house, load):
     for name in ("quarter", "media"):
         answer = house.get(f"/requirements/{name}?year=2021", headers={"Accept": "application/json"})
         assert shown_by_psql(house, f"reports.{name}", year=2021) == answer.text
+
+
+def test_a_formula_is_neutral_on_csv_only_if_asked_for(house, load):
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "1+1", "'=1"]
+    load({"departments": "\n".join(f"{id},{name}" for id, name in enumerate(names, 1)).encode()})
+    csv_only = {"Accept": "text/csv"}
+
+    def column(query: str) -> list[str]:
+        answer = house.get(f"/departments?fields=department{query}", headers=csv_only)
+        return [row[0] for row in csv.reader(io.StringIO(answer.text))][1:]
+
+    assert column("") == column("&formulas=kept") == names
+    assert column("&formulas=neutral") == ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "1+1", "'=1"]
+    items = house.get("/departments?formulas=neutral").json()["items"]
+    assert [item["department"] for item in items] == names
+    assert house.get("/departments?formulas=gone").status_code == 422

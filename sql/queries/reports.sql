@@ -73,3 +73,65 @@ from (
     where h.hired > (select avg(m.hired) from hired as m)
 ) as found
 cross join page(found.items, '{}', '{}', '', coalesce(cardinality(found.items), 0), :'form')
+
+-- name: departments
+-- How many each department hired in a year, those that hired nobody too, most first.
+select
+    page.next,
+    page.body
+from (
+    select
+        array_agg(
+            to_json(h)::text
+            order by
+                h.hired desc,
+                h.id
+        ) as items
+    from (
+        select
+            d.id,
+            d.department,
+            count(e.id) as hired
+        from departments as d
+        left join employees as e
+            on e.department_id = d.id
+                and e.datetime >= make_timestamptz(:'year'::integer, 1, 1, 0, 0, 0, 'UTC')
+                and e.datetime < make_timestamptz(:'year'::integer + 1, 1, 1, 0, 0, 0, 'UTC')
+        group by d.id
+    ) as h
+) as found
+cross join page(found.items, '{}', '{}', '', coalesce(cardinality(found.items), 0), :'form')
+
+-- name: years
+-- The years in which anybody was hired, the latest first: from each the index leads to the one before.
+with recursive years as (
+    (
+        select extract(year from e.datetime at time zone 'UTC')::integer as year
+        from employees as e
+        order by e.datetime desc
+        limit 1
+    )
+    union all
+    select extract(year from before.datetime at time zone 'UTC')::integer
+    from years as y
+    cross join lateral (
+        select e.datetime
+        from employees as e
+        where e.datetime < make_timestamptz(y.year, 1, 1, 0, 0, 0, 'UTC')
+        order by e.datetime desc
+        limit 1
+    ) as before
+)
+
+select
+    page.next,
+    page.body
+from (
+    select
+        array_agg(
+            to_json(y)::text
+            order by y.year desc
+        ) as items
+    from years as y
+) as found
+cross join page(found.items, '{}', '{}', '', coalesce(cardinality(found.items), 0), :'form')

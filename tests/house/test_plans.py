@@ -139,7 +139,7 @@ def cases():
             yield statement, {"sort": order}
             yield statement, {"sort": f"-{order}"}
         for name in parameters(query):
-            if name not in ("limit", "cursor", "sort", "fields", "diff"):
+            if name not in ("limit", "cursor", "sort", "fields", "diff", "formulas"):
                 yield statement, {name: VALUES[name]}
 
 
