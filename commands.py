@@ -1,23 +1,32 @@
-"""What `flask --app app` can do besides serving: migrate, seed, look at plans, send events, prune history."""
+"""What `flask --app app` can do besides serving: migrate, seed, move tables, explain, send events, prune history."""
 
+import getpass
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import click
 import psycopg
 from flask import Flask
 from flask.cli import AppGroup
+from werkzeug.exceptions import HTTPException
 
 import db
-from db import embedded, schema, seeding
+from db import actor, embedded, schema, seeding
 from db.queries import STATEMENTS
+from handlers import backing, csvfile, restoring, shelf
+from handlers.avroblocks import Damaged
 from handlers.channels import by_line, by_webhook
+from handlers.loading import COLUMNS
+from handlers.longwork import Progress
 from handlers.notifier import notify
 from handlers.relay import relay
+from handlers.uploads import load
 
 Database = Callable[[], AbstractContextManager[str]]
 """The database of a command, by its address, for as long as the command runs."""
@@ -26,14 +35,20 @@ MOST = click.IntRange(0, 10_000_000)
 SEEDS = click.IntRange(0, 2**31 - 1)
 
 
+ONE_LINE = (schema.Refused, embedded.Unavailable, psycopg.Error, csvfile.Unreadable, Damaged, OSError)
+"""Errors whose first line is all that a person needs."""
+
+
 class one_line_errors(AbstractContextManager[None]):
     """Ends a command with one line on standard error where the database cannot be used."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, psycopg.OperationalError):
             sys.exit(f"The database is not reachable: {str(error).splitlines()[0]}")
-        if isinstance(error, (schema.Refused, embedded.Unavailable, psycopg.Error)):
+        if isinstance(error, ONE_LINE):
             sys.exit(str(error).splitlines()[0])
+        if isinstance(error, HTTPException):
+            sys.exit(error.description)
 
 
 def stopped(until_eof: bool = False) -> threading.Event:
@@ -125,6 +140,7 @@ def add(app: Flask, database: Database) -> None:
         with one_line_errors(), database() as dsn:
             relay(dsn, app.config["AMQP_URL"], app.config["AMQP_QUEUE"], stopped())
 
+    add_bulk(app, database)
     history = AppGroup("history", help="Care for the history.")
     app.cli.add_command(history)
 
@@ -135,3 +151,74 @@ def add(app: Flask, database: Database) -> None:
         with one_line_errors(), database() as url:
             dropped = schema.prune(url, before.replace(tzinfo=UTC))
             click.echo(f"Dropped {', '.join(dropped)}." if dropped else "There was nothing to drop.")
+
+
+def add_bulk(app: Flask, database: Database) -> None:
+    """Add the commands that move whole tables."""
+
+    @contextmanager
+    def working(label: str) -> Iterator[Any]:
+        """A pool to work with, and a progress bar; one line where it fails."""
+        actor.set((f"{getpass.getuser()} (flask)", ""))
+        with one_line_errors(), database() as url:
+            db.open_pool(url, 2)
+            try:
+                with click.progressbar(length=1, label=label, show_pos=True, file=sys.stderr) as bar:
+                    yield bar
+            finally:
+                db.close_pool()
+
+    def by_rows(bar: Any) -> Progress:
+        """Moves a bar as far as the rows are."""
+
+        def progress(rows: int, of: int | None = None) -> None:
+            bar.length = bar.length if of is None else of
+            bar.update(rows)
+
+        return progress
+
+    @app.cli.command("upload")
+    @click.argument("table", type=click.Choice([*COLUMNS]))
+    @click.argument("file", type=click.File("rb"))
+    @click.option("--header", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True)
+    @click.option("--mode", type=click.Choice(["partial", "atomic", "dry-run"]), default="partial", show_default=True)
+    @click.option("--max-errors", type=click.IntRange(0), help="With more rejects nothing is kept.")
+    def upload(table: str, file: BinaryIO, header: str, mode: str, max_errors: int | None) -> None:
+        """Move a CSV file into departments, jobs or employees; rejects are kept aside: GET /errors/TABLE."""
+        with working(f"Uploading {table}") as bar:
+            bar.length = Path(file.name).stat().st_size
+
+            def progress(rows: int, of: int | None = None) -> None:
+                bar.update(file.tell() - bar.pos)
+
+            row, sha256, undone = load(table, file, progress, header, mode, max_errors)
+        kept = "Nothing was kept." if undone else f"Upload {row.upload_id}."
+        click.echo(f"{kept} {row.rows} rows: {row.accepted} accepted, {row.rejected} rejected. SHA-256 {sha256}")
+        for reject in undone.rejects if undone else []:
+            click.echo(f"line {reject['line']}: {reject['column_name'] or 'row'}: {reject['detail']}")
+        if undone and undone.too_many:
+            sys.exit(1)
+
+    @app.cli.command("backup")
+    @click.argument("table", type=click.Choice([*backing.TABLES, backing.ALL]))
+    def backup(table: str) -> None:
+        """Back a table up, or all from one snapshot, into BACKUP_DIR."""
+        with working(f"Backing up {table}") as bar:
+            manifest = backing.back_up(app.config["BACKUP_DIR"], table, by_rows(bar))
+        click.echo(f"{manifest['name']}: {manifest['rows']} rows in {app.config['BACKUP_DIR']}")
+
+    @app.cli.command("restore")
+    @click.argument("table", type=click.Choice([*backing.TABLES, backing.ALL]))
+    @click.option("--backup", "name", help="Its name; the newest of the table by default.")
+    @click.option("--file", type=click.File("rb"), help="An Avro file instead.")
+    @click.option("--dry-run", is_flag=True, help="Only tell what it would change.")
+    def restore(table: str, name: str | None, file: BinaryIO | None, dry_run: bool) -> None:
+        """Make a table, or all, equal to a backup; readers see the old rows or the new."""
+        with working(f"Restoring {table}") as bar:
+            name = None if file else shelf.known(name or shelf.newest(table))["name"]
+            with restoring.files_of(app.config["BACKUP_DIR"], table, name, file) as files:
+                found = restoring.restore(table, files, name or "a file", dry_run, by_rows(bar))
+        for each in found:
+            click.echo("{table}: {rows} rows, {added} added, {removed} removed, {changed} changed".format(**each))
+        if dry_run:
+            click.echo("This was a trial: nothing was changed.")

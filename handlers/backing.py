@@ -56,10 +56,12 @@ def back_up(directory: Path, table: str, progress: Progress) -> dict[str, Any]:
     sweep(directory)
     name = f"{table}-{datetime.now(UTC):{STAMP}}"
     with db.snapshot(STATEMENT_TIMEOUT) as connection:
+        progress(0, of=next(db.run(connection, "backups.estimate", tables=[*tables_of(table)])).rows)
         for each in tables_of(table):
             with written(directory / file_name(name, each)) as file:
                 dump(connection, each, file, progress)
     manifest = described(directory, name)
+    progress(0, of=manifest["rows"])
     with written(directory / f"{name}.json") as file:
         file.write(as_json(manifest))
     return manifest

@@ -14,7 +14,7 @@ from handlers.access import needs
 from handlers.answers import answer
 from handlers.contract import AVRO, gives, takes
 from handlers.fields import Digits, Text
-from handlers.longwork import Done, Progress, perform
+from handlers.longwork import Done, Progress, perform, unseen
 
 backups = Blueprint("backups", __name__)
 
@@ -73,7 +73,7 @@ def download(table: str) -> Response:
         abort(404, "All are several files: back them up, or ask for one.")
     file = tempfile.TemporaryFile()  # noqa: SIM115  # closed when it was sent
     with db.snapshot(backing.STATEMENT_TIMEOUT) as connection:
-        backing.dump(connection, table, file, lambda rows: None)
+        backing.dump(connection, table, file, unseen)
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     response = send_file(file, AVRO, as_attachment=True, download_name=f"{table}.avro", etag=False)

@@ -5,7 +5,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import psycopg
 from flask import Flask, Response, abort, current_app, g, request
@@ -26,8 +26,16 @@ LIMIT = 4
 TELL_EVERY = 500
 """Rows after which somebody is told."""
 
-Progress = Callable[[int], None]
-"""Told of so many rows more."""
+
+class Progress(Protocol):
+    """Told of so many rows more, and of how many in all once that is known."""
+
+    def __call__(self, rows: int, of: int | None = None) -> None: ...
+
+
+def unseen(rows: int, of: int | None = None) -> None:
+    """Progress that nobody looks at."""
+
 
 running: set[int] = set()
 
@@ -69,7 +77,7 @@ class Canceled(Exception):
 def perform(kind: str, table: str, work: Callable[[Progress], Done]) -> Response:
     """Do the work and answer it, or begin it and answer 202 where the client does not wait. 503 if too much goes on."""
     if not respond_async():
-        return work(lambda rows: None).response()
+        return work(unseen).response()
     if len(running) >= LIMIT:
         abort(503, f"{LIMIT} operations are going on.")
     operation = Operation(kind, table)
@@ -93,6 +101,7 @@ class Operation:
         db.run(self.connection, "operations.hold", id=self.id)
         self.request_id = g.request_id
         self.done = 0
+        self.total: int | None = None
         self.canceled = False
         self.ended = threading.Event()
         self.lent = db.Lent()
@@ -103,10 +112,14 @@ class Operation:
         body: bytes = db.read("operations.get", id=self.id).body
         return body
 
-    def progress(self, rows: int) -> None:
+    def progress(self, rows: int, of: int | None = None) -> None:
         self.done += rows
+        self.total = of if of is not None else self.total
         if self.canceled:
             raise Canceled
+
+    def counts(self) -> dict[str, Any]:
+        return {"id": self.id, "done": self.done, "total": "" if self.total is None else self.total}
 
     def carry_out(self, app: Flask, work: Callable[[Progress], Done]) -> None:
         """Do the work, and write down what came of it."""
@@ -133,7 +146,7 @@ class Operation:
         """Write down how far the work is; break off what it does where somebody wants it."""
         while not self.ended.wait(LOOK_EVERY):
             try:
-                row = next(db.run(self.connection, "operations.progress", id=self.id, done=self.done))
+                row = next(db.run(self.connection, "operations.progress", **self.counts()))
                 wanted = row.canceled
             except psycopg.Error as error:
                 # Without this connection the lock is gone, and the operation counts as failed.
@@ -149,9 +162,8 @@ class Operation:
             db.run(
                 self.connection,
                 "operations.finish",
-                id=self.id,
+                **self.counts(),
                 state=state,
-                done=self.done,
                 status=done.status if done else "",
                 location=(done.location if done else None) or "",
                 result=json.dumps(done.body) if done else "",

@@ -1,8 +1,6 @@
 """Restores: tables made equal to a backup, or to an Avro file."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, BinaryIO
+from typing import Any
 
 from flask import Blueprint, Response, abort
 from marshmallow import Schema, fields, validate
@@ -63,11 +61,11 @@ def restore(table: str, query: dict[str, Any], body: dict[str, Any] | None = Non
     file = sent_file() if body is None else None
     if file and table == backing.ALL:
         abort(422, "A file holds one table; all is restored from a backup.")
-    name = None if file else body.get("backup") or shelf.newest(table)  # type: ignore[union-attr]
+    name = None if file else shelf.known((body or {}).get("backup") or shelf.newest(table))["name"]
 
     def work(progress: Progress) -> Done:
         try:
-            with files_of(table, name, file) as files:
+            with restoring.files_of(shelf.directory(), table, name, file) as files:
                 tables = restoring.restore(table, files, name or "a file", dry_run, progress)
         except Damaged as error:
             abort(422, f"This cannot be restored: {error}")
@@ -75,18 +73,3 @@ def restore(table: str, query: dict[str, Any], body: dict[str, Any] | None = Non
         return Done(200, {"table": table, "backup": name, "dry_run": dry_run, **sums, "tables": tables})
 
     return perform("restore", table, work)
-
-
-@contextmanager
-def files_of(table: str, name: str | None, file: BinaryIO | None) -> Iterator[dict[str, BinaryIO]]:
-    """The files to restore, by table: of a backup that is intact, or the one that was sent. Raises Damaged."""
-    if file:
-        yield {table: file}
-        return
-    manifest = shelf.known(name or "")
-    backing.check_intact(shelf.directory(), manifest["name"])
-    with ExitStack() as stack:
-        yield {
-            each: stack.enter_context((shelf.directory() / backing.file_name(manifest["name"], each)).open("rb"))
-            for each in backing.tables_of(table)
-        }

@@ -1,5 +1,8 @@
 """How tables get back: staged, compared, and changed where they differ, as one transaction."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import psycopg
@@ -7,7 +10,7 @@ import psycopg
 import db
 from handlers import avrofile
 from handlers.avroblocks import Damaged
-from handlers.backing import STATEMENT_TIMEOUT, columns_of, tables_of
+from handlers.backing import STATEMENT_TIMEOUT, check_intact, columns_of, file_name, tables_of
 from handlers.longwork import Progress, told
 
 PARENTS = ("departments", "jobs")
@@ -26,13 +29,15 @@ def restore(
     `called` is what history calls it. Raises Damaged where a file cannot be taken, and then nothing has changed.
     """
     found: list[dict[str, Any]] = []
+    checked = {each: avrofile.checked(files[each]) for each in tables_of(table)}
+    progress(0, of=sum(rows for _, rows in checked.values()))
     try:
         with db.transaction(STATEMENT_TIMEOUT) as connection:
             db.run(connection, "backups.call", backup=called)
             columns = {}
-            for each in tables_of(table):
-                columns[each], counts = compared(connection, each, files[each], progress)
-                found.append({"table": each, **counts})
+            for each, (header, rows) in checked.items():
+                columns[each] = [*header.columns]
+                found.append({"table": each, "rows": rows, **compared(connection, each, files[each], header, progress)})
             replace(connection, columns)
             if dry_run:
                 raise Trial
@@ -44,10 +49,9 @@ def restore(
 
 
 def compared(
-    connection: db.Connection, table: str, file: BinaryIO, progress: Progress
-) -> tuple[list[str], dict[str, int]]:
-    """The columns of a file, and how many rows it has, and of those more, less and otherwise than its table."""
-    header, rows = avrofile.checked(file)
+    connection: db.Connection, table: str, file: BinaryIO, header: avrofile.Header, progress: Progress
+) -> dict[str, int]:
+    """How many rows a file has more, less and otherwise than its table. Raises Damaged where its columns do not fit."""
     known = columns_of(connection, table)
     avrofile.check_columns(header, table, known)
     columns, types = [*header.columns], {column.name: column.type for column in known}
@@ -55,7 +59,7 @@ def compared(
     coming = told(avrofile.rows(file, columns), progress)
     db.copy(connection, "backups.copy", coming, [types[name] for name in columns])
     row = next(db.run(connection, "backups.compare", table=table, columns=columns))
-    return columns, {"rows": rows, "added": row.added, "removed": row.removed, "changed": row.changed}
+    return {"added": row.added, "removed": row.removed, "changed": row.changed}
 
 
 def replace(connection: db.Connection, columns: dict[str, list[str]]) -> None:
@@ -80,3 +84,17 @@ def reason(error: psycopg.Error) -> str:
     if constraint:
         return f"Rows break the rule {constraint}."
     return f"Rows do not fit into the table: {error.diag.message_primary or error}."
+
+
+@contextmanager
+def files_of(directory: Path, table: str, name: str | None, file: BinaryIO | None) -> Iterator[dict[str, BinaryIO]]:
+    """The files to restore, by table: this one, or those of a backup that is intact. Raises Damaged."""
+    if file or name is None:
+        yield {table: file} if file else {}
+        return
+    check_intact(directory, name)
+    with ExitStack() as stack:
+        paths = {each: directory / file_name(name, each) for each in tables_of(table)}
+        if missing := [each for each, path in paths.items() if not path.exists()]:
+            raise Damaged(f"{name} does not hold {', '.join(missing)}.")
+        yield {each: stack.enter_context(path.open("rb")) for each, path in paths.items()}

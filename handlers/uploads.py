@@ -119,6 +119,7 @@ def moved_in(table: str, file: BinaryIO, progress: Progress, **how: Any) -> Done
         abort(422, str(error))
     except csvfile.TooLarge:
         abort(413, f"The file is larger than {csvfile.UNPACKED_LIMIT} bytes unpacked.")
+    progress(0, of=row.rows)
     counts = {"rows": row.rows, "accepted": row.accepted, "rejected": row.rejected}
     if undone and undone.too_many:
         raise Problem(422, "Too many rows break a rule: nothing was kept.", **counts, rejects=undone.rejects)

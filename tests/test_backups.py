@@ -3,7 +3,11 @@
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
 import zlib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +22,7 @@ from psycopg import conninfo
 from handlers import avrofile, backing
 from handlers.avroblocks import BLOCK_LIMIT, Damaged
 from handlers.avrofile import Column
-from tests.conftest import ROOT, clone, drop, serve
+from tests.conftest import ROOT, clone, drop, serve, wait_for
 
 SAMPLE = ROOT / "tests" / "hiring"
 FILES = {"departments": "departments.csv", "jobs": "jobs.csv", "employees": "hired_employees.csv"}
@@ -477,3 +481,75 @@ def test_any_table_becomes_any_other(house, was, now):
         len(now) - len(both),
         sum(was[id] != now[id] for id in both),
     )
+
+
+# By hand and by force -------------------------------------------------------------------------------------------------
+
+
+def flask(house, *words: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"DATABASE_URL": house.database, "BACKUP_DIR": str(house.directory)}
+    command = [sys.executable, "-m", "flask", "--app", "app", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_the_commands_do_the_same(house, tmp_path):
+    before = data(house, "jobs")
+    backed = flask(house, "backup", "all")
+    name = backed.stdout.split(":")[0]
+    assert (backed.returncode, house.get(f"/backups/{name}").status_code) == (0, 200), backed.stderr
+    file = tmp_path / "jobs.csv"
+    file.write_bytes(b"900,Baker\n,nobody\n")
+    assert flask(house, "upload", "jobs", str(file), "--mode", "atomic").returncode == 1
+    trial = flask(house, "upload", "jobs", str(file), "--mode", "dry-run").stdout
+    assert "1 accepted, 1 rejected" in trial and "line 2: id: A value is required." in trial
+    assert data(house, "jobs") == before
+    assert "1 accepted, 1 rejected" in flask(house, "upload", "jobs", str(file)).stdout
+    entry = house.get("/history?obj_type=job&sort=-id&limit=1").json()["items"][0]
+    assert entry["actor"].endswith("(flask)") and entry["new_obj"]["rows"] == 1
+    assert "1 removed" in flask(house, "restore", "jobs", "--dry-run").stdout
+    assert len(data(house, "jobs")) == len(before) + 1
+    assert "1 removed" in flask(house, "restore", "jobs", "--backup", name).stdout
+    assert data(house, "jobs") == before
+    live = tmp_path / "jobs.avro"
+    live.write_bytes(house.get("/backup/jobs").content)
+    assert "0 added" in flask(house, "restore", "jobs", "--file", str(live)).stdout
+    for words in (["restore", "jobs", "--backup", "../x"], ["restore", "jobs", "--file", str(file)]):
+        refused = flask(house, *words)
+        assert (refused.returncode, refused.stdout, "Traceback" in refused.stderr) == (1, "", False)
+
+
+@pytest.mark.parametrize("moment", [0.05, 0.2, 0.6])
+def test_killed_at_any_moment_it_is_all_or_nothing_and_the_next_try_succeeds(house, tmp_path, moment):
+    before = data(house, "jobs")
+    file = tmp_path / "jobs.csv"
+    file.write_bytes(b"".join(b"%d,Job %d\n" % (i, i) for i in range(1000, 31000)))
+    environment = os.environ | {"DATABASE_URL": house.database, "BACKUP_DIR": str(house.directory)}
+    wide = "select count(*) from jobs"
+    for words in (["upload", "jobs", str(file)], ["backup", "jobs"], ["restore", "jobs"]):
+        if words[0] == "restore":
+            run(house, "delete from jobs where id >= 1000")
+        few = run(house, wide)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flask", "--app", "app", *words],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(lambda process=process: process.poll() is not None or working(house))
+        time.sleep(moment)
+        process.kill()
+        process.wait()
+        wait_for(lambda: not working(house))
+        assert run(house, wide) in (few, [(len(before) + 30000,)])
+        assert flask(house, *words).returncode == 0
+        assert run(house, wide) == [(len(before) + 30000,)]
+        assert not [*house.directory.glob("*.part")]
+
+
+def working(house) -> bool:
+    """Whether a command is at work in the database."""
+    with psycopg.connect(house.database) as connection:
+        others = "datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()"
+        at_work = f"select from pg_stat_activity where {others} and xact_start is not null"
+        return bool(connection.execute(at_work).fetchall())

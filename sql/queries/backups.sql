@@ -19,6 +19,12 @@ where a.attrelid = :'table'::regclass
     and not a.attisdropped
 order by a.attnum
 
+-- name: estimate
+-- About how many rows tables have, as they were when last analyzed.
+select sum(greatest(c.reltuples, 0))::bigint as rows
+from pg_class as c
+where c.oid = any (:'tables'::regclass[])
+
 -- name: uploads
 -- Every row of uploads.
 table uploads order by id

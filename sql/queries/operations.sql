@@ -61,6 +61,7 @@ set state = :'state',
     location = nullif(:'location', ''),
     result = nullif(:'result', '')::json,
     rows_done = :'done'::bigint,
+    rows_total = nullif(:'total', '')::bigint,
     finished_at = now()
 where o.id = :'id'::bigint
 
