@@ -159,37 +159,14 @@ cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'l
 -- The rows wait in appending, a place of the owner, for employees.append.
 with judged as materialized (
     select
-        s.line,
-        coalesce(s.raw, concat_ws(',', s.c1, s.c2, s.c3, s.c4, s.c5)) as raw,
-        s.c1,
-        s.c2,
-        s.c3,
-        s.c4,
-        s.c5,
-        case
-            when s.unreadable is not null then array[null, 'unreadable', s.unreadable]
-            when s.width <> 5 then array[null, 'width', 'Expected 5 fields, found ' || s.width || '.']
-            else coalesce(
-                id_fault('id', s.c1),
-                name_fault('name', s.c2),
-                datetime_fault('datetime', s.c3),
-                id_fault('department_id', s.c4),
-                id_fault('job_id', s.c5)
-            )
-        end as fault
-    from staging as s
-),
-
-fitting as materialized (
-    select
         t.line,
-        t.raw,
         t.id,
         t.name,
         t.datetime,
         t.department_id,
         t.job_id,
         case
+            when t.fault is not null then t.fault
             when r.name <> t.name or r.datetime <> t.datetime or r.department_id <> t.department_id or r.job_id <> t.job_id then array['id', 'taken', 'Another row of employees has the id ' || t.id || '.']
             when d.id is null then array['department_id', 'unknown', 'There is no department ' || t.department_id || '.']
             when k.id is null then array['job_id', 'unknown', 'There is no job ' || t.job_id || '.']
@@ -197,15 +174,35 @@ fitting as materialized (
         r.id is not null as present
     from (
         select
-            j.line,
-            j.raw,
-            j.c1::integer as id,
-            j.c2 as name,
-            j.c3::timestamptz as datetime,
-            j.c4::integer as department_id,
-            j.c5::integer as job_id
-        from judged as j
-        where j.fault is null
+            s.line,
+            case when s.fault is null then s.c1::integer end as id,
+            case when s.fault is null then s.c2 end as name,
+            case when s.fault is null then s.c3::timestamptz end as datetime,
+            case when s.fault is null then s.c4::integer end as department_id,
+            case when s.fault is null then s.c5::integer end as job_id,
+            s.fault
+        from (
+            select
+                s.line,
+                s.c1,
+                s.c2,
+                s.c3,
+                s.c4,
+                s.c5,
+                case
+                    when s.unreadable is not null then array[null, 'unreadable', s.unreadable]
+                    when s.width <> 5 then array[null, 'width', 'Expected 5 fields, found ' || s.width || '.']
+                    else coalesce(
+                        id_fault('id', s.c1),
+                        name_fault('name', s.c2),
+                        datetime_fault('datetime', s.c3),
+                        id_fault('department_id', s.c4),
+                        id_fault('job_id', s.c5)
+                    )
+                end as fault
+            from staging as s
+            offset 0 -- so that a row is judged once, and read as what it is only after that
+        ) as s
     ) as t
     left join employees as r on r.id = t.id
     left join departments as d on d.id = t.department_id
@@ -216,7 +213,7 @@ repeated as materialized (
     select
         f.id,
         min(f.line) as first_line
-    from fitting as f
+    from judged as f
     where f.fault is null
     group by f.id
     having count(*) > 1
@@ -224,41 +221,26 @@ repeated as materialized (
 
 rejects as materialized (
     select
-        j.line,
-        case when id_fault('id', j.c1) is null then j.c1::integer end as row_id,
-        j.raw,
-        j.fault
+        s.line,
+        case when id_fault('id', s.c1) is null then s.c1::integer end as row_id,
+        coalesce(s.raw, concat_ws(',', s.c1, s.c2, s.c3, s.c4, s.c5)) as raw,
+        coalesce(j.fault, array['id', 'duplicate', 'An earlier line has the id ' || j.id || '.']) as fault
     from judged as j
+    left join repeated as p on p.id = j.id
+    join staging as s on s.line = j.line
     where j.fault is not null
-    union all
-    select
-        f.line,
-        f.id,
-        f.raw,
-        f.fault
-    from fitting as f
-    where f.fault is not null
-    union all
-    select
-        f.line,
-        f.id,
-        f.raw,
-        array['id', 'duplicate', 'An earlier line has the id ' || f.id || '.']
-    from fitting as f
-    join repeated as p on p.id = f.id and p.first_line < f.line
-    where f.fault is null
+        or p.first_line < j.line
 ),
 
 incoming as materialized (
     select
         f.line,
-        f.raw,
         f.id,
         f.name,
         f.datetime,
         f.department_id,
         f.job_id
-    from fitting as f
+    from judged as f
     left join repeated as p on p.id = f.id
     where f.fault is null
         and not f.present
@@ -316,10 +298,11 @@ corrected as (
 
 corrected_ids as (
     delete from employees_errors as e
-    using incoming as i, upload as u
+    using incoming as i, upload as u, staging as s
     where e.line = i.line
+        and s.line = i.line
         and e.row_id is distinct from i.id
-        and after_first_field(e.raw) = after_first_field(i.raw)
+        and after_first_field(e.raw) = after_first_field(coalesce(s.raw, concat_ws(',', s.c1, s.c2, s.c3, s.c4, s.c5)))
         and e.upload_id <> u.id
 ),
 

@@ -145,39 +145,36 @@ cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'l
 -- files that it corrects: those with its id, and those of its line that differ from it in their first field alone.
 with judged as materialized (
     select
-        s.line,
-        coalesce(s.raw, concat_ws(',', s.c1, s.c2)) as raw,
-        s.c1,
-        s.c2,
-        case
-            when s.unreadable is not null then array[null, 'unreadable', s.unreadable]
-            when s.width <> 2 then array[null, 'width', 'Expected 2 fields, found ' || s.width || '.']
-            else coalesce(
-                id_fault('id', s.c1),
-                name_fault('job', s.c2)
-            )
-        end as fault
-    from staging as s
-),
-
-fitting as materialized (
-    select
         t.line,
-        t.raw,
         t.id,
         t.job,
         case
+            when t.fault is not null then t.fault
             when r.job <> t.job then array['id', 'taken', 'Another row of jobs has the id ' || t.id || '.']
         end as fault,
         r.id is not null as present
     from (
         select
-            j.line,
-            j.raw,
-            j.c1::integer as id,
-            j.c2 as job
-        from judged as j
-        where j.fault is null
+            s.line,
+            case when s.fault is null then s.c1::integer end as id,
+            case when s.fault is null then s.c2 end as job,
+            s.fault
+        from (
+            select
+                s.line,
+                s.c1,
+                s.c2,
+                case
+                    when s.unreadable is not null then array[null, 'unreadable', s.unreadable]
+                    when s.width <> 2 then array[null, 'width', 'Expected 2 fields, found ' || s.width || '.']
+                    else coalesce(
+                        id_fault('id', s.c1),
+                        name_fault('job', s.c2)
+                    )
+                end as fault
+            from staging as s
+            offset 0 -- so that a row is judged once, and read as what it is only after that
+        ) as s
     ) as t
     left join jobs as r on r.id = t.id
 ),
@@ -186,7 +183,7 @@ repeated as materialized (
     select
         f.id,
         min(f.line) as first_line
-    from fitting as f
+    from judged as f
     where f.fault is null
     group by f.id
     having count(*) > 1
@@ -194,38 +191,23 @@ repeated as materialized (
 
 rejects as materialized (
     select
-        j.line,
-        case when id_fault('id', j.c1) is null then j.c1::integer end as row_id,
-        j.raw,
-        j.fault
+        s.line,
+        case when id_fault('id', s.c1) is null then s.c1::integer end as row_id,
+        coalesce(s.raw, concat_ws(',', s.c1, s.c2)) as raw,
+        coalesce(j.fault, array['id', 'duplicate', 'An earlier line has the id ' || j.id || '.']) as fault
     from judged as j
+    left join repeated as p on p.id = j.id
+    join staging as s on s.line = j.line
     where j.fault is not null
-    union all
-    select
-        f.line,
-        f.id,
-        f.raw,
-        f.fault
-    from fitting as f
-    where f.fault is not null
-    union all
-    select
-        f.line,
-        f.id,
-        f.raw,
-        array['id', 'duplicate', 'An earlier line has the id ' || f.id || '.']
-    from fitting as f
-    join repeated as p on p.id = f.id and p.first_line < f.line
-    where f.fault is null
+        or p.first_line < j.line
 ),
 
 incoming as materialized (
     select
         f.line,
-        f.raw,
         f.id,
         f.job
-    from fitting as f
+    from judged as f
     left join repeated as p on p.id = f.id
     where f.fault is null
         and not f.present
@@ -280,10 +262,11 @@ corrected as (
 
 corrected_ids as (
     delete from jobs_errors as e
-    using incoming as i, upload as u
+    using incoming as i, upload as u, staging as s
     where e.line = i.line
+        and s.line = i.line
         and e.row_id is distinct from i.id
-        and after_first_field(e.raw) = after_first_field(i.raw)
+        and after_first_field(e.raw) = after_first_field(coalesce(s.raw, concat_ws(',', s.c1, s.c2)))
         and e.upload_id <> u.id
 ),
 
