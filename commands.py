@@ -1,6 +1,9 @@
-"""What `flask --app app` can do besides serving: migrate, seed, move tables, explain, send events, prune history."""
+"""What `flask --app app` can do besides serving: migrate, seed, move tables, make tokens, explain, and more."""
 
 import getpass
+import hashlib
+import re
+import secrets
 import signal
 import sys
 import threading
@@ -18,8 +21,10 @@ from werkzeug.exceptions import HTTPException
 
 import db
 from db import actor, embedded, schema, seeding
+from db.pool import connect
 from db.queries import STATEMENTS
 from handlers import backing, csvfile, restoring, shelf
+from handlers.access import ROLES
 from handlers.avroblocks import Damaged
 from handlers.channels import by_line, by_webhook
 from handlers.loading import COLUMNS
@@ -141,6 +146,7 @@ def add(app: Flask, database: Database) -> None:
             relay(dsn, app.config["AMQP_URL"], app.config["AMQP_QUEUE"], stopped())
 
     add_bulk(app, database)
+    add_tokens(app, database)
     history = AppGroup("history", help="Care for the history.")
     app.cli.add_command(history)
 
@@ -222,3 +228,59 @@ def add_bulk(app: Flask, database: Database) -> None:
             click.echo("{table}: {rows} rows, {added} added, {removed} removed, {changed} changed".format(**each))
         if dry_run:
             click.echo("This was a trial: nothing was changed.")
+
+
+LIFETIME = {"d": "days", "h": "hours", "m": "minutes"}
+
+
+def lifetime(context: click.Context, option: click.Parameter, value: str | None) -> str:
+    """90d, 12h or 30m as PostgreSQL's interval."""
+    if value is None:
+        return ""
+    if not re.fullmatch("[1-9][0-9]{0,4}[dhm]", value):
+        raise click.BadParameter("It is a number of days, hours or minutes: 90d, 12h, 30m.")
+    return f"{value[:-1]} {LIFETIME[value[-1]]}"
+
+
+def add_tokens(app: Flask, database: Database) -> None:
+    """Add the commands that make tokens and take them back."""
+    token = AppGroup("token", help="Make tokens and take them back.")
+    app.cli.add_command(token)
+
+    @token.command("create")
+    @click.argument("name")
+    @click.option("--role", type=click.Choice(ROLES[1:]), required=True, help="What its holder may do.")
+    @click.option("--expires", callback=lifetime, help="After so long it is no longer good: 90d, 12h, 30m.")
+    def create(name: str, role: str, expires: str) -> None:
+        """Make a token and print it, this once. History calls its holder NAME.
+
+        From the first token on nobody is let in without one.
+        """
+        secret = f"rh_{secrets.token_urlsafe(32)}"
+        with one_line_errors(), database() as url, connect(url) as connection:
+            digest = hashlib.sha256(secret.encode()).hexdigest()
+            db.run(connection, "access.create", name=name, role=role, sha256=digest, expires=expires)
+        click.echo(secret)
+
+    @token.command("list")
+    def every() -> None:
+        """Show all tokens, without what they are."""
+        with one_line_errors(), database() as url, connect(url) as connection:
+            for each in db.run(connection, "access.all"):
+                state = "revoked" if each.revoked_at else f"until {each.expires_at or 'revoked'}"
+                click.echo(f"{each.name}\t{each.role}\t{state}\tlast used {each.last_used_at or 'never'}")
+
+    @token.command("revoke")
+    @click.argument("name")
+    def revoke(name: str) -> None:
+        """Take a token back: within 2 seconds it is refused."""
+        with one_line_errors(), database() as url, connect(url) as connection:
+            if not next(db.run(connection, "access.revoke", name=name), None):
+                sys.exit(f"There is no good token of the name {name}.")
+        click.echo("It is revoked.")
+
+    @token.command("exist")
+    def exist() -> None:
+        """Fail unless a token was made."""
+        with one_line_errors(), database() as url, connect(url) as connection:
+            sys.exit(0 if next(db.run(connection, "access.made")).made else 1)

@@ -103,11 +103,18 @@ def on_starting(server: object) -> None:
             sys.exit(1)
     else:
         start_private_database()
+    check_tokens()
+
+
+def check_tokens() -> None:
+    """On an address that others reach, a token must have been made."""
+    if HOST == "localhost" or ip_address(HOST).is_loopback:
+        return
+    if subprocess.run([sys.executable, "-m", "flask", "--app", "app", "token", "exist"]).returncode:
+        sys.exit(f"HOST={HOST} is reachable from elsewhere: without tokens Rowhouse answers on loopback only.")
 
 
 def check_address() -> None:
-    if HOST != "localhost" and not ip_address(HOST).is_loopback:
-        sys.exit(f"HOST={HOST} is reachable from elsewhere: without tokens Rowhouse answers on loopback only.")
     family = socket.AF_INET6 if ":" in HOST else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

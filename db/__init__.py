@@ -20,7 +20,7 @@ from db.queries import STATEMENTS
 
 Connection = psycopg.Connection[tuple]
 
-COPY_SLICE = 500
+COPY_SLICE = 100
 """Rows after which a COPY lets other requests have a turn."""
 
 actor: ContextVar[tuple[str, str]] = ContextVar("actor", default=("", ""))

@@ -1,12 +1,21 @@
-"""Who may do what. Every route states the role it needs; on loopback, while no token exists, all roles are granted."""
+"""Who may do what. Every route states the role it needs; whoever holds a token has its role.
 
+While no token was ever made, all roles are granted on loopback, and the service answers nowhere else.
+"""
+
+import hashlib
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
+import psycopg
 from flask import abort, current_app, g, request
+from werkzeug.datastructures import WWWAuthenticate
 
-from db import actor
+from db import actor, read, write
 
 ROLES = ("anyone", "reader", "writer", "admin")
 """Each may do what those before it may."""
@@ -14,7 +23,16 @@ ROLES = ("anyone", "reader", "writer", "admin")
 ANONYMOUS = "anonymous"
 """What history calls a caller without a token."""
 
+KNOWN_FOR = 1.0
+"""Seconds for which a process believes what it read of a token: so much later one that was revoked is refused."""
+
+REMEMBERED = 10_000
+"""Tokens, good and bad, that a process remembers."""
+
 View = TypeVar("View", bound=Callable[..., object])
+
+seen: dict[str, tuple[float, Any]] = {}
+"""What was read of tokens, and when, by their SHA-256."""
 
 
 def needs(role: str) -> Callable[[View], View]:
@@ -34,10 +52,77 @@ def current_view() -> Any:
 
 
 def check_access() -> None:
-    """Before a request: 403 for a caller without the role that its route needs. History is told who calls."""
+    """Before a request: 401 for a caller without a good token, 403 for one without the role; history is told who."""
     if request.endpoint is None:
         return
     role = current_view().role
-    if role != "anyone" and not ip_address(request.remote_addr or "::").is_loopback:
-        abort(403, f"This needs the role {role}; without a token it is granted on this machine only.")
+    g.token = None
     actor.set((ANONYMOUS, g.request_id))
+    if role == "anyone":
+        return
+    given = request.environ.get("HTTP_AUTHORIZATION")
+    if given is not None:
+        admit(bearer(given), role)
+    elif remembered("", lambda: read("access.made").made):
+        # A browser's WebSocket cannot send the header: its first message has the token (events.py).
+        if not request.environ.get("HTTP_SEC_WEBSOCKET_KEY"):
+            refuse("A token is needed: Authorization: Bearer …", {})
+    elif not on_loopback(request.remote_addr or "::"):
+        abort(403, f"This needs the role {role}; without a token it is granted on this machine only.")
+
+
+def admit(token: str, role: str) -> None:
+    """Let the holder of a token in. 401 where it is not good, 403 where it has not the role."""
+    found = holder(token)
+    if found is None:
+        refuse("The token is not good, or no longer.", {"error": "invalid_token"})
+    if ROLES.index(found.role) < ROLES.index(role):
+        abort(403, f"This needs the role {role}; the token has the role {found.role}.")
+    g.token = token
+    actor.set((found.name, g.request_id))
+
+
+def refuse(detail: str, told: dict[str, str | None]) -> None:
+    abort(401, description=detail, www_authenticate=WWWAuthenticate("bearer", {"realm": "rowhouse", **told}))
+
+
+def bearer(given: str) -> str:
+    """The token of an Authorization header; of another scheme none, which nobody holds."""
+    scheme, _, token = given.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def waits_for_token() -> bool:
+    """Whether the caller was let in to say its token first."""
+    return g.token is None and bool(remembered("", lambda: read("access.made").made))
+
+
+def holder(token: str) -> Any:
+    """Who holds a token, with `name` and `role`; None where it is not good."""
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    return remembered(digest, lambda: looked_up(digest))
+
+
+def looked_up(digest: str) -> Any:
+    found = read("access.holder", sha256=digest)
+    if found and found.unnoted:
+        with suppress(psycopg.Error):  # on a standby nothing can be noted
+            write("access.used", id=found.id)
+    return found
+
+
+def remembered(key: str, ask: Callable[[], Any]) -> Any:
+    """What was read of a token within the last KNOWN_FOR seconds, or is read now."""
+    now = time.monotonic()
+    at, found = seen.get(key, (0.0, None))
+    if not at or now - at > KNOWN_FOR:
+        found = ask()
+        if len(seen) >= REMEMBERED:
+            seen.clear()
+        seen[key] = now, found
+    return found
+
+
+@lru_cache(1024)
+def on_loopback(address: str) -> bool:
+    return ip_address(address).is_loopback

@@ -26,7 +26,7 @@ HEADER_LIMIT = 2**16
 
 BLOCK = 2**16
 
-TURN = 500
+TURN = 100
 """Rows after which another request has its turn."""
 
 TYPES: dict[str, Any] = {

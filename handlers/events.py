@@ -7,15 +7,16 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import gevent
-from flask import Blueprint, abort, request
+from flask import Blueprint, abort, g, request
 from flask_sock import Sock
 from marshmallow import Schema, ValidationError
 from prometheus_client import Counter, Gauge
 from simple_websocket import ConnectionClosed, Server
+from werkzeug.exceptions import HTTPException
 
 from db import read
 from db.feed import Change, Cursor, Feed, Subscription
-from handlers.access import needs
+from handlers.access import admit, holder, needs, waits_for_token
 from handlers.contract import gives, takes
 from handlers.fields import Digits, Text
 from handlers.sockets import Inbox, Steady, encode
@@ -26,8 +27,11 @@ sock = Sock()
 SOCKETS = 4500
 """Sockets a process holds; the rest of its connections is for requests."""
 
-GOING_AWAY, UNSUPPORTED, TRY_AGAIN = 1001, 1003, 1013
-"""Why a socket is closed: the service stops; a message is not known; it does not read, or the feed is away."""
+GOING_AWAY, UNSUPPORTED, REFUSED, TRY_AGAIN = 1001, 1003, 1008, 1013
+"""Why a socket is closed: the service stops; an unknown message; no good token; no reading, or the feed is away."""
+
+AUTHENTICATE_WITHIN = 5
+"""Seconds for the message with the token."""
 
 OPEN = Gauge("rowhouse_sockets", "Open sockets of the channel.", multiprocess_mode="livesum")
 SENT = Counter("rowhouse_frames_total", "Changes sent to sockets.")
@@ -77,18 +81,30 @@ def check_caller() -> None:
 def channel(ws: Server, query: dict[str, Any]) -> None:
     """Every change after its commit, once, in the order of each object: a WebSocket, described in the README."""
     ws.sock, ws.input_buffer = Steady(ws.sock), Inbox(ws.input_buffer)
+    if waits_for_token():
+        authenticate(ws)
     subscription = Subscription(wanted(query), ws.event.set)
     sockets.add(ws)
     OPEN.inc()
     try:
         subscribe(ws, subscription, query.get("since"))
-        talk(ws, subscription)
+        talk(ws, subscription, g.token)
     except OSError:  # the client is gone, or does not read: TimeoutError is one, too
         ws.connected = False
     finally:
         feed.leave(subscription)
         sockets.discard(ws)
         OPEN.dec()
+
+
+def authenticate(ws: Server) -> None:
+    """Let in whose first message has a good token, as {"cmd": "auth", "token": "…"}; close all others."""
+    with suppress(ValueError, TypeError, KeyError, RecursionError, HTTPException):
+        message = json.loads(ws.receive(AUTHENTICATE_WITHIN) or "")
+        if message["cmd"] == "auth":
+            admit(str(message["token"]), "reader")
+            return
+    close(ws, REFUSED, "The first message must have a good token.")
 
 
 def wanted(query: dict[str, Any]) -> Callable[[Change], bool] | None:
@@ -130,7 +146,7 @@ def join(ws: Server, subscription: Subscription) -> None:
         close(ws, TRY_AGAIN, "The feed is away.")
 
 
-def talk(ws: Server, subscription: Subscription) -> None:
+def talk(ws: Server, subscription: Subscription, token: str | None) -> None:
     """Send what comes from the feed, answer what comes from the client, until one of them ends it."""
     while ws.connected:
         ws.event.wait()
@@ -139,6 +155,8 @@ def talk(ws: Server, subscription: Subscription) -> None:
             reply(ws, ws.input_buffer.pop(0))
         if subscription.overflowed:
             close(ws, TRY_AGAIN, "You do not read.")
+        if subscription.frames and token and not holder(token):
+            close(ws, REFUSED, "The token is no longer good.")
         if subscription.frames:
             frames, subscription.frames = subscription.frames, []
             send(ws, [b"".join(frames)], len(frames))
@@ -156,6 +174,8 @@ def reply(ws: Server, message: str | bytes) -> None:
         command = json.loads(message)["cmd"]
     except (ValueError, TypeError, KeyError, RecursionError):
         command = None
+    if command == "auth":  # nobody asked for it
+        return
     if command != "ping":
         close(ws, UNSUPPORTED, "There is only the command ping.")
     ws.send('{"cmd": "pong"}')

@@ -35,6 +35,7 @@ def document() -> str:
     )
     for schema in (Problem, VersionProblem):
         spec.components.schema(schema.__name__, schema=schema)
+    spec.components.security_scheme("token", {"type": "http", "scheme": "bearer"})
     rules = [rule for rule in current_app.url_map.iter_rules() if not rule.websocket]  # OpenAPI has no words for one
     for rule in sorted(rules, key=str):
         view = current_app.view_functions[rule.endpoint]
@@ -62,6 +63,8 @@ def operation(rule: Any, view: Any) -> dict[str, Any]:
         "parameters": [*path_parameters(rule), *query_parameters(contract), *header_parameters(rule, contract)],
         "responses": responses(rule, contract),
     }
+    if view.role != "anyone":
+        found["security"] = [{"token": []}, {}]
     kinds: dict[str, Any] = {JSON: body_schema(contract)} if contract.body else {}
     if contract.files:
         binary = {"type": "string", "format": "binary"}

@@ -17,7 +17,7 @@ STATIC = Path(__file__).parent / "static"
 CONTENT_SECURITY_POLICY = "default-src 'self'; img-src data:; frame-ancestors 'none'"
 
 
-ASSETS = "page.js", "page.css", "requirements.js", "chart.js"
+ASSETS = "page.js", "page.css", "token.js", "requirements.js", "chart.js"
 """chart.js is Chart.js 4.5.1 (https://www.chartjs.org, MIT), as npm has it."""
 
 

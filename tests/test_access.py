@@ -1,11 +1,25 @@
-"""What the service may do in the database: its role owns nothing."""
+"""Who may use the service, and what it may do itself in the database: its role owns nothing."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
 
 import psycopg
 import pytest
-from psycopg import errors
+from psycopg import conninfo, errors
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
+from app import create_app
 from db.pool import ROLE
-from tests.conftest import serve
+from handlers.access import ROLES
+from tests.browser import CHROMIUM, tab
+from tests.conftest import ROOT, clone, drop, free_port, serve, wait_for
+
+APP = create_app()
 
 
 @pytest.fixture
@@ -55,3 +69,208 @@ def test_what_the_service_writes_is_recorded_all_the_same(as_service):
     made = as_service.execute("insert into projects (name) values ('As the service') returning id").fetchone()
     found = as_service.execute("select action from history.entries where project = %s", made).fetchall()
     assert found == [("create",)]
+
+
+# Tokens ---------------------------------------------------------------------------------------------------------------
+
+
+def flask(database: str, *words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "flask", "--app", "app", *words]
+    environment = os.environ | {"DATABASE_URL": database}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def token(database: str, name: str, *options: str) -> str:
+    made = flask(database, "token", "create", name, *options)
+    assert made.returncode == 0, made.stderr
+    return made.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def guarded(server, template):
+    """A service with a token of each role: guarded.tokens["reader"]."""
+    name = clone(server, template)
+    url = conninfo.make_conninfo(server, dbname=name)
+    tokens = {role: token(url, role, "--role", role) for role in ROLES[1:]}
+    with serve(url) as service:
+        service.tokens = tokens
+        yield service
+    drop(server, name)
+
+
+def asked(service, held: str | None, method: str = "GET", path: str = "/users", **options):
+    headers = {"Authorization": f"Bearer {held}"} if held is not None else {}
+    return service.request(method, path, headers=headers | options.pop("headers", {}), **options)
+
+
+def test_nobody_is_let_in_without_a_good_token(guarded):
+    for headers, error in (
+        ({}, None),
+        ({"Authorization": ""}, "invalid_token"),
+        ({"Authorization": "Bearer"}, "invalid_token"),
+        ({"Authorization": "Bearer nonsense"}, "invalid_token"),
+        ({"Authorization": f"Basic {guarded.tokens['admin']}"}, "invalid_token"),
+        ({"Authorization": f"Bearer {guarded.tokens['admin']}x"}, "invalid_token"),
+    ):
+        answer = guarded.get("/users", headers=headers)
+        assert (answer.status_code, answer.json()["status"]) == (401, 401)
+        challenge = answer.headers["WWW-Authenticate"]
+        assert challenge.startswith("Bearer") and (error is None or error in challenge)
+    for path in ("/health/live", "/health/ready", "/ping", "/docs", "/openapi.json", "/", "/requirements"):
+        assert guarded.get(path).status_code == 200, path
+    assert guarded.get("/nothing").status_code == 404
+
+
+TABLE = json.loads((ROOT / "tests" / "cases" / "access.json").read_text())
+"""What a person says of each route: the least role that is let in."""
+
+PLACES = {
+    r"<any\([^\w]*([\w.]+).*?\):\w+>": r"\1",
+    r"<uuid:\w+>": "00000000-0000-4000-8000-000000000000",
+    r"<\w+:\w+>": "999999999",
+}
+
+
+def test_the_table_has_every_route():
+    rules = [rule for rule in APP.url_map.iter_rules() if not rule.websocket]
+    routes = {f"{method} {rule.rule}" for rule in rules for method in rule.methods - {"HEAD", "OPTIONS"}}
+    assert routes == TABLE.keys()
+
+
+@pytest.mark.parametrize("route", TABLE)
+def test_each_route_lets_in_whom_the_table_says(guarded, route):
+    method, path = route.split(" ", 1)
+    for pattern, place in PLACES.items():
+        path = re.sub(pattern, place, path)
+    for role, held in {"anyone": None, **guarded.tokens}.items():
+        # What no route takes: whoever is let in is refused for that, and nothing is done.
+        answer = asked(guarded, held, method, f"{path}?nonsense=1")
+        if ROLES.index(role) >= ROLES.index(TABLE[route]):
+            assert answer.status_code not in (401, 403), (role, answer.text)
+        else:
+            assert answer.status_code == (401 if role == "anyone" else 403), (role, answer.text)
+
+
+def test_history_names_the_holder(guarded):
+    made = asked(guarded, guarded.tokens["writer"], "POST", "/projects", json={"name": "Whose"}).json()
+    entries = asked(guarded, guarded.tokens["reader"], path=f"/projects/{made['id']}/history").json()["items"]
+    assert [entry["actor"] for entry in entries] == ["writer"]
+
+
+def test_a_token_that_is_revoked_or_too_old_is_refused_within_two_seconds(guarded):
+    with psycopg.connect(guarded.database, autocommit=True) as connection:
+        first = token(guarded.database, "first", "--role", "reader")
+        second = token(guarded.database, "second", "--role", "reader", "--expires", "30m")
+        assert asked(guarded, first).status_code == asked(guarded, second).status_code == 200
+        used = "select last_used_at is not null from tokens where name in ('first', 'second')"
+        assert connection.execute(used).fetchall() == [(True,), (True,)]
+        assert flask(guarded.database, "token", "revoke", "first").returncode == 0
+        connection.execute("update tokens set expires_at = now() where name = 'second'")
+        time.sleep(2)
+        for held in (first, second):
+            assert {asked(guarded, held).status_code for _ in range(8)} == {401}
+    assert flask(guarded.database, "token", "revoke", "first").returncode == 1
+    listed = flask(guarded.database, "token", "list").stdout
+    assert "first\treader\trevoked" in listed and first not in listed
+
+
+def test_the_token_itself_is_kept_nowhere(guarded, server):
+    with psycopg.connect(guarded.database) as connection:
+        rows = str(connection.execute("select t::text from tokens t").fetchall())
+    assert not any(held in rows or held[3:20] in rows for held in guarded.tokens.values())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["token", "create", "x"],
+        ["token", "create", "x", "--role", "owner"],
+        ["token", "create", "reader", "--role", "reader"],
+        ["token", "create", " ", "--role", "reader"],
+        *(["token", "create", "x", "--role", "reader", "--expires", time] for time in ("90", "0d", "d", "1y", "-1d")),
+        ["token", "revoke", "nobody"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_token_is_refused_in_a_line(guarded, words):
+    done = flask(guarded.database, *words)
+    assert done.returncode != 0 and done.stdout == "" and "Traceback" not in done.stderr
+
+
+def test_a_socket_is_let_in_by_header_or_by_its_first_message(guarded):
+    url = guarded.url.replace("http", "ws") + "/ws/events"
+    held = guarded.tokens["reader"]
+    with connect(url, additional_headers={"Authorization": f"Bearer {held}"}) as ws:
+        assert json.loads(ws.recv(5))["type"] == "subscribed"
+    with connect(url) as ws:
+        ws.send(json.dumps({"cmd": "auth", "token": held}))
+        assert json.loads(ws.recv(5))["type"] == "subscribed"
+    for message in ('{"cmd": "auth", "token": "x"}', '{"cmd": "auth"}', '{"cmd": "ping"}', "x", "[]"):
+        with connect(url) as ws:
+            ws.send(message)
+            with pytest.raises(ConnectionClosed):
+                ws.recv(5)
+            assert ws.close_code == 1008, message
+    with pytest.raises(InvalidStatus) as refused:
+        connect(url, additional_headers={"Authorization": "Bearer x"})
+    assert refused.value.response.status_code == 401
+    with connect(url) as silent, pytest.raises(ConnectionClosed):
+        silent.recv(10)
+
+
+def test_a_socket_whose_token_is_revoked_hears_nothing_more(guarded):
+    held = token(guarded.database, "listener", "--role", "reader")
+    with connect(
+        guarded.url.replace("http", "ws") + "/ws/events", additional_headers={"Authorization": f"Bearer {held}"}
+    ) as ws:
+        ws.recv(5)
+        asked(guarded, guarded.tokens["writer"], "POST", "/projects", json={"name": "Heard"})
+        assert json.loads(ws.recv(5))["object"]["action"] == "create"
+        flask(guarded.database, "token", "revoke", "listener")
+        time.sleep(1.5)
+        asked(guarded, guarded.tokens["writer"], "POST", "/projects", json={"name": "Unheard"})
+        with pytest.raises(ConnectionClosed):
+            ws.recv(5)
+        assert ws.close_code == 1008
+
+
+def test_the_service_cannot_make_itself_a_token(guarded):
+    with psycopg.connect(guarded.database, autocommit=True, options=f"-c role={ROLE}") as connection:
+        for statement in (
+            "insert into tokens (name, role, sha256) values ('mine', 'admin', repeat('0', 64))",
+            "update tokens set role = 'admin'",
+            "update tokens set revoked_at = null",
+            "delete from tokens",
+        ):
+            with pytest.raises(errors.InsufficientPrivilege):
+                connection.execute(statement)
+
+
+def test_with_a_token_it_answers_elsewhere(database):
+    refused = subprocess.run(
+        [sys.executable, "-m", "gunicorn"],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": database, "HOST": "0.0.0.0", "PORT": str(free_port())},
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode != 0 and "without tokens" in refused.stderr
+    held = token(database, "ann", "--role", "reader")
+    with serve(database, HOST="0.0.0.0") as service:
+        assert service.get("/users").status_code == 401
+        assert asked(service, held).status_code == 200
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: apt install chromium")
+def test_the_pages_ask_for_a_token(guarded):
+    with tab() as browser:
+        for path, fact in (
+            ("/", "document.getElementById('state')?.textContent === 'live'"),
+            ("/requirements", "document.getElementById('summary').textContent.startsWith('Nobody')"),
+        ):
+            browser.open(guarded.url + path)
+            browser.evaluate("sessionStorage.removeItem('token'); location.reload()")
+            wait_for(lambda: browser.evaluate("!!document.querySelector('dialog[open]')"))
+            browser.evaluate(f"document.querySelector('dialog input').value = '{guarded.tokens['reader']}'")
+            browser.evaluate("document.querySelector('dialog button').click()")
+            wait_for(lambda fact=fact: browser.evaluate(fact))

@@ -1,10 +1,13 @@
 // The page at /: changes as they come, an object's history as a readable diff, and the way back to a version.
 
+import { ask, askForToken, token } from "/page/token.js";
+
 const NOUNS = {
   user: "users", audio: "audios", project: "projects", milestone: "milestones", userstory: "userstories", task: "tasks", event: "events",
   comment: "comments", department: "departments", job: "jobs", employee: "employees",
 };
 const SHOWN = 200; // changes kept on the page
+const REFUSED = 1008; // a socket is closed so when it has no good token
 const AGAIN = 1000; // milliseconds until the next try to connect
 
 const $ = (id) => document.getElementById(id);
@@ -50,6 +53,7 @@ function state(text, live = false) {
 
 function connect() {
   socket = new WebSocket(address());
+  socket.onopen = () => socket.send(JSON.stringify({ cmd: "auth", token: token() ?? "" }));
   socket.onmessage = ({ data }) => {
     const frame = JSON.parse(data);
     if (frame.type === "reset") {
@@ -61,8 +65,9 @@ function connect() {
       else show(frame);
     }
   };
-  socket.onclose = () => {
+  socket.onclose = async ({ code }) => {
     state("connecting …");
+    if (code === REFUSED) await askForToken();
     setTimeout(connect, AGAIN);
   };
 }
@@ -115,7 +120,7 @@ async function open() {
 
 async function older() {
   const [type, key] = opening();
-  const answer = await fetch(next);
+  const answer = await ask(next);
   const body = await answer.json();
   if (!answer.ok) return tell(body.detail);
   latest ??= body.items[0];
@@ -134,7 +139,7 @@ function version(entry, type, key) {
 }
 
 async function revert(type, key, to) {
-  const answer = await fetch(`/${NOUNS[type]}/${encodeURIComponent(key)}/revert`, {
+  const answer = await ask(`/${NOUNS[type]}/${encodeURIComponent(key)}/revert`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ version: latest.version, to }),

@@ -2,6 +2,8 @@
 
 /* global Chart */
 
+import { ask } from "/page/token.js";
+
 const QUARTERS = ["Q1", "Q2", "Q3", "Q4"];
 const COLOURS = ["#4e79a7", "#59a14f", "#f28e2b", "#b07aa1"];
 const ABOVE = "#4e79a7";
@@ -18,7 +20,7 @@ let chosen = null; // the department shown alone
 const charts = {};
 
 async function items(path) {
-  const answer = await fetch(path, { headers: { Accept: "application/json" } });
+  const answer = await ask(path, { headers: { Accept: "application/json" } });
   const body = await answer.json();
   if (!answer.ok) throw new Error(body.detail);
   return body.items;

@@ -33,3 +33,5 @@ drop function if exists datetime_fault(text);
 
 -- squawk-ignore ban-drop-function
 drop function if exists fault(text, text[]);
+
+insert into schema_migrations (name) values ('0002_provenance');

@@ -1,0 +1,52 @@
+-- Access: tokens. The service asks who holds one; they are made and taken back by `flask token`, with the rights of the owner.
+
+-- name: made
+-- Whether there is any token, be it good or not: from then on nobody is let in without one.
+select exists (select from tokens) as made
+
+-- name: holder
+-- Who holds a token, as what, and whether its last use should be noted. No row: it is not good, or no longer.
+select
+    t.id,
+    t.name,
+    t.role,
+    t.last_used_at is null or t.last_used_at < now() - interval '1 minute' as unnoted
+from tokens as t
+where t.sha256 = :'sha256'
+    and t.revoked_at is null
+    and (t.expires_at is null or t.expires_at > now())
+
+-- name: used
+-- A token's last use noted.
+update tokens as t
+set last_used_at = now()
+where t.id = :'id'::integer
+
+-- name: create
+-- A new token; expires is an interval from now on, or empty for never.
+insert into tokens as t (name, role, sha256, expires_at)
+values (:'name', :'role', :'sha256', now() + nullif(:'expires', '')::interval)
+returning
+    t.id,
+    t.expires_at
+
+-- name: all
+-- Every token, without what it is.
+select
+    t.id,
+    t.name,
+    t.role,
+    t.created_at,
+    t.expires_at,
+    t.revoked_at,
+    t.last_used_at
+from tokens as t
+order by t.id
+
+-- name: revoke
+-- A token taken back. No row: there is no good one of this name.
+update tokens as t
+set revoked_at = now()
+where t.name = :'name'
+    and t.revoked_at is null
+returning t.id
