@@ -103,6 +103,10 @@ def parents(port: int) -> None:
         ).raise_for_status()
 
 
+def copy_good(url: str, path: Path) -> None:
+    tool("psql", "-Xq", "-c", rf"\copy equal (id, name, datetime, department_id, job_id) from '{path}' csv", url)
+
+
 EMPTY = "truncate employees, employees_errors"
 
 
@@ -178,43 +182,74 @@ def speed() -> None:
         with rowhouse(url, port) as process:
             parents(port)
             before = memory(process)
-            with Probe(port) as idle:
-                time.sleep(10)
-            run(url, "create table bare (line text)")
-            ours, theirs = [], []
-            with Probe(port) as busy:
-                for _ in range(ROUNDS):
-                    run(url, "truncate bare", EMPTY)
-                    theirs.append(timed(copy, url, path))
-                    ours.append(timed(upload, port, path))
             print(f"| {ROWS:,} rows, seconds | Rowhouse | PostgreSQL's tool | ratio |\n| --- | --- | --- | --- |")
-            beside(r"upload beside \copy into a bare table", ours, theirs)
+            probes = uploads(url, port, path)
             grown = memory(process) - before
-            ours, theirs = [], []
-            for _ in range(ROUNDS):
-                theirs.append(timed(tool, "pg_dump", "-Fc", "-t", "employees", "-f", str(dump), url))
-                ours.append(timed(post, port, "/backup/employees"))
-            beside("backup beside pg_dump -Fc", ours, theirs)
-            ours, theirs = [], []
-            other = url.replace("dbname=rowhouse", "dbname=other").replace("/rowhouse?", "/other?")
-            for _ in range(ROUNDS):
-                fresh_copy(url, other)
-                theirs.append(timed(tool, "pg_restore", "--no-owner", "--no-privileges", "-d", other, str(dump)))
-                run(url, EMPTY)
-                ours.append(timed(post, port, "/restore/employees"))
-            beside("restore into an empty table beside pg_restore", ours, theirs)
-            same = [timed(post, port, "/restore/employees") for _ in range(ROUNDS)]
-            print(f"\nrestore of equal data: {spread(same)} s")
-            run(url, "delete from employees where id % 2 = 0")
-            with readers(url) as (seen, longest):
-                post(port, "/restore/employees")
-            print(
-                f"{READERS} readers during a restore of half of the rows saw the counts {sorted(seen)}; none waited more than {longest[0]:.2f} s"
-            )
+            backups(url, port, dump)
+            restores(url, port, dump)
+            print()
+            watched(url, port)
             batches = [timed(post, port, "/batch", batch(number)) * 1000 for number in range(BATCHES)]
             print(f"a batch of 1,000 employees: {spread(batches)} ms")
-            print(f"p99 of GET /users/1: {idle.p99():.1f} ms idle, {busy.p99():.1f} ms during uploads")
+            print(f"p99 of GET /users/1: {probes[0]:.1f} ms idle, {probes[1]:.1f} ms during uploads")
             print(f"memory growth: {grown:.0f} MiB after uploads, {memory(process) - before:.0f} MiB after all")
+
+
+def uploads(url: str, port: int, path: Path) -> tuple[float, float]:
+    """Uploads beside \\copy; returns the p99 of a request, idle and during uploads."""
+    with Probe(port) as idle:
+        time.sleep(10)
+    run(url, "create table bare (line text)", "create table equal (like employees including all)", KEYS)
+    good = path.with_suffix(".good")
+    with path.open() as file, good.open("w") as kept:
+        kept.writelines(line for number, line in enumerate(file, 1) if number % 50)
+    ours, bare, equal, busy = [], [], [], []
+    for _ in range(ROUNDS):
+        run(url, "truncate bare, equal", EMPTY)
+        bare.append(timed(copy, url, path))
+        equal.append(timed(copy_good, url, good))
+        with Probe(port) as probe:
+            ours.append(timed(upload, port, path))
+        busy += probe.taken
+    beside(r"upload beside \copy into a bare table of one text column", ours, bare)
+    beside(r"upload beside \copy of the good rows into an equal table, with its indexes and foreign keys", ours, equal)
+    return idle.p99(), quantiles(busy, n=100)[98]
+
+
+KEYS = """
+    alter table equal add foreign key (department_id) references departments (id),
+        add foreign key (job_id) references jobs (id)
+"""
+
+
+def backups(url: str, port: int, dump: Path) -> None:
+    ours, theirs = [], []
+    for _ in range(ROUNDS):
+        theirs.append(timed(tool, "pg_dump", "-Fc", "-t", "employees", "-f", str(dump), url))
+        ours.append(timed(post, port, "/backup/employees"))
+    beside("backup beside pg_dump -Fc", ours, theirs)
+
+
+def restores(url: str, port: int, dump: Path) -> None:
+    other = url.replace("dbname=rowhouse", "dbname=other").replace("/rowhouse?", "/other?")
+    ours, theirs = [], []
+    for _ in range(ROUNDS):
+        fresh_copy(url, other)
+        theirs.append(timed(tool, "pg_restore", "--no-owner", "--no-privileges", "-d", other, str(dump)))
+        run(url, EMPTY)
+        ours.append(timed(post, port, "/restore/employees"))
+    beside("restore into an empty table beside pg_restore", ours, theirs)
+    same = [timed(post, port, "/restore/employees") for _ in range(ROUNDS)]
+    beside("restore of equal data beside pg_restore", same, theirs)
+
+
+def watched(url: str, port: int) -> None:
+    """A restore of half of the rows, while others count them."""
+    run(url, "delete from employees where id % 2 = 0")
+    with readers(url) as (seen, longest):
+        post(port, "/restore/employees")
+    print(f"{READERS} readers who counted a part of the rows during a restore of half of them saw {sorted(seen)};")
+    print(f"none waited more than {longest[0]:.2f} s")
 
 
 def fresh_copy(url: str, other: str) -> None:
@@ -331,7 +366,8 @@ def count(url: str) -> int:
     while True:
         try:
             with psycopg.connect(url) as connection:
-                busy = "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and query ~ 'load|append|restor' and state <> 'idle'"
+                others = "datname = current_database() and pid <> pg_backend_pid() and state <> 'idle'"
+                busy = f"select from pg_stat_activity where {others} and query ~ 'load|append|restor'"
                 if not connection.execute(busy).fetchall():
                     return connection.execute("select count(*) from employees").fetchone()[0]
         except psycopg.OperationalError:
