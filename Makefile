@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test seed lint format lock load bench-tree bench-events bench-notifications bench-tables clean
+.PHONY: help run test seed lint format lock load bench-tree bench-events bench-notifications bench-reads bench-tables clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -49,6 +49,10 @@ bench-events: .venv/test ## Measure what history costs writers, and the channel 
 bench-notifications: .venv-bench/made .venv/test ## Measure events from POST to Processed through RabbitMQ; kills and stops it
 	$(BIN)/python -m bench.notifications
 	$(BIN)/python -m bench.notifications --chaos
+
+bench-reads: .venv-bench/made ## Measure users by id, by e-mail and by the page beside FastAPI and Flask; kills what they are read through
+	$(BIN)/python -m bench.reads
+	$(BIN)/python -m bench.reads --soak
 
 bench-tables: .venv/test ## Measure uploads, backups and restores beside PostgreSQL's own tools; kills the service and PostgreSQL
 	$(BIN)/python -m bench.tables

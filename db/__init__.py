@@ -7,14 +7,16 @@ Rows are tuples with names: `row.version`, `row.body`. Errors are psycopg's.
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
 import psycopg
+from gevent.monkey import is_module_patched
 from psycopg.rows import namedtuple_row
 
+from db.multiplex import Multiplexer, Unanswered
 from db.pool import SERVICE, SETTINGS, Pool, PoolTimeout, connect
 from db.queries import STATEMENTS
 
@@ -35,13 +37,18 @@ DUMP_SLICE = 1000
 """Rows that `dumped` has in memory at once."""
 
 _pool: Pool | None = None
+_multiplexer: Multiplexer | None = None
 
 
 def open_pool(dsn: str, size: int) -> None:
-    """Open the process's pool of `size` connections. It connects in the background: a database may come later."""
-    global _pool
+    """Open the process's pool of `size` connections, and where greenlets serve the one that they read through.
+
+    They connect in the background: a database may come later.
+    """
+    global _pool, _multiplexer
     _pool = Pool(dsn, size)
     _pool.open()
+    _multiplexer = Multiplexer(dsn) if is_module_patched("socket") else None
 
 
 def close_pool() -> None:
@@ -75,6 +82,11 @@ def is_list(name: str) -> bool:
 
 def read(name: str, /, **parameters: Any) -> Any:
     """The first row of a reading statement, or None; asked once more where its connection turns out to be lost."""
+    if _multiplexer and not is_list(name) and not _bound.get():
+        statement = STATEMENTS[name]
+        values = [parameters.get(parameter, "") for parameter in statement.parameters]
+        with suppress(Unanswered):
+            return _multiplexer.read(statement, values)
     try:
         with lend() as connection:
             return next(run(connection, name, **parameters), None)

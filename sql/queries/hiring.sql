@@ -40,7 +40,9 @@ analyze staging
 
 -- name: call
 -- What history calls the load, until the end of this transaction: the rows it inserts become one entry. A million rows are sorted and
--- joined, in memory.
+-- joined in memory. Tables are looked up by their indexes, because one that was empty when it was last analyzed would be read as a whole
+-- for each row, and grows meanwhile.
 select
     set_config('app.load', 'upload of ' || :'sha256', true) as load,
-    set_config('work_mem', '64MB', true) as work_mem
+    set_config('work_mem', '64MB', true) as work_mem,
+    set_config('enable_seqscan', 'off', true) as enable_seqscan

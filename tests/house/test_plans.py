@@ -11,6 +11,7 @@ from psycopg import conninfo
 import db
 from app import create_app
 from db.pool import connect
+from db.queries import STATEMENTS
 from handlers.contract import parameters
 from tests.conftest import clone, drop
 
@@ -223,3 +224,21 @@ def test_a_late_page_costs_what_the_first_does(crowd, sort):
 def shape(text: str) -> list[str]:
     """The nodes of a plan, without its figures."""
     return [line.split("(")[0].strip() for line in text.splitlines() if "->" in line]
+
+
+@pytest.mark.parametrize("table", ["departments", "jobs", "employees"])
+def test_a_load_reads_no_table_as_a_whole_for_each_row_though_it_was_empty_when_analyzed(database, table):
+    """The rejects of a load are there while the load still looks for what it corrects."""
+    explained = b"explain " + STATEMENTS[f"{table}.load"].sql.replace(b"$1", b"'x'")
+    with psycopg.connect(database) as connection:
+        connection.execute("analyze")
+        for setup in ("hiring.stage", "employees.stage"):
+            connection.execute(STATEMENTS[setup].sql)
+        connection.execute("insert into staging select i, '', 5, null, i from generate_series(1, 100000) as i")
+        connection.execute("analyze staging")
+        # Otherwise it would, which is why hiring.call says not to.
+        assert f"Seq Scan on {table}_errors" in str(connection.execute(explained).fetchall())
+        connection.execute(STATEMENTS["hiring.call"].sql.replace(b"$1", b"'x'"))
+        plan = str(connection.execute(explained).fetchall())
+        assert f"Seq Scan on {table}_errors" not in plan
+        assert f"using {table}_errors_line_idx" in plan or f"on {table}_errors_line_idx" in plan
