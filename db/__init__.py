@@ -145,7 +145,8 @@ class Lent:
         """Have the server break off what these connections do."""
         with self.lock:
             for connection in self.connections:
-                connection.cancel_safe(timeout=CANCEL_WAIT)
+                with suppress(psycopg.Error):  # it is asked again, or has gone by itself
+                    connection.cancel_safe(timeout=CANCEL_WAIT)
 
 
 CANCEL_WAIT = 2.0

@@ -8,6 +8,8 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -29,6 +31,12 @@ STATEMENT_TIMEOUT = "10min"
 """How long each statement of a backup or a restore may take."""
 
 PART = ".part"
+
+OURS = re.compile(r"([a-z_]+-[0-9]{8}T[0-9]{12}Z)(\.[a-z_]+)?\.avro")
+"""A file of a backup, and the name of the backup in it."""
+
+ORPHANED = 86400
+"""Seconds after which a file without a manifest gets none any more."""
 
 STAMP = "%Y%m%dT%H%M%S%fZ"
 """When a backup was made, in its name."""
@@ -131,8 +139,14 @@ def written(path: Path) -> Iterator[BinaryIO]:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what writers left that were killed: parts that nobody locks."""
+    """Remove what killed writers left: parts that nobody locks, and, once ORPHANED, files without a manifest."""
     for part in directory.glob(f"*{PART}"):
         with suppress(BlockingIOError, FileNotFoundError), part.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             part.unlink(missing_ok=True)
+    for path in directory.glob("*.avro"):
+        ours = OURS.fullmatch(path.name)
+        if ours and not (directory / f"{ours[1]}.json").exists():
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > ORPHANED:
+                    path.unlink()

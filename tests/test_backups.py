@@ -151,6 +151,16 @@ def test_what_a_killed_writer_left_is_swept_but_not_what_is_being_written(tmp_pa
         backing.sweep(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["jobs-2.avro.part"]
     assert [path.name for path in tmp_path.iterdir()] == ["jobs-2.avro"]
+    orphan, foreign = tmp_path / "all-20260101T000000000000Z.jobs.avro", tmp_path / "mine.avro"
+    for path in (orphan, foreign):
+        path.write_bytes(b"")
+    backing.sweep(tmp_path)
+    assert orphan.exists(), "its manifest may still come"
+    os.utime(orphan, (0, 0))
+    os.utime(foreign, (0, 0))
+    backing.sweep(tmp_path)
+    assert (orphan.exists(), foreign.exists()) == (False, True)
+    foreign.unlink()
     with pytest.raises(ZeroDivisionError), backing.written(tmp_path / "jobs-3.avro"):
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["jobs-2.avro"]
