@@ -5,7 +5,6 @@ Rows are tuples with names: `row.version`, `row.body`. Errors are psycopg's.
 """
 
 import threading
-import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
@@ -19,10 +18,11 @@ from psycopg.rows import namedtuple_row
 from db.multiplex import Multiplexer, Unanswered
 from db.pool import SERVICE, SETTINGS, Pool, PoolTimeout, connect
 from db.queries import STATEMENTS
+from db.turns import next_turn
 
 Connection = psycopg.Connection[tuple]
 
-COPY_SLICE = 100
+COPY_SLICE = 50
 """Rows after which a COPY lets other requests have a turn."""
 
 actor: ContextVar[tuple[str, str]] = ContextVar("actor", default=("", ""))
@@ -217,7 +217,7 @@ def copy(connection: Connection, name: str, rows: Iterable[tuple[Any, ...]], typ
         for number, row in enumerate(rows):
             copying.write_row(row)
             if number % COPY_SLICE == 0:
-                time.sleep(0)
+                next_turn()
 
 
 def lost(error: psycopg.Error) -> bool:

@@ -17,6 +17,7 @@ import psycopg
 
 import db
 from db.pool import SERVICE, connect
+from db.turns import next_turn
 
 log = logging.getLogger("rowhouse")
 
@@ -204,7 +205,7 @@ class Feed:
             for subscription in [*self.subscriptions]:
                 subscription.offer(some)
             self.place = some[-1].cursor
-            time.sleep(0)
+            next_turn()
         self.place = Cursor(since.feed, seen)
 
 

@@ -1,17 +1,20 @@
 """The file of a request: the part named `file`, or the body itself."""
 
-import shutil
 import tempfile
 from typing import IO, BinaryIO
 
 from flask import abort, g, request
 
+from db.turns import next_turn
 from handlers.access import current_view
 from handlers.contract import MULTIPART
 from handlers.longwork import respond_async
 
 UPLOAD_LIMIT = 2**30
 """Bytes of an uploaded file as sent."""
+
+BLOCK = 2**18
+"""Bytes of an upload that are taken at once."""
 
 SPOOL = 2**20
 """Bytes of an upload kept in memory before it goes to a temporary file."""
@@ -44,5 +47,7 @@ def received_file() -> BinaryIO:
 
 def spooled(stream: IO[bytes]) -> BinaryIO:
     spool = tempfile.SpooledTemporaryFile(SPOOL)  # noqa: SIM115  # closed by whoever holds it last
-    shutil.copyfileobj(stream, spool)
+    while block := stream.read(BLOCK):
+        spool.write(block)
+        next_turn()
     return spool  # type: ignore[return-value]
