@@ -121,7 +121,7 @@ def test_nobody_is_let_in_without_a_good_token(guarded):
     assert guarded.get("/nothing").status_code == 404
 
 
-TABLE = json.loads((ROOT / "tests" / "cases" / "access.json").read_text())
+TABLE = json.loads((ROOT / "tests" / "access.json").read_text())
 """What a person says of each route: the least role that is let in."""
 
 PLACES = {
