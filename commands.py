@@ -27,6 +27,7 @@ from handlers import backing, csvfile, restoring, shelf
 from handlers.access import ROLES
 from handlers.avroblocks import Damaged
 from handlers.channels import by_line, by_webhook
+from handlers.fields import BIGINT
 from handlers.loading import COLUMNS
 from handlers.longwork import Progress
 from handlers.notifier import notify
@@ -250,8 +251,9 @@ def add_tokens(app: Flask, database: Database) -> None:
     @token.command("create")
     @click.argument("name")
     @click.option("--role", type=click.Choice(ROLES[1:]), required=True, help="What its holder may do.")
+    @click.option("--project", type=click.IntRange(1, BIGINT), help="The only project it reaches, by its id.")
     @click.option("--expires", callback=lifetime, help="After so long it is no longer good: 90d, 12h, 30m.")
-    def create(name: str, role: str, expires: str) -> None:
+    def create(name: str, role: str, project: int | None, expires: str) -> None:
         """Make a token and print it, this once. History calls its holder NAME.
 
         From the first token on nobody is let in without one.
@@ -259,7 +261,10 @@ def add_tokens(app: Flask, database: Database) -> None:
         secret = f"rh_{secrets.token_urlsafe(32)}"
         with one_line_errors(), database() as url, connect(url) as connection:
             digest = hashlib.sha256(secret.encode()).hexdigest()
-            db.run(connection, "access.create", name=name, role=role, sha256=digest, expires=expires)
+            of = "" if project is None else project
+            made = db.run(connection, "access.create", name=name, role=role, sha256=digest, expires=expires, project=of)
+            if not next(made, None):
+                sys.exit(f"There is no project {project}.")
         click.echo(secret)
 
     @token.command("list")
@@ -267,8 +272,9 @@ def add_tokens(app: Flask, database: Database) -> None:
         """Show all tokens, without what they are."""
         with one_line_errors(), database() as url, connect(url) as connection:
             for each in db.run(connection, "access.all"):
+                reach = f"project {each.project}" if each.project else "everything"
                 state = "revoked" if each.revoked_at else f"until {each.expires_at or 'revoked'}"
-                click.echo(f"{each.name}\t{each.role}\t{state}\tlast used {each.last_used_at or 'never'}")
+                click.echo(f"{each.name}\t{each.role}\t{reach}\t{state}\tlast used {each.last_used_at or 'never'}")
 
     @token.command("revoke")
     @click.argument("name")

@@ -28,6 +28,9 @@ COPY_SLICE = 50
 actor: ContextVar[tuple[str, str]] = ContextVar("actor", default=("", ""))
 """Who acts, and in which request, for history: a name and a request id."""
 
+project: ContextVar[str] = ContextVar("project", default="")
+"""The only project that may be seen, by its id; empty for all there is. Row-level security holds statements to it."""
+
 _bound: ContextVar[Connection | None] = ContextVar("bound", default=None)
 
 STREAM_SLICE = 100
@@ -71,8 +74,9 @@ def run(connection: Connection, name: str, /, **parameters: Any) -> Iterator[Any
     statement = STATEMENTS[name]
     values = [parameters.get(parameter, "") for parameter in statement.parameters]
     cursor = connection.cursor(row_factory=namedtuple_row)
-    # A list is planned for its values (see sql/README.md); all else keeps one prepared plan.
-    return cursor.execute(statement.sql, values, prepare=False if is_list(name) else None)
+    # A list is planned for its values (see sql/README.md), and what is held to a project with its policies; all else
+    # keeps one prepared plan.
+    return cursor.execute(statement.sql, values, prepare=False if is_list(name) or project.get() else None)
 
 
 @cache
@@ -82,19 +86,30 @@ def is_list(name: str) -> bool:
 
 def read(name: str, /, **parameters: Any) -> Any:
     """The first row of a reading statement, or None; asked once more where its connection turns out to be lost."""
-    if _multiplexer and not is_list(name) and not _bound.get():
+    if _multiplexer and not is_list(name) and not _bound.get() and not project.get():
         statement = STATEMENTS[name]
         values = [parameters.get(parameter, "") for parameter in statement.parameters]
         with suppress(Unanswered):
             return _multiplexer.read(statement, values)
     try:
-        with lend() as connection:
-            return next(run(connection, name, **parameters), None)
+        return read_from_pool(name, parameters)
     except psycopg.OperationalError as error:
         if not lost(error) or _bound.get():
             raise
-        with lend() as connection:
-            return next(run(connection, name, **parameters), None)
+        return read_from_pool(name, parameters)
+
+
+def read_from_pool(name: str, parameters: dict[str, Any]) -> Any:
+    with lend() as connection, connection.pipeline() if project.get() else nullcontext():
+        hold(connection)
+        rows = run(connection, name, **parameters)
+    return next(rows, None)
+
+
+def hold(connection: Connection) -> None:
+    """Hold all that follows in this transaction to the project of this context, if it has one."""
+    if project.get():
+        run(connection, "access.bind", project=project.get())
 
 
 def write(name: str, /, **parameters: Any) -> Any:
@@ -102,6 +117,7 @@ def write(name: str, /, **parameters: Any) -> Any:
     # A pipeline is one round trip and one transaction: history learns who acts, and the connection keeps nothing of it.
     with lend() as connection, connection.pipeline():
         act(connection)
+        hold(connection)
         rows = run(connection, name, **parameters)
     return next(rows, None)
 
@@ -114,6 +130,7 @@ def stream(name: str, /, statement_timeout: str, **parameters: Any) -> Generator
     """
     with pool().lend() as connection, connection.transaction():
         connection.execute(f"set local statement_timeout = '{statement_timeout}'")
+        hold(connection)
         yield from streamed(connection, name, **parameters)
 
 
@@ -173,6 +190,7 @@ def snapshot(statement_timeout: str) -> Iterator[Connection]:
     with pool().lend() as connection, watched(connection), connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         connection.execute(f"set local statement_timeout = '{statement_timeout}'")
+        hold(connection)
         yield connection
 
 
@@ -182,6 +200,7 @@ def transaction(statement_timeout: str = SETTINGS["statement_timeout"]) -> Itera
     with lend() as connection, watched(connection), connection.transaction():
         connection.execute(f"set local statement_timeout = '{statement_timeout}'")
         act(connection)
+        hold(connection)
         token = _bound.set(connection)
         try:
             yield connection

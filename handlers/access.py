@@ -1,4 +1,4 @@
-"""Who may do what. Every route states the role it needs; whoever holds a token has its role.
+"""Who may do what. Every route states the role it needs; whoever holds a token has its role, some for one project only.
 
 While no token was ever made, all roles are granted on loopback, and the service answers nowhere else.
 """
@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, TypeVar
@@ -15,13 +16,16 @@ import psycopg
 from flask import abort, current_app, g, request
 from werkzeug.datastructures import WWWAuthenticate
 
-from db import actor, read, write
+from db import actor, project, read, write
 
 ROLES = ("anyone", "reader", "writer", "admin")
 """Each may do what those before it may."""
 
 ANONYMOUS = "anonymous"
 """What history calls a caller without a token."""
+
+OF_PROJECTS = {"projects", "milestones", "userstories", "tasks", "comments", "history", "events"}
+"""The blueprints that a token of one project reaches; what it sees there is for the database to say."""
 
 KNOWN_FOR = 1.0
 """Seconds for which a process believes what it read of a token: so much later one that was revoked is refused."""
@@ -58,6 +62,7 @@ def check_access() -> None:
     role = current_view().role
     g.token = None
     actor.set((ANONYMOUS, g.request_id))
+    project.set("")
     if role == "anyone":
         return
     given = request.environ.get("HTTP_AUTHORIZATION")
@@ -78,8 +83,16 @@ def admit(token: str, role: str) -> None:
         refuse("The token is not good, or no longer.", {"error": "invalid_token"})
     if ROLES.index(found.role) < ROLES.index(role):
         abort(403, f"This needs the role {role}; the token has the role {found.role}.")
+    if found.project and not within_projects():
+        abort(403, f"The token is for project {found.project} only.")
     g.token = token
+    project.set(found.project)
     actor.set((found.name, g.request_id))
+
+
+def within_projects() -> bool:
+    """Whether a token of one project reaches the route: it does not make projects."""
+    return request.blueprint in OF_PROJECTS and request.endpoint != "projects.create_projects"
 
 
 def refuse(detail: str, told: dict[str, str | None]) -> None:
@@ -104,10 +117,11 @@ def holder(token: str) -> Any:
 
 
 def looked_up(digest: str) -> Any:
-    found = read("access.holder", sha256=digest)
+    # Not held to the project of whoever asks: it cannot see tokens.
+    found = Context().run(read, "access.holder", sha256=digest)
     if found and found.unnoted:
         with suppress(psycopg.Error):  # on a standby nothing can be noted
-            write("access.used", id=found.id)
+            Context().run(write, "access.used", id=found.id)
     return found
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 import gevent
@@ -14,21 +14,19 @@ from prometheus_client import Counter, Gauge
 from simple_websocket import ConnectionClosed, Server
 from werkzeug.exceptions import HTTPException
 
+from db import project as only_project
 from db import read
 from db.feed import Change, Cursor, Feed, Subscription
 from handlers.access import admit, holder, needs, waits_for_token
 from handlers.contract import gives, takes
 from handlers.fields import Digits, Text
-from handlers.sockets import Inbox, Steady, encode
+from handlers.sockets import GOING_AWAY, REFUSED, TRY_AGAIN, Inbox, Steady, close, encode, reply
 
 events = Blueprint("events", __name__)
 sock = Sock()
 
 SOCKETS = 4500
 """Sockets a process holds; the rest of its connections is for requests."""
-
-GOING_AWAY, UNSUPPORTED, REFUSED, TRY_AGAIN = 1001, 1003, 1008, 1013
-"""Why a socket is closed: the service stops; an unknown message; no good token; no reading, or the feed is away."""
 
 AUTHENTICATE_WITHIN = 5
 """Seconds for the message with the token."""
@@ -108,14 +106,17 @@ def authenticate(ws: Server) -> None:
 
 
 def wanted(query: dict[str, Any]) -> Callable[[Change], bool] | None:
-    """Whether a change is what a query asks for, None for all; an object's key is given as it stands in its address."""
-    if not query.keys() - {"since"}:
+    """Whether a change is what a query asks for, and of the token's project; None for all."""
+    only = only_project.get()
+    if not query.keys() - {"since"} and not only:
         return None
     project, obj_type, obj_id = (query.get(name) for name in ("project", "obj_type", "obj_id"))
     keys = (obj_id, json.dumps(obj_id, ensure_ascii=False))
     return lambda change: (
-        (project is None or change.project == project)
+        (not only or change.project == int(only))
+        and (project is None or change.project == project)
         and (obj_type is None or change.obj_type == obj_type)
+        # A key is given as it stands in its address.
         and (obj_id is None or change.obj_id in keys)
     )
 
@@ -167,23 +168,6 @@ def send(ws: Server, frames: Iterable[bytes], each: int = 1) -> None:
     for frame in frames:
         ws.sock.send(frame)
         SENT.inc(each)
-
-
-def reply(ws: Server, message: str | bytes) -> None:
-    try:
-        command = json.loads(message)["cmd"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        command = None
-    if command == "auth":  # nobody asked for it
-        return
-    if command != "ping":
-        close(ws, UNSUPPORTED, "There is only the command ping.")
-    ws.send('{"cmd": "pong"}')
-
-
-def close(ws: Server, code: int, reason: str) -> NoReturn:
-    ws.close(code, reason)
-    raise ConnectionClosed(code, reason)
 
 
 def close_all() -> None:

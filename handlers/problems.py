@@ -13,6 +13,8 @@ from marshmallow import ValidationError
 from psycopg_pool import PoolTimeout
 from werkzeug.exceptions import HTTPException
 
+from db import project
+
 log = logging.getLogger("rowhouse")
 
 RETRY_AFTER = "1"
@@ -156,6 +158,8 @@ def of_database(error: psycopg.Error) -> Response:
         return problem(503, "No connection to the database is free.")
     if isinstance(error, psycopg.OperationalError) and not error.sqlstate:
         return problem(503, "The database is not reachable.")
+    if error.sqlstate == "42501" and project.get():
+        return problem(403, f"The token is for project {project.get()} only.")
     for beginning, (status, sentence) in SQLSTATES.items():
         if (error.sqlstate or "").startswith(beginning):
             return problem(status, sentence)

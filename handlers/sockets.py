@@ -1,9 +1,14 @@
 """What WebSockets need beside simple-websocket: whole sends, small inboxes, frames made once."""
 
+import json
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
+from simple_websocket import ConnectionClosed, Server
+
+GOING_AWAY, UNSUPPORTED, REFUSED, TRY_AGAIN = 1001, 1003, 1008, 1013
+"""Why a socket is closed: the service stops; an unknown message; no good token; no reading, or the feed is away."""
 
 SEND_WITHIN = 10.0
 """Seconds in which a client must read what it is sent."""
@@ -56,3 +61,20 @@ def encode(text: str) -> bytes:
     else:
         head = b"\x81\x7f" + len(payload).to_bytes(8, "big")
     return head + payload
+
+
+def reply(ws: Server, message: str | bytes) -> None:
+    try:
+        command = json.loads(message)["cmd"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        command = None
+    if command == "auth":  # nobody asked for it
+        return
+    if command != "ping":
+        close(ws, UNSUPPORTED, "There is only the command ping.")
+    ws.send('{"cmd": "pong"}')
+
+
+def close(ws: Server, code: int, reason: str) -> NoReturn:
+    ws.close(code, reason)
+    raise ConnectionClosed(code, reason)

