@@ -12,17 +12,23 @@ from werkzeug.routing import BaseConverter, UUIDConverter
 import commands
 import db
 from db import embedded
-from handlers import BLUEPRINTS, access, contract, fields, idempotency, problems, sockets, telemetry
+from handlers import BLUEPRINTS, access, contract, fields, headers, idempotency, problems, quota, sockets, telemetry
 from handlers.events import open_feed
 
-JSON_LIMIT = 1024 * 1024
-"""Bytes of a body, unless its route says otherwise."""
+LIMITS = {
+    "BODY_LIMIT": 2**20,
+    "BODY_TIMEOUT": 30,
+    "UPLOAD_LIMIT": 2**30,
+    "UPLOAD_TIMEOUT": 3600,
+    "RATE_LIMIT": 60_000,
+    "SOCKETS_PER_TOKEN": 100,
+    "STATEMENT_TIMEOUT": 5,
+    "POOL_SIZE": 10,
+}
+"""Bytes, seconds and numbers; README.md says of what."""
 
 NOTIFY_DELAYS = "0.5,2,10,60"
 """Seconds between the tries to send an event."""
-
-POOL_SIZE = 10
-"""Connections a process may hold."""
 
 
 class IdConverter(BaseConverter):
@@ -46,10 +52,14 @@ class UuidConverter(UUIDConverter):
 def create_app() -> Flask:
     """The application: its routes and commands, not yet a database."""
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = JSON_LIMIT
+    app.config |= limits()
+    app.config["MAX_CONTENT_LENGTH"] = app.config["BODY_LIMIT"]
     app.url_map.converters |= {"id": IdConverter, "uuid": UuidConverter}
     app.url_map.strict_slashes = True
     telemetry.observe(app)
+    headers.secure(app)
+    app.config["CORS_ORIGINS"] = (os.environ.get("CORS_ORIGINS") or "").split()
+    headers.share(app)
     problems.translate(app)
     app.config["SOCK_SERVER_OPTIONS"] = sockets.OPTIONS
     app.config["AMQP_URL"] = os.environ.get("AMQP_URL", "")
@@ -59,6 +69,7 @@ def create_app() -> Flask:
     app.config["BACKUP_DIR"] = Path(os.environ.get("BACKUP_DIR") or data_dir() / "backups").absolute()
     app.before_request(access.check_access)
     app.before_request(contract.check_contract)
+    app.after_request(quota.tell)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
     idempotency.cover(app)
@@ -69,10 +80,16 @@ def create_app() -> Flask:
 def serve() -> Flask:
     """The application of a process that serves, its pool open on DATABASE_URL. Raises KeyError without one."""
     url = os.environ["DATABASE_URL"]
-    db.open_pool(url, int(os.environ.get("POOL_SIZE") or POOL_SIZE))
+    app = create_app()
+    db.open_pool(url, app.config["POOL_SIZE"], app.config["STATEMENT_TIMEOUT"])
     open_feed(url)
     atexit.register(db.close_pool)
-    return create_app()
+    return app
+
+
+def limits() -> dict[str, int]:
+    """LIMITS, or what the environment says instead."""
+    return {name: int(os.environ.get(name) or default) for name, default in LIMITS.items()}
 
 
 def database() -> AbstractContextManager[str]:

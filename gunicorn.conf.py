@@ -10,6 +10,7 @@ import sys
 import threading
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from gunicorn import util
@@ -47,6 +48,9 @@ limit_request_line = 8190
 
 # Seconds before a notifier that died is started again, and in which one that is told to stop must have stopped.
 RESTART_AFTER, NOTIFIER_WITHIN = 1, 2
+
+# Seconds in which a client must take what it is sent, before the system cuts it off.
+SEND_TIMEOUT = int(os.environ.get("SEND_TIMEOUT") or 30)
 
 # The default one is shared between instances on a machine.
 control_socket_disable = True
@@ -148,8 +152,12 @@ def start_private_database() -> None:
     os.environ["DATABASE_URL"] = answer["url"]
 
 
-def when_ready(server: object) -> None:
+def when_ready(server: Any) -> None:
     """Start the notifier; say what was started and what to try."""
+    for listener in server.LISTENERS:
+        # Connections have it from the socket that they came by; other systems than Linux do without.
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT * 1000)
     if os.environ.get("NOTIFIER") != "no":
         start_notifier()
         threading.Thread(target=watch_notifier, daemon=True).start()

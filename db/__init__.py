@@ -16,7 +16,7 @@ from gevent.monkey import is_module_patched
 from psycopg.rows import namedtuple_row
 
 from db.multiplex import Multiplexer, Unanswered
-from db.pool import SERVICE, SETTINGS, Pool, PoolTimeout, connect
+from db.pool import SERVICE, Pool, PoolTimeout, connect
 from db.queries import STATEMENTS
 from db.turns import next_turn
 
@@ -43,13 +43,14 @@ _pool: Pool | None = None
 _multiplexer: Multiplexer | None = None
 
 
-def open_pool(dsn: str, size: int) -> None:
+def open_pool(dsn: str, size: int, statement_timeout: int = 5) -> None:
     """Open the process's pool of `size` connections, and where greenlets serve the one that they read through.
 
+    A statement may take `statement_timeout` seconds unless it is given more.
     They connect in the background: a database may come later.
     """
     global _pool, _multiplexer
-    _pool = Pool(dsn, size)
+    _pool = Pool(dsn, size, statement_timeout)
     _pool.open()
     _multiplexer = Multiplexer(dsn) if is_module_patched("socket") else None
 
@@ -195,10 +196,11 @@ def snapshot(statement_timeout: str) -> Iterator[Connection]:
 
 
 @contextmanager
-def transaction(statement_timeout: str = SETTINGS["statement_timeout"]) -> Iterator[Connection]:
+def transaction(statement_timeout: str = "") -> Iterator[Connection]:
     """Make all that is read and written within the block one transaction; a statement may take `statement_timeout`."""
     with lend() as connection, watched(connection), connection.transaction():
-        connection.execute(f"set local statement_timeout = '{statement_timeout}'")
+        if statement_timeout:
+            connection.execute(f"set local statement_timeout = '{statement_timeout}'")
         act(connection)
         hold(connection)
         token = _bound.set(connection)

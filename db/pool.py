@@ -72,7 +72,7 @@ def connect(dsn: str, options: str = OWNER, application_name: str = "") -> "psyc
 class Pool(ConnectionPool):
     """psycopg's pool, which forgets all its connections when one of them turns out to be lost."""
 
-    def __init__(self, dsn: str, size: int) -> None:
+    def __init__(self, dsn: str, size: int, statement_timeout: int) -> None:
         super().__init__(
             dsn,
             min_size=1,
@@ -87,7 +87,7 @@ class Pool(ConnectionPool):
                 "connect_timeout": CONNECT_TIMEOUT,
                 "cursor_factory": psycopg.RawCursor,
                 "application_name": "rowhouse",
-                "options": SERVICE,
+                "options": f"{SERVICE} -c statement_timeout={statement_timeout}s",
             },
         )
 

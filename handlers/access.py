@@ -17,6 +17,7 @@ from flask import abort, current_app, g, request
 from werkzeug.datastructures import WWWAuthenticate
 
 from db import actor, project, read, write
+from handlers.quota import spend
 
 ROLES = ("anyone", "reader", "writer", "admin")
 """Each may do what those before it may."""
@@ -57,7 +58,7 @@ def current_view() -> Any:
 
 def check_access() -> None:
     """Before a request: 401 for a caller without a good token, 403 for one without the role; history is told who."""
-    if request.endpoint is None:
+    if request.endpoint is None or request.method == "OPTIONS":  # a browser asks so, before it sends a token
         return
     role = current_view().role
     g.token = None
@@ -77,10 +78,11 @@ def check_access() -> None:
 
 
 def admit(token: str, role: str) -> None:
-    """Let the holder of a token in. 401 where it is not good, 403 where it has not the role."""
+    """Let the holder of a token in. 401 where it is not good, 403 where it has not the role, 429 too often."""
     found = holder(token)
     if found is None:
         refuse("The token is not good, or no longer.", {"error": "invalid_token"})
+    spend(found.id)
     if ROLES.index(found.role) < ROLES.index(role):
         abort(403, f"This needs the role {role}; the token has the role {found.role}.")
     if found.project and not within_projects():

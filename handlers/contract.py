@@ -4,10 +4,12 @@ The same statements make the OpenAPI document (docs.py), so that it cannot promi
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from flask import abort, g, request
+import gevent
+from flask import abort, current_app, g, request
 from marshmallow import Schema, fields
 
 from handlers.access import current_view
@@ -154,11 +156,12 @@ def parameters(schema: Schema) -> dict[str, fields.Field]:
 
 
 def json_body() -> Any:
-    """The JSON body. 413 for one too large, 415 for another content type, 400 for what is not JSON."""
+    """The JSON body. 400 for what is not JSON, 408 for one too slow, 413 for one too large, 415 for another type."""
     if not request.is_json:
         abort(415, f"The body must be {JSON}.")
-    body = request.get_data()
-    request.stream.read(1)  # Werkzeug cuts a chunked body at the limit, and says so only when asked for more
+    with arriving(current_app.config["BODY_TIMEOUT"]):
+        body = request.get_data()
+        request.stream.read(1)  # Werkzeug cuts a chunked body at the limit, and says so only when asked for more
     try:
         return json.loads(body.decode(), parse_constant=refuse_constant, parse_int=integer)
     except UnicodeDecodeError:
@@ -167,6 +170,16 @@ def json_body() -> Any:
         abort(400, "The body is nested too deeply.")
     except ValueError as error:
         abort(400, f"The body is not JSON: {error}.")
+
+
+@contextmanager
+def arriving(seconds: float) -> Iterator[None]:
+    """Wait so long for what the client sends within the block. 408 where it does not come."""
+    try:
+        with gevent.Timeout(seconds):
+            yield
+    except gevent.Timeout:
+        abort(408, f"The body did not come within {seconds} seconds.")
 
 
 def integer(digits: str) -> int | float:

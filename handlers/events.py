@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import gevent
-from flask import Blueprint, abort, g, request
+from flask import Blueprint, abort, current_app, g, request
 from flask_sock import Sock
 from marshmallow import Schema, ValidationError
 from prometheus_client import Counter, Gauge
@@ -34,7 +34,8 @@ AUTHENTICATE_WITHIN = 5
 OPEN = Gauge("rowhouse_sockets", "Open sockets of the channel.", multiprocess_mode="livesum")
 SENT = Counter("rowhouse_frames_total", "Changes sent to sockets.")
 
-sockets: set[Server] = set()
+sockets: dict[Server, str | None] = {}
+"""Those that are open, each with its token."""
 feed: Feed
 
 
@@ -64,10 +65,12 @@ def open_feed(dsn: str) -> None:
 def check_caller() -> None:
     """Before the upgrade: 403 for a page of somebody else, 503 where there are too many sockets."""
     origin = request.headers.get("Origin")
-    if origin and urlsplit(origin).netloc != request.host:
+    if origin and urlsplit(origin).netloc != request.host and origin not in current_app.config["CORS_ORIGINS"]:
         abort(403, "The channel is not for pages of other origins.")
     if len(sockets) >= SOCKETS:
         abort(503, "There are too many sockets.")
+    if too_many():
+        abort(429, f"The token has {current_app.config['SOCKETS_PER_TOKEN']} sockets already.")
     # Compression would keep some 300 KB a socket, and make each frame anew for each.
     request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
 
@@ -81,8 +84,10 @@ def channel(ws: Server, query: dict[str, Any]) -> None:
     ws.sock, ws.input_buffer = Steady(ws.sock), Inbox(ws.input_buffer)
     if waits_for_token():
         authenticate(ws)
+    if too_many():
+        close(ws, REFUSED, "The token has too many sockets already.")
     subscription = Subscription(wanted(query), ws.event.set)
-    sockets.add(ws)
+    sockets[ws] = g.token
     OPEN.inc()
     try:
         subscribe(ws, subscription, query.get("since"))
@@ -91,8 +96,15 @@ def channel(ws: Server, query: dict[str, Any]) -> None:
         ws.connected = False
     finally:
         feed.leave(subscription)
-        sockets.discard(ws)
+        del sockets[ws]
         OPEN.dec()
+
+
+def too_many() -> bool:
+    """Whether the holder of the token has as many sockets in this process as it may."""
+    if g.get("token") is None:
+        return False
+    return [*sockets.values()].count(g.token) >= current_app.config["SOCKETS_PER_TOKEN"]
 
 
 def authenticate(ws: Server) -> None:

@@ -3,15 +3,12 @@
 import tempfile
 from typing import IO, BinaryIO
 
-from flask import abort, g, request
+from flask import abort, current_app, g, request
 
 from db.turns import next_turn
 from handlers.access import current_view
-from handlers.contract import MULTIPART
+from handlers.contract import MULTIPART, arriving
 from handlers.longwork import respond_async
-
-UPLOAD_LIMIT = 2**30
-"""Bytes of an uploaded file as sent."""
 
 BLOCK = 2**18
 """Bytes of an upload that are taken at once."""
@@ -23,17 +20,18 @@ SPOOL = 2**20
 def sent_file() -> BinaryIO:
     """The file that was sent, at its beginning; on disk if large, so that no connection waits for a slow sender.
 
-    413 for one too large, 415 for another content type, 422 where the part is missing.
+    408 for one too slow, 413 for one too large, 415 for another content type, 422 where the part is missing.
     """
     if "file" not in g:
-        g.file = received_file()
+        with arriving(current_app.config["UPLOAD_TIMEOUT"]):
+            g.file = received_file()
     g.file.seek(0)
     file: BinaryIO = g.file
     return file
 
 
 def received_file() -> BinaryIO:
-    request.max_content_length = UPLOAD_LIMIT
+    request.max_content_length = current_app.config["UPLOAD_LIMIT"]
     accepted = current_view().contract.files
     if request.mimetype == MULTIPART:
         if "file" not in request.files:

@@ -29,6 +29,18 @@ update tokens as t
 set last_used_at = now()
 where t.id = :'id'::integer
 
+-- name: take
+-- A share of what a token may ask in this minute: how many requests were granted, how many are left for others, and for how many seconds.
+insert into quotas as q (token_id, minute, taken)
+values (:'id'::integer, date_trunc('minute', now()), :'share'::bigint)
+on conflict (token_id) do update
+set minute = greatest(q.minute, excluded.minute),
+    taken = case when q.minute >= excluded.minute then q.taken else 0 end + excluded.taken
+returning
+    least(:'share'::bigint, greatest(0, :'limit'::bigint - q.taken + :'share'::bigint)) as granted,
+    greatest(0, :'limit'::bigint - q.taken) as others,
+    extract(epoch from q.minute + interval '1 minute' - now())::double precision as seconds
+
 -- name: create
 -- A new token; expires is an interval from now on, or empty for never; project the only one that it reaches, or empty for all there
 -- is. No row: there is no such project.

@@ -59,6 +59,20 @@ comment on column tokens.revoked_at is 'When it was taken back; null while it is
 comment on column tokens.last_used_at is 'When it was used last, to the minute.';
 comment on column tokens.project is 'The only project that it reaches; null for all there is. Without a foreign key: once the project is gone it reaches nothing, and stays a token.';
 
+-- Not logged: a crash forgives what was asked in its minute.
+create unlogged table if not exists quotas (
+    token_id integer     not null,
+    minute   timestamptz not null,
+    taken    bigint      not null,
+    constraint quotas_pkey primary key (token_id),
+    constraint quotas_token_id_fkey foreign key (token_id) references tokens (id) on delete cascade
+);
+
+comment on table quotas is 'How many requests the holders of tokens made in the last minute that they made any.';
+comment on column quotas.token_id is 'The token.';
+comment on column quotas.minute is 'When that minute began.';
+comment on column quotas.taken is 'Requests that the processes took to pass out; it may lie above the limit.';
+
 grant usage on schema public, history to rowhouse_service;
 
 grant select, insert, update, delete on all tables in schema public to rowhouse_service;

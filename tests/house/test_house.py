@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from app import create_app
+from app import LIMITS, create_app
 from handlers.access import ROLES
 from tests.conftest import ROOT
 
@@ -22,6 +22,7 @@ SHARED = {
     "doors",
     "fields",
     "files",
+    "headers",
     "idempotency",
     "loading",
     "longwork",
@@ -30,6 +31,7 @@ SHARED = {
     "past",
     "preconditions",
     "problems",
+    "quota",
     "relay",
     "restoring",
     "schemas",
@@ -76,6 +78,8 @@ def test_every_setting_is_in_the_readme():
     for path in (ROOT / "app.py", ROOT / "gunicorn.conf.py"):
         for name in re.findall(r"environ(?:\.get\(|\[)\"(\w+)\"", path.read_text()):
             assert f"`{name}`" in readme or name == "PROMETHEUS_MULTIPROC_DIR", name
+    for name, default in LIMITS.items():
+        assert re.search(rf"{default:,}\b.*`{name}`", readme), f"{name}, {default:,} by default"
 
 
 @pytest.mark.parametrize("rule", [*APP.url_map.iter_rules()], ids=str)

@@ -16,7 +16,7 @@ from tests.conftest import ROOT, clone, drop
 SCRIPTS = sorted([*(ROOT / "sql").glob("schema/*.sql"), *(ROOT / "sql").glob("migrations/*.sql")])
 
 INTERNAL = re.compile(
-    r"^(schema_migrations|uploads|first_answers|outbox|operations|tokens|event_failures|broker|\w+_errors)_|^(project_refs|events)_pkey$"
+    r"^(schema_migrations|uploads|first_answers|outbox|operations|tokens|quotas|event_failures|broker|\w+_errors)_|^(project_refs|events)_pkey$"
 )
 """Constraints of tables that no client writes to."""
 

@@ -1,0 +1,208 @@
+"""Limits: too much, too fast and too slow is refused, and holds nobody else up."""
+
+import json
+import socket
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import psycopg
+import pytest
+import requests
+from psycopg import conninfo
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from tests.conftest import clone, drop, serve
+from tests.test_row_security import token
+
+
+@pytest.fixture
+def holders(database):
+    """Two tokens."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        return [{"Authorization": f"Bearer {token(connection, None)}"} for _ in range(2)]
+
+
+def test_what_a_token_may_ask_is_counted_over_all_processes(database, holders):
+    first, second = holders
+    if time.time() % 60 > 50:  # not over the end of a minute
+        time.sleep(61 - time.time() % 60)
+    with serve(database, RATE_LIMIT="50", WORKERS="2") as service, ThreadPoolExecutor(8) as crowd:
+        answers = list(crowd.map(lambda _: requests.get(f"{service.url}/users", headers=first), range(120)))
+        assert Counter(answer.status_code for answer in answers) == {200: 50, 429: 70}
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert refused.json()["detail"] == "The token may make 50 requests a minute."
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+        assert refused.headers["RateLimit"].startswith('"token";r=0;t=')
+        assert service.get("/health/live").status_code == 200
+        other = service.get("/users", headers=second)
+        assert other.status_code == 200
+        assert other.headers["RateLimit-Policy"] == '"token";q=50;w=60'
+        assert other.headers["RateLimit"].startswith('"token";r=49;t=')
+
+
+def test_the_next_minute_begins_anew(database, holders):
+    with serve(database, RATE_LIMIT="5", WORKERS="2") as service, psycopg.connect(database, autocommit=True) as db:
+        if time.time() % 60 > 55:
+            time.sleep(61 - time.time() % 60)
+        statuses = [service.get("/users", headers=holders[0]).status_code for _ in range(8)]
+        assert statuses == [200] * 5 + [429] * 3
+        # As if that minute were over: what the processes know of it ends with them.
+        db.execute("update quotas set minute = minute - interval '1 minute'")
+    with serve(database, RATE_LIMIT="5", WORKERS="1") as service:
+        assert service.get("/users", headers=holders[0]).status_code == 200
+
+
+def test_without_a_limit_nothing_is_counted(database, holders):
+    with serve(database, RATE_LIMIT="0") as service:
+        answer = service.get("/users", headers=holders[0])
+        assert answer.status_code == 200 and "RateLimit" not in answer.headers
+
+
+def test_a_token_has_so_many_sockets(database, holders):
+    with serve(database, SOCKETS_PER_TOKEN="2", WORKERS="1") as service, ExitStack() as open_ones:
+        url = f"{service.url.replace('http', 'ws')}/ws/events"
+        for _ in range(2):
+            ws = open_ones.enter_context(connect(url, additional_headers=holders[0]))
+            assert json.loads(ws.recv(5))["type"] == "subscribed"
+        with pytest.raises(InvalidStatus) as refused:
+            connect(url, additional_headers=holders[0])
+        assert refused.value.response.status_code == 429
+        with connect(url) as third:
+            third.send(json.dumps({"cmd": "auth", "token": holders[0]["Authorization"].split()[1]}))
+            with pytest.raises(ConnectionClosed):
+                third.recv(5)
+            assert third.close_code == 1008
+        with connect(url, additional_headers=holders[1]) as other:
+            assert json.loads(other.recv(5))["type"] == "subscribed"
+        ws.close()
+        with connect(url, additional_headers=holders[0]) as again:
+            assert json.loads(again.recv(5))["type"] == "subscribed"
+
+
+@pytest.fixture(scope="module")
+def impatient(server, template):
+    """A service that waits for nobody longer than 2 seconds."""
+    name = clone(server, template)
+    limits = {
+        "BODY_TIMEOUT": "1",
+        "UPLOAD_TIMEOUT": "1",
+        "SEND_TIMEOUT": "2",
+        "BODY_LIMIT": "1000",
+        "UPLOAD_LIMIT": "2000",
+    }
+    with serve(conninfo.make_conninfo(server, dbname=name), WORKERS="1", **limits) as service:
+        yield service
+    drop(server, name)
+
+
+def raw(service) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(service.url.rsplit(":", 1)[1])), timeout=15)
+
+
+@pytest.mark.parametrize(
+    ("path", "media"),
+    [("/users", "application/json"), ("/upload/jobs", "text/csv"), ("/restore/jobs", "application/avro")],
+)
+def test_a_body_that_does_not_come_is_not_waited_for(impatient, path, media):
+    with raw(impatient) as client:
+        client.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\nContent-Length: 900\r\n\r\n1,".encode()
+        )
+        began = time.monotonic()
+        assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - began < 10
+
+
+def test_a_body_that_trickles_is_not_waited_for(impatient):
+    with raw(impatient) as client:
+        client.sendall(
+            b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n"
+        )
+        for _ in range(40):
+            client.sendall(b" ")
+            time.sleep(0.05)
+        assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_may_be_so_large(impatient):
+    assert impatient.post("/users", data=" " * 1001, headers={"Content-Type": "application/json"}).status_code == 413
+    assert impatient.post("/upload/jobs", data=" " * 2001, headers={"Content-Type": "text/csv"}).status_code == 413
+
+
+def test_a_client_that_does_not_read_is_cut_off(impatient):
+    asked = 400
+    size = len(impatient.get("/openapi.json").content)
+    with raw(impatient) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        try:
+            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * asked)
+            time.sleep(6)
+            came = 0
+            while some := client.recv(2**20):
+                came += len(some)
+        except (ConnectionResetError, BrokenPipeError):
+            return
+        assert came < asked * size
+
+
+def test_half_open_connections_hold_nobody_up(impatient):
+    with ExitStack() as open_ones:
+        for _ in range(200):
+            client = open_ones.enter_context(raw(impatient))
+            client.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\nX-Slow:")
+        assert requests.get(f"{impatient.url}/users", timeout=5).status_code == 200
+
+
+def test_headers_have_limits(impatient):
+    assert impatient.get("/users", headers={"X-Long": "x" * 9000}).status_code == 431
+    assert impatient.get("/users", headers={f"X-{number}": "x" for number in range(120)}).status_code == 431
+    assert impatient.get("/users?name=" + "x" * 9000).status_code == 414
+
+
+# What browsers are told -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/users", "/nothing", "/", "/docs", "/page/chart.js", "/metrics", "/openapi.json"])
+def test_every_answer_has_the_security_headers(service, path):
+    headers = service.get(path).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert "no-cache" in headers["Cache-Control"]
+
+
+def test_scripts_of_other_origins_are_not_let_in(service):
+    answer = service.get("/users", headers={"Origin": "https://elsewhere.example"})
+    assert "Access-Control-Allow-Origin" not in answer.headers
+    preflight = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "PATCH"}
+    assert "Access-Control-Allow-Origin" not in service.request("OPTIONS", "/users/1", headers=preflight).headers
+
+
+def test_scripts_of_listed_origins_are(database, holders):
+    listed, other = "https://a.example", "https://a.example.evil"
+    with serve(database, CORS_ORIGINS=f"{listed} https://b.example") as service:
+        preflight = {
+            "Origin": listed,
+            "Access-Control-Request-Method": "PATCH",
+            "Access-Control-Request-Headers": "authorization, if-match",
+        }
+        allowed = service.request("OPTIONS", "/users/1", headers=preflight)
+        assert allowed.status_code == 200
+        assert allowed.headers["Access-Control-Allow-Origin"] == listed
+        assert "PATCH" in allowed.headers["Access-Control-Allow-Methods"]
+        assert allowed.headers["Access-Control-Allow-Headers"] == "authorization, if-match"
+        answer = service.get("/users", headers={"Origin": listed} | holders[0])
+        assert answer.status_code == 200 and answer.headers["Access-Control-Allow-Origin"] == listed
+        assert "ETag" in answer.headers["Access-Control-Expose-Headers"] and "Origin" in answer.headers["Vary"]
+        assert service.get("/users", headers={"Origin": listed}).headers["Access-Control-Allow-Origin"] == listed
+        assert "Access-Control-Allow-Origin" not in service.get("/users", headers={"Origin": other}).headers
+        url = f"{service.url.replace('http', 'ws')}/ws/events"
+        with connect(url, origin=listed, additional_headers=holders[0]) as ws:
+            assert json.loads(ws.recv(5))["type"] == "subscribed"
+        with pytest.raises(InvalidStatus):
+            connect(url, origin=other, additional_headers=holders[0])
