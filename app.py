@@ -27,6 +27,9 @@ LIMITS = {
 }
 """Bytes, seconds and numbers; README.md says of what."""
 
+OIDC = {"OIDC_ISSUER": "", "OIDC_AUDIENCE": "", "OIDC_ROLE_CLAIM": "role", "OIDC_PROJECT_CLAIM": "project"}
+"""Whose JWTs are good, for whom, and which claims say what their holders may do."""
+
 NOTIFY_DELAYS = "0.5,2,10,60"
 """Seconds between the tries to send an event."""
 
@@ -58,6 +61,7 @@ def create_app() -> Flask:
     app.url_map.strict_slashes = True
     telemetry.observe(app)
     headers.secure(app)
+    app.config |= {name: os.environ.get(name) or default for name, default in OIDC.items()}
     app.config["CORS_ORIGINS"] = (os.environ.get("CORS_ORIGINS") or "").split()
     headers.share(app)
     problems.translate(app)

@@ -11,6 +11,7 @@ import threading
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from gunicorn import util
@@ -111,11 +112,23 @@ def on_starting(server: object) -> None:
 
 
 def check_tokens() -> None:
-    """On an address that others reach, a token must have been made."""
+    """On an address that others reach, there must be an issuer of tokens, or one must have been made."""
+    if issuer := os.environ.get("OIDC_ISSUER"):
+        check_issuer(issuer)
+        return
     if HOST == "localhost" or ip_address(HOST).is_loopback:
         return
     if subprocess.run([sys.executable, "-m", "flask", "--app", "app", "token", "exist"]).returncode:
         sys.exit(f"HOST={HOST} is reachable from elsewhere: without tokens Rowhouse answers on loopback only.")
+
+
+def check_issuer(issuer: str) -> None:
+    """Its keys must not be tampered with on the way, and its tokens must be meant for us."""
+    if not os.environ.get("OIDC_AUDIENCE"):
+        sys.exit("OIDC_AUDIENCE must say for whom the tokens of OIDC_ISSUER are: those for others would be let in.")
+    where = urlsplit(issuer)
+    if where.scheme != "https" and where.hostname not in ("localhost", "127.0.0.1", "::1"):
+        sys.exit(f"OIDC_ISSUER={issuer} must be an https URL.")
 
 
 def check_address() -> None:

@@ -17,6 +17,7 @@ from flask import abort, current_app, g, request
 from werkzeug.datastructures import WWWAuthenticate
 
 from db import actor, project, read, write
+from handlers import oidc
 from handlers.quota import spend
 
 ROLES = ("anyone", "reader", "writer", "admin")
@@ -69,7 +70,7 @@ def check_access() -> None:
     given = request.environ.get("HTTP_AUTHORIZATION")
     if given is not None:
         admit(bearer(given), role)
-    elif remembered("", lambda: read("access.made").made):
+    elif guarded():
         # A browser's WebSocket cannot send the header: its first message has the token (events.py).
         if not request.environ.get("HTTP_SEC_WEBSOCKET_KEY"):
             refuse("A token is needed: Authorization: Bearer …", {})
@@ -82,7 +83,7 @@ def admit(token: str, role: str) -> None:
     found = holder(token)
     if found is None:
         refuse("The token is not good, or no longer.", {"error": "invalid_token"})
-    spend(found.id)
+    spend(found.name)
     if ROLES.index(found.role) < ROLES.index(role):
         abort(403, f"This needs the role {role}; the token has the role {found.role}.")
     if found.project and not within_projects():
@@ -107,15 +108,20 @@ def bearer(given: str) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
+def guarded() -> bool:
+    """Whether nobody is let in without a token: one was made, or there is an issuer of JWTs."""
+    return bool(current_app.config["OIDC_ISSUER"] or remembered("", lambda: read("access.made").made))
+
+
 def waits_for_token() -> bool:
     """Whether the caller was let in to say its token first."""
-    return g.token is None and bool(remembered("", lambda: read("access.made").made))
+    return g.token is None and guarded()
 
 
 def holder(token: str) -> Any:
     """Who holds a token, with `name` and `role`; None where it is not good."""
     digest = hashlib.sha256(token.encode()).hexdigest()
-    return remembered(digest, lambda: looked_up(digest))
+    return remembered(digest, lambda: oidc.holder(token) if oidc.is_jwt(token) else looked_up(digest))
 
 
 def looked_up(digest: str) -> Any:

@@ -36,39 +36,39 @@ class Quota:
     """When the minute ends, by time.monotonic()."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def spend(self, token_id: int, limit: int) -> bool:
+    def spend(self, holder: str, limit: int) -> bool:
         """Count one request. False where there were too many."""
         with self.lock:  # not twice a share, where two find that they have none
             ended = time.monotonic() >= self.until
             if ended or (self.left <= 0 < self.others):
-                self.take(token_id, limit)
+                self.take(holder, limit)
             if self.left <= 0:
                 return False
             self.left -= 1
             return True
 
-    def take(self, token_id: int, limit: int) -> None:
+    def take(self, holder: str, limit: int) -> None:
         """Take another share."""
         share = max(1, limit // SHARES)
         try:
             # Not held to a project: only the service itself counts.
-            row = Context().run(write, "access.take", id=token_id, share=share, limit=limit)
+            row = Context().run(write, "access.take", holder=holder, share=share, limit=limit)
             self.left, self.others, seconds = row.granted, row.others, row.seconds
         except psycopg.Error:
             self.left, self.others, seconds = share, limit, UNTOLD
         self.until = time.monotonic() + seconds
 
 
-quotas: defaultdict[int, Quota] = defaultdict(Quota)
-"""By the token's id."""
+quotas: defaultdict[str, Quota] = defaultdict(Quota)
+"""By the name of the holder."""
 
 
-def spend(token_id: int) -> None:
+def spend(holder: str) -> None:
     """Count a request of a token. 429 where it has made too many in this minute."""
     limit = current_app.config["RATE_LIMIT"]
     if limit:
-        g.quota = quotas[token_id]
-        if not g.quota.spend(token_id, limit):
+        g.quota = quotas[holder]
+        if not g.quota.spend(holder, limit):
             abort(429, f"The token may make {limit} requests a minute.")
 
 

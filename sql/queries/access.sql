@@ -30,10 +30,10 @@ set last_used_at = now()
 where t.id = :'id'::integer
 
 -- name: take
--- A share of what a token may ask in this minute: how many requests were granted, how many are left for others, and for how many seconds.
-insert into quotas as q (token_id, minute, taken)
-values (:'id'::integer, date_trunc('minute', now()), :'share'::bigint)
-on conflict (token_id) do update
+-- A share of what the holder of a token may ask in this minute: how many requests were granted, how many are left for others, and for how many seconds.
+insert into quotas as q (holder, minute, taken)
+values (:'holder', date_trunc('minute', now()), :'share'::bigint)
+on conflict (holder) do update
 set minute = greatest(q.minute, excluded.minute),
     taken = case when q.minute >= excluded.minute then q.taken else 0 end + excluded.taken
 returning

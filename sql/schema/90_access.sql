@@ -61,15 +61,14 @@ comment on column tokens.project is 'The only project that it reaches; null for 
 
 -- Not logged: a crash forgives what was asked in its minute.
 create unlogged table if not exists quotas (
-    token_id integer     not null,
-    minute   timestamptz not null,
-    taken    bigint      not null,
-    constraint quotas_pkey primary key (token_id),
-    constraint quotas_token_id_fkey foreign key (token_id) references tokens (id) on delete cascade
+    holder text        not null,
+    minute timestamptz not null,
+    taken  bigint      not null,
+    constraint quotas_pkey primary key (holder)
 );
 
 comment on table quotas is 'How many requests the holders of tokens made in the last minute that they made any.';
-comment on column quotas.token_id is 'The token.';
+comment on column quotas.holder is 'Whose tokens they are, as history calls the caller.';
 comment on column quotas.minute is 'When that minute began.';
 comment on column quotas.taken is 'Requests that the processes took to pass out; it may lie above the limit.';
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from app import LIMITS, create_app
+from app import LIMITS, OIDC, create_app
 from handlers.access import ROLES
 from tests.conftest import ROOT
 
@@ -27,6 +27,7 @@ SHARED = {
     "loading",
     "longwork",
     "merging",
+    "oidc",
     "openapi",
     "past",
     "preconditions",
@@ -78,6 +79,8 @@ def test_every_setting_is_in_the_readme():
     for path in (ROOT / "app.py", ROOT / "gunicorn.conf.py"):
         for name in re.findall(r"environ(?:\.get\(|\[)\"(\w+)\"", path.read_text()):
             assert f"`{name}`" in readme or name == "PROMETHEUS_MULTIPROC_DIR", name
+    for name, default in OIDC.items():
+        assert f"`{name}` | {f'`{default}`' if default else ''}" in readme, name
     for name, default in LIMITS.items():
         assert re.search(rf"{default:,}\b.*`{name}`", readme), f"{name}, {default:,} by default"
 

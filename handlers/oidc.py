@@ -1,0 +1,87 @@
+"""OpenID Connect: a JWT of the issuer in OIDC_ISSUER is as good as a token, for the role that its claims name."""
+
+import json
+import urllib.request
+from functools import cache
+from typing import Any, NamedTuple
+from urllib.error import URLError
+
+import jwt
+from flask import abort, current_app
+from jwt.exceptions import PyJWKClientConnectionError, PyJWKClientError
+
+from handlers.fields import BIGINT
+
+ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]
+"""Signatures by a key pair only: with a shared secret, whoever checks a token could make one."""
+
+REQUIRED = ["iss", "sub", "aud", "exp"]
+"""Claims without which a JWT is not good."""
+
+ANSWER_WITHIN = 5
+"""Seconds for the issuer to tell its keys."""
+
+KEYS_KEPT = 300
+"""Seconds for which its keys are believed; for a key that is not among them it is asked again, every 30 s at most."""
+
+GRANTED = ("admin", "writer", "reader")
+"""The roles that a claim may name; of several the first of these counts."""
+
+
+class Holder(NamedTuple):
+    """Whoever a JWT was issued to."""
+
+    name: str
+    role: str
+    project: str
+
+
+def is_jwt(token: str) -> bool:
+    """Whether to ask the issuer's keys about it: there is an issuer, and a token of ours has no dots."""
+    return bool(current_app.config["OIDC_ISSUER"]) and token.count(".") == 2
+
+
+def holder(token: str) -> Holder | None:
+    """Whoever holds a JWT; None where it is not good. 503 where the issuer cannot be asked for its keys."""
+    config = current_app.config
+    try:
+        claims = jwt.decode(
+            token,
+            keys(config["OIDC_ISSUER"]).get_signing_key_from_jwt(token),
+            algorithms=ALGORITHMS,
+            audience=config["OIDC_AUDIENCE"],
+            issuer=config["OIDC_ISSUER"],
+            options={"require": REQUIRED},
+        )
+    except (PyJWKClientConnectionError, URLError, TimeoutError):
+        abort(503, "The issuer of the token cannot be asked for its keys.")
+    except (jwt.PyJWTError, PyJWKClientError):
+        return None
+    named = claim(claims, config["OIDC_ROLE_CLAIM"])
+    roles = named if isinstance(named, list) else [named]
+    role = next((role for role in GRANTED if role in roles), "anyone")
+    return Holder(f"oidc:{claims['sub']}", role, project(claim(claims, config["OIDC_PROJECT_CLAIM"])))
+
+
+def claim(claims: Any, path: str) -> Any:
+    """A claim by its name, or by the names on the way to it: realm_access.roles."""
+    for name in path.split("."):
+        claims = claims.get(name) if isinstance(claims, dict) else None
+    return claims
+
+
+def project(named: Any) -> str:
+    """The only project that is reached, empty for all; what is no project's id reaches none."""
+    if named is None:
+        return ""
+    id = str(named)
+    return id if id.isascii() and id.isdigit() and 0 < int(id[:20]) <= BIGINT else "0"
+
+
+@cache
+def keys(issuer: str) -> jwt.PyJWKClient:
+    """The keys of an issuer, where its configuration says they are (OpenID Connect Discovery 1.0)."""
+    address = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+    with urllib.request.urlopen(address, timeout=ANSWER_WITHIN) as answer:
+        found = json.load(answer)
+    return jwt.PyJWKClient(found["jwks_uri"], lifespan=KEYS_KEPT, timeout=ANSWER_WITHIN)

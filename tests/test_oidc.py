@@ -1,0 +1,194 @@
+"""JWTs of an issuer: which are good, for what, and what becomes of all others."""
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import jwt
+import psycopg
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import RSAAlgorithm
+from psycopg import conninfo
+from websockets.sync.client import connect
+
+from handlers.oidc import REQUIRED
+from tests.conftest import clone, drop, free_port, serve
+from tests.test_running import refusal
+
+KEY, OTHER, CURVE = (
+    rsa.generate_private_key(65537, 2048),
+    rsa.generate_private_key(65537, 2048),
+    ec.generate_private_key(ec.SECP256R1()),
+)
+
+
+class Issuer(BaseHTTPRequestHandler):
+    """An issuer with one key, or others; it counts how often it is asked for them."""
+
+    keys = {"first": KEY}
+    asked = 0
+
+    def do_GET(self) -> None:
+        url = f"http://127.0.0.1:{self.server.server_port}"
+        if self.path == "/.well-known/openid-configuration":
+            answer = {"issuer": url, "jwks_uri": f"{url}/keys"}
+        else:
+            Issuer.asked += 1
+            answer = {
+                "keys": [
+                    RSAAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": kid, "use": "sig"}
+                    for kid, key in Issuer.keys.items()
+                ]
+            }
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def issuer():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Issuer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def guarded(server, template, issuer):
+    name = clone(server, template)
+    url = conninfo.make_conninfo(server, dbname=name)
+    with serve(url, WORKERS="1", OIDC_ISSUER=issuer, OIDC_AUDIENCE="rowhouse") as service:
+        yield service
+    drop(server, name)
+
+
+@pytest.fixture
+def claims(issuer):
+    now = int(time.time())
+    return {
+        "iss": issuer,
+        "aud": "rowhouse",
+        "sub": "ann",
+        "iat": now,
+        "nbf": now - 1,
+        "exp": now + 60,
+        "role": "writer",
+    }
+
+
+def signed(claims: dict, key=KEY, algorithm: str = "RS256", kid: str = "first") -> str:
+    return jwt.encode(claims, key, algorithm, headers={"kid": kid})
+
+
+def status(service, token: str, method: str = "GET", path: str = "/users", **options) -> int:
+    return service.request(method, path, headers={"Authorization": f"Bearer {token}"}, **options).status_code
+
+
+def test_the_claims_say_who_it_is_and_what_it_may(guarded, claims):
+    token = signed(claims)
+    made = guarded.post("/projects", json={"name": "By JWT"}, headers={"Authorization": f"Bearer {token}"})
+    assert made.status_code == 201
+    with psycopg.connect(guarded.database) as connection:
+        actor = connection.execute("select actor from history.entries where project = %s", [made.json()["id"]])
+        assert actor.fetchone() == ("oidc:ann",)
+    assert status(guarded, token, "GET", "/backups") == 403
+    assert status(guarded, signed(claims | {"role": ["other", "admin"]}), "GET", "/backups") == 200
+    assert status(guarded, signed(claims | {"role": "reader"}), "POST", "/users", json={"email": "a@b.test"}) == 403
+    assert status(guarded, signed({**claims, "role": "owner"})) == 403
+    assert guarded.get("/users").status_code == 401
+
+
+def test_a_claim_holds_it_to_a_project(guarded, claims):
+    with psycopg.connect(guarded.database, autocommit=True) as connection:
+        one, other = (
+            connection.execute("insert into projects (name) values ('Fenced') returning id").fetchone()[0] for _ in "12"
+        )
+    token = signed(claims | {"project": one})
+    assert status(guarded, token, "GET", f"/projects/{one}") == 200
+    assert status(guarded, token, "GET", f"/projects/{other}") == 404
+    assert status(guarded, token) == 403
+    for nonsense in ("x", 0, -1, [], "1 or 1", 10**30, True, ""):
+        assert status(guarded, signed(claims | {"project": nonsense}), "GET", f"/projects/{one}") == 404, nonsense
+
+
+def part(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+def test_no_other_jwt_is_good(guarded, claims):
+    now = int(time.time())
+    public = KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    good = signed(claims)
+    head, body, signature = good.split(".")
+    # By hand: the library would refuse to make it.
+    confused = f"{part({'alg': 'HS256', 'kid': 'first'})}.{body}"
+    mac = base64.urlsafe_b64encode(hmac.digest(public, confused.encode(), hashlib.sha256)).rstrip(b"=").decode()
+    bad = {
+        "expired": signed(claims | {"exp": now - 1}),
+        "too early": signed(claims | {"nbf": now + 30}),
+        "for others": signed(claims | {"aud": "another"}),
+        "of another issuer": signed(claims | {"iss": "https://evil.example"}),
+        "signed by another key": signed(claims, OTHER),
+        "of a key that is not the issuer's": signed(claims, OTHER, kid="second"),
+        "of another kind of key": signed(claims, CURVE, "ES256"),
+        "unsigned": f"{part({'alg': 'none', 'kid': 'first'})}.{body}.",
+        "with the public key as a secret": f"{confused}.{mac}",
+        "altered": f"{head}.{part(claims | {'role': 'admin'})}.{signature}",
+        "without a key's name": jwt.encode(claims, KEY, "RS256"),
+        "a header that brings its own key": jwt.encode(
+            claims, OTHER, "RS256", headers={"kid": "x", "jwk": RSAAlgorithm.to_jwk(OTHER.public_key(), as_dict=True)}
+        ),
+        "nonsense": "a.b.c",
+        "dots": "..",
+        **{f"without {name}": signed({key: claims[key] for key in claims.keys() - {name}}) for name in REQUIRED},
+    }
+    assert status(guarded, good) == 200
+    assert {why: status(guarded, token) for why, token in bad.items()} == dict.fromkeys(bad, 401)
+
+
+def test_keys_are_asked_for_seldom(guarded, claims):
+    status(guarded, signed(claims))
+    before = Issuer.asked
+    for number in range(20):
+        assert status(guarded, signed(claims | {"sub": f"user {number}"})) == 200
+        assert status(guarded, signed(claims, OTHER, kid=f"made up {number}")) == 401
+    assert Issuer.asked - before <= 1
+
+
+def test_a_socket_takes_a_jwt_until_it_expires(guarded, claims):
+    url = guarded.url.replace("http", "ws") + "/ws/events"
+    with connect(url) as ws:
+        ws.send(json.dumps({"cmd": "auth", "token": signed(claims | {"exp": int(time.time()) + 2})}))
+        assert json.loads(ws.recv(5))["type"] == "subscribed"
+        time.sleep(3.5)
+        assert status(guarded, signed(claims), "POST", "/projects", json={"name": "Unheard"}) == 201
+        with pytest.raises(Exception, match="1008"):
+            ws.recv(5)
+
+
+def test_without_its_issuer_the_keys_are_waited_for_in_vain(database, claims):
+    address = f"http://127.0.0.1:{free_port()}"
+    with serve(database, WORKERS="1", OIDC_ISSUER=address, OIDC_AUDIENCE="rowhouse") as service:
+        answer = service.get("/users", headers={"Authorization": f"Bearer {signed(claims)}"})
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert service.get("/users").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("said", "settings"),
+    [
+        ("OIDC_AUDIENCE", {"OIDC_ISSUER": "https://issuer.example"}),
+        ("https", {"OIDC_ISSUER": "http://issuer.example", "OIDC_AUDIENCE": "rowhouse"}),
+    ],
+)
+def test_what_would_let_others_in_is_refused_at_the_start(database, tmp_path, said, settings):
+    assert said in " ".join(refusal(tmp_path, DATABASE_URL=database, **settings))
