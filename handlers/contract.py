@@ -37,6 +37,8 @@ class Contract:
         self.precondition = False
         self.answer: Schema | None = None
         self.status = 200
+        self.also: tuple[int, ...] = ()
+        """Other statuses with the same answer."""
         self.many = False
         self.media: tuple[str, ...] = (JSON,)
         self.files: tuple[str, ...] = ()
@@ -81,14 +83,19 @@ def takes(
 
 
 def gives(
-    answer: type[Schema] | None = None, status: int = 200, *, many: bool = False, media: tuple[str, ...] | None = None
+    answer: type[Schema] | None = None,
+    status: int = 200,
+    *,
+    also: tuple[int, ...] = (),
+    many: bool = False,
+    media: tuple[str, ...] | None = None,
 ) -> Callable[[View], View]:
-    """State the answer: its schema, status and media types, the first by default; `many` for a collection."""
+    """State the answer: its schema, statuses and media types, the first by default; `many` for a collection."""
 
     def state(view: View) -> View:
         contract = contract_of(view)
         contract.answer = answer() if answer else None
-        contract.status, contract.many = status, many
+        contract.status, contract.also, contract.many = status, also, many
         contract.media = media or ((JSON, NDJSON, CSV) if many else (JSON,))
         return view
 

@@ -106,3 +106,19 @@ class Moment(Instant):
         if re.fullmatch("[0-9]+", value):
             return str(Digits(most=INTEGER).deserialize(value))
         return super()._deserialize(value, *args, **options)
+
+
+def one_at(value: str) -> None:
+    """Marshmallow's e-mail may hold a quoted "@"; ours may not."""
+    if value.count("@") != 1:
+        raise ValidationError("Not a valid email address.")
+
+
+def email(**options: Any) -> Text:
+    """An e-mail address."""
+    return Text(
+        254,
+        validate=[validate.Email(), one_at],
+        metadata={"description": "Unique whatever the case.", "example": "ann@example.com", "format": "idn-email"},
+        **options,
+    )

@@ -13,7 +13,10 @@ from flask import current_app
 
 from handlers.contract import JSON, MULTIPART, Contract, parameters
 from handlers.idempotency import HEADER, KEY_LIMIT
-from handlers.schemas import Problem, Versioned, VersionProblem
+from handlers.schemas import Problem, Versioned, VersionProblem, over_version
+
+VISIBLE = "^[!-~]([ -~]*[!-~])?$"
+"""ASCII that can be seen, perhaps with spaces between."""
 
 TITLE, VERSION, ID = "Rowhouse", "0.1.0", {"type": "integer", "format": "int64", "minimum": 1}
 
@@ -47,9 +50,9 @@ def document() -> str:
 
 
 def schema_name(schema: Any) -> str:
-    """The component's name of a schema: its class's, with Change behind it where all members are optional."""
+    """The component's name of a schema: its class's, with Members behind it where each may be left out."""
     instance = schema() if isinstance(schema, type) else schema
-    return type(instance).__name__ + ("Change" if instance.partial else "")
+    return type(instance).__name__ + ("Members" if instance.partial else "")
 
 
 def operation(rule: Any, view: Any) -> dict[str, Any]:
@@ -78,10 +81,9 @@ def operation(rule: Any, view: Any) -> dict[str, Any]:
 
 def body_schema(contract: Contract) -> Any:
     """The schema of a JSON body; where it may name the version it starts from, with that."""
-    if not contract.precondition:
+    if not contract.body or not contract.precondition:
         return contract.body
-    version = {"type": "integer", "minimum": 1, "description": "The version you read, unless If-Match names it."}
-    return {"allOf": [contract.body, {"type": "object", "properties": {"version": version}}]}
+    return over_version(type(contract.body))(partial=contract.body.partial)
 
 
 def path_parameters(rule: Any) -> list[dict[str, Any]]:
@@ -113,10 +115,12 @@ def header_parameters(rule: Any, contract: Contract) -> list[dict[str, Any]]:
         found.append(header("If-Match", "The ETag you read; strict, unlike version.", example='"1"'))
     if contract.long:
         found.append(
-            header("Prefer", "Do not wait: 202, and the work goes on as an operation.", enum=["respond-async"])
+            header("Prefer", "Do not wait: 202, and the work goes on as an operation.", example="respond-async")
         )
     if "POST" in rule.methods:
-        found.append(header(HEADER, "Sent again with it, the request is done once.", maxLength=KEY_LIMIT))
+        found.append(
+            header(HEADER, "Sent again with it, the request is done once.", maxLength=KEY_LIMIT, pattern=VISIBLE)
+        )
     return found
 
 
@@ -129,6 +133,8 @@ def responses(rule: Any, contract: Contract) -> dict[str, Any]:
     good: dict[str, Any] = {"description": HTTPStatus(contract.status).phrase, "headers": headers(contract)}
     if contract.status != 204:
         good["content"] = content(contract)
+    if contract.status == 201 and (found := links(rule, contract)):
+        good["links"] = found
     problems = {"default": ("Any other failure.", Problem)}
     if contract.precondition:
         problems |= {
@@ -136,19 +142,35 @@ def responses(rule: Any, contract: Contract) -> dict[str, Any]:
             "412": ("If-Match does not name the current version.", VersionProblem),
             "428": ("No version is named.", Problem),
         }
+    elif "POST" in rule.methods:
+        problems["409"] = ("Something unique is taken, or the first with this Idempotency-Key is running.", Problem)
     if rule.arguments:
         problems["404"] = ("There is no such object.", Problem)
-    if "POST" in rule.methods:
-        problems["409"] = ("Something unique is taken, or the first with this Idempotency-Key is running.", Problem)
     if contract.body or parameters(contract.query):
         problems["422"] = ("Some values are not valid.", Problem)
     told = {
         status: {"description": description, "content": {"application/problem+json": {"schema": schema}}}
         for status, (description, schema) in problems.items()
     }
+    for status in contract.also:
+        told[str(status)] = good | {"description": HTTPStatus(status).phrase}
     if contract.long:
         told["202"] = {"description": "It goes on as an operation: see Location."}
     return {str(contract.status): good} | told
+
+
+def links(rule: Any, contract: Contract) -> dict[str, Any]:
+    """What can be done with the object that the route made."""
+    noun = rule.rule.rsplit("/", 1)[1]
+    key = next((name for name in ("id", "event_id") if contract.answer and name in contract.answer.fields), None)
+    return {
+        other.endpoint.rpartition(".")[2]: {
+            "operationId": other.endpoint.replace(".", "_"),
+            "parameters": {"id": f"$response.body#/{key}"},
+        }
+        for other in current_app.url_map.iter_rules()
+        if key and re.match(rf"/{noun}/<\w+:id>", other.rule)
+    }
 
 
 def headers(contract: Contract) -> dict[str, Any]:
@@ -165,11 +187,13 @@ def headers(contract: Contract) -> dict[str, Any]:
 def content(contract: Contract) -> dict[str, Any]:
     """The answer by media type."""
     schema: Any = contract.answer or {}
+    if contract.answer and "fields" in parameters(contract.query):
+        schema = type(contract.answer)(partial=True)
     if contract.many:
         schema = {
             "type": "object",
             "required": ["items", "next"],
-            "properties": {"items": {"type": "array", "items": contract.answer}, "next": {"type": ["string", "null"]}},
+            "properties": {"items": {"type": "array", "items": schema}, "next": {"type": ["string", "null"]}},
         }
     texts = {"schema": {"type": "string"}}
     return {kind: {"schema": schema} if kind == JSON else texts for kind in contract.media}

@@ -22,19 +22,21 @@ class Expected(NamedTuple):
 
 def precondition(payload: Any, query: dict[str, Any]) -> Expected:
     """The version that a change starts from. 428 where it names none; takes `version` out of the body."""
-    named = payload.pop("version", None) if isinstance(payload, dict) else None
+    named = isinstance(payload, dict) and "version" in payload
+    base = whole(payload.pop("version")) if named else query.get("version")
     if "If-Match" in request.headers:
         return if_match(parse_etags(request.headers["If-Match"]))
-    if named is not None:
-        try:
-            base = Whole(most=INTEGER).deserialize(named)
-        except ValidationError as error:
-            raise ValidationError({"version": error.messages}) from None
-    elif "version" in query:
-        base = query["version"]
-    else:
+    if base is None:
         raise Problem(428, "Name the version you start from: in If-Match, or as version.")
     return Expected(str(base), base, strict=False)
+
+
+def whole(named: Any) -> int:
+    """A version in a body."""
+    try:
+        return Whole(most=INTEGER).deserialize(named)
+    except ValidationError as error:
+        raise ValidationError({"version": error.messages}) from None
 
 
 def if_match(etags: ETags) -> Expected:

@@ -26,7 +26,11 @@ class Project(Item):
 
     name = Text(200, required=True, metadata={"example": "Row house"})
     slug = Text(
-        200, required=True, validate=[SLUG], metadata={"description": "Its name in an address.", "example": "row-house"}
+        200,
+        blank=True,  # SLUG says more
+        required=True,
+        validate=[SLUG],
+        metadata={"description": "Its name in an address.", "example": "row-house"},
     )
     description = Text(10_000, blank=True, allow_none=True, load_default=None)
     owner_id = Whole(allow_none=True, load_default=None, metadata={"description": "A user."})
@@ -35,7 +39,7 @@ class Project(Item):
 class NewProject(Project):
     """A project; its slug is made from its name where none is given."""
 
-    slug = Text(200, allow_none=True, load_default=None, validate=[SLUG])
+    slug = Text(200, blank=True, allow_none=True, load_default=None, validate=[SLUG])
 
 
 class Person(Schema):

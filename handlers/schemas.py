@@ -4,11 +4,12 @@ import base64
 import re
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from handlers.fields import INTEGER, Digits, Moment, Text
+from handlers.fields import INTEGER, Digits, Moment, Text, Whole
 
 PAGE_SIZE, PAGE_LIMIT = 50, 1000
 
@@ -76,6 +77,13 @@ class VersionQuery(Schema):
     )
 
 
+@cache
+def over_version(kind: type[Schema]) -> type[Schema]:
+    """The body of a change: its members, and the version that they are saved over."""
+    version = Whole(most=INTEGER, metadata={"description": "The version you read, unless If-Match names it."})
+    return type(f"Save{kind.__name__}", (kind,), {"version": version})
+
+
 def known_fields(answer: type[Schema]) -> Callable[[str], None]:
     def check(value: str) -> None:
         unknown = [name for name in value.split(",") if name not in answer._declared_fields]
@@ -86,12 +94,17 @@ def known_fields(answer: type[Schema]) -> Callable[[str], None]:
 
 
 def fields_of(answer: type[Schema]) -> Text:
+    names = "|".join(answer._declared_fields)
     return Text(
         500,
         data_key="fields",
         attribute="fields",
         validate=[known_fields(answer)],
-        metadata={"description": "The members to answer with, separated by commas; all by default.", "example": "id"},
+        metadata={
+            "description": "The members to answer with, separated by commas; all by default.",
+            "example": "id",
+            "pattern": f"^({names})(,({names}))*$",
+        },
     )
 
 

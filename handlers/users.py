@@ -5,34 +5,19 @@ from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint, Response, abort
-from marshmallow import Schema, ValidationError, validate
+from marshmallow import Schema, validate
 
 from db import read, write
 from handlers.access import needs
 from handlers.answers import created, item, page
 from handlers.contract import gives, takes
-from handlers.fields import BIGINT, Digits, Text, Whole
+from handlers.fields import BIGINT, Digits, Text, Whole, email
 from handlers.merging import changed, removed
 from handlers.past import hang_past
 from handlers.preconditions import Expected
 from handlers.schemas import Item, VersionQuery, fields_of, instant, item_query, page_query
 
 users = Blueprint("users", __name__)
-
-
-def one_at(value: str) -> None:
-    """Marshmallow's e-mail may hold a quoted "@"; ours may not."""
-    if value.count("@") != 1:
-        raise ValidationError("Not a valid email address.")
-
-
-def email(**options: Any) -> Text:
-    return Text(
-        254,
-        validate=[validate.Email(), one_at],
-        metadata={"description": "Unique whatever the case.", "example": "ann@example.com", "format": "email"},
-        **options,
-    )
 
 
 class User(Item):
@@ -48,6 +33,14 @@ class User(Item):
         metadata={"example": "https://example.com/ann.png", "format": "uri"},
     )
     text = Text(1000, blank=True, allow_none=True, load_default=None, metadata={"example": "Likes row houses."})
+
+
+class SavedUser(User):
+    """A person as kept: of one made by POST /user only the e-mail and the text are known."""
+
+    name = Text(30, allow_none=True)
+    address = Text(100, allow_none=True)
+    image = Text(100, allow_none=True)
 
 
 class UserText(Schema):
@@ -92,7 +85,7 @@ class EmailVersionQuery(EmailQuery, VersionQuery):
 @users.get("/users")
 @needs("reader")
 @takes(query=UserPageQuery)
-@gives(User, many=True)
+@gives(SavedUser, many=True)
 def list(query: dict[str, Any]) -> Response:
     """Users page by page, or all of them as NDJSON or CSV."""
     return page("users.list", query)
@@ -101,7 +94,7 @@ def list(query: dict[str, Any]) -> Response:
 @users.post("/users")
 @needs("writer")
 @takes(User)
-@gives(User, 201)
+@gives(SavedUser, 201)
 def create(body: dict[str, Any]) -> Response:
     """Make a user."""
     row = write("users.create", body=json.dumps(body))
@@ -111,7 +104,7 @@ def create(body: dict[str, Any]) -> Response:
 @users.post("/users/search")
 @needs("reader")
 @takes(UserSearch, query=UserSearchQuery)
-@gives(User, many=True)
+@gives(SavedUser, many=True)
 def search(body: dict[str, Any], query: dict[str, Any]) -> Response:
     """Users that fit all that the body says; the same as `GET /users` with it as parameters."""
     return page("users.list", query | body)
@@ -120,7 +113,7 @@ def search(body: dict[str, Any], query: dict[str, Any]) -> Response:
 @users.get("/users/<id:id>")
 @needs("reader")
 @takes(query=UserQuery)
-@gives(User)
+@gives(SavedUser)
 def get(id: int, query: dict[str, Any]) -> Response:
     """One user, as it is or as it was."""
     return item(read("users.as_of" if "as_of" in query else "users.get", id=id, **query))
@@ -129,7 +122,7 @@ def get(id: int, query: dict[str, Any]) -> Response:
 @users.put("/users/<id:id>")
 @needs("writer")
 @takes(User, precondition=True)
-@gives(User)
+@gives(SavedUser)
 def replace(id: int, body: dict[str, Any], expected: Expected) -> Response:
     """Save a user as the body says, over the version you read."""
     return changed("users", id, body, expected)
@@ -138,7 +131,7 @@ def replace(id: int, body: dict[str, Any], expected: Expected) -> Response:
 @users.patch("/users/<id:id>")
 @needs("writer")
 @takes(User, partial=True, precondition=True)
-@gives(User)
+@gives(SavedUser)
 def change(id: int, body: dict[str, Any], expected: Expected) -> Response:
     """Save some members of a user, merged with what others changed since the version you read."""
     return changed("users", id, body, expected, merge=True)
@@ -153,7 +146,7 @@ def remove(id: int, expected: Expected) -> Response:
     return removed("users", id, expected)
 
 
-hang_past(users, "users", "a user", User)
+hang_past(users, "users", "a user", SavedUser)
 
 
 # The short forms ------------------------------------------------------------------------------------------------------
@@ -162,7 +155,7 @@ hang_past(users, "users", "a user", User)
 @users.get("/user/<id:id>")
 @needs("reader")
 @takes(query=UserQuery)
-@gives(User)
+@gives(SavedUser)
 def get_short(id: int, query: dict[str, Any]) -> Response:
     """One user: the short form of `/users/{id}`."""
     return get(id, query)
@@ -171,7 +164,7 @@ def get_short(id: int, query: dict[str, Any]) -> Response:
 @users.get("/user")
 @needs("reader")
 @takes(query=EmailUserQuery)
-@gives(User)
+@gives(SavedUser)
 def get_by_email(query: dict[str, Any]) -> Response:
     """One user by e-mail, whatever the case."""
     return item(read("users.by_email", **query))
@@ -180,7 +173,7 @@ def get_by_email(query: dict[str, Any]) -> Response:
 @users.post("/user")
 @needs("writer")
 @takes(UserText, query=EmailQuery)
-@gives(User, 201)
+@gives(SavedUser, 201, also=(200,))
 def put_by_email(body: dict[str, Any], query: dict[str, Any]) -> Response:
     """Save the text of the user with this e-mail (200), or make one (201)."""
     row = write("users.put_by_email", email=query["email"], body=json.dumps(body))
