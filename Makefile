@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test seed lint format lock load bench-tree bench-events bench-notifications bench-reads bench-tables clean
+.PHONY: help run test fuzz seed lint format lock load bench-tree bench-events bench-notifications bench-reads bench-tables bench-hostile audit clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -14,16 +14,21 @@ run: .venv/run ## Serve on http://127.0.0.1:8000, with a private PostgreSQL unle
 	@exec $(BIN)/gunicorn
 
 test: .venv/test ## Run every test
-	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+fuzz: .venv/test ## Answer 10,000 requests made from the OpenAPI document as it says
+	@exec $(BIN)/python -m pytest -m thorough tests/test_fuzzing.py
 
 seed: .venv/run ## Put in sample data: make seed ARGS="--users 100000 --projects 10" (ARGS=--help says more)
 	@exec $(BIN)/flask --app app seed $(ARGS)
 
-lint: .venv/test ## Check style, types, SQL and migrations
+lint: .venv/test ## Check style, types, SQL, migrations and the container files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/squawk sql/migrations/*.sql
+	$(BIN)/hadolint container/Containerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec container/compose.yaml
 	$(BIN)/python -m pytest -q tests/house/test_sql.py
 
 format: .venv/test ## Format the Python files
@@ -57,6 +62,12 @@ bench-reads: .venv-bench/made ## Measure users by id, by e-mail and by the page 
 bench-tables: .venv/test ## Measure uploads, backups and restores beside PostgreSQL's own tools; kills the service and PostgreSQL
 	$(BIN)/python -m bench.tables
 	$(BIN)/python -m bench.tables --chaos
+
+bench-hostile: .venv/test ## Measure how honest requests fare beside hostile ones
+	$(BIN)/python -m bench.hostile
+
+audit: .venv/test ## Ask the advisory database about the pinned dependencies
+	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.txt
 
 clean: ## Remove the virtual environment and the private data
 	rm -rf .venv .venv-bench .data

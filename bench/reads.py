@@ -1,8 +1,9 @@
 """Users by id, by e-mail and by the page beside FastAPI and Flask as others write them, and beside the limit.
 
-make bench-reads, or: python -m bench.reads [--users 10000000]. wrk, 50 connections, random ids; 1 and 2 processes.
+make bench-reads, or: python -m bench.reads [--users 10000000] [--token]. wrk, 50 connections, random ids.
 """
 
+import hashlib
 import os
 import random
 import re
@@ -14,7 +15,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from statistics import median
 
+import psycopg
 import requests
+from psycopg import conninfo
 
 from bench.servers import PEERS, ROOT, database, free_port, wait_for
 
@@ -127,6 +130,37 @@ def compare(url: str, users: int, work: str, processes: int) -> None:
         print(f"| | {name} | {spread(theirs)} | {ratio:.2f} |", flush=True)
 
 
+def guarded(url: str) -> tuple[str, str]:
+    """A copy of the database that lets nobody in without a token, and one."""
+    name, secret = "guarded", "rh_measured"
+    with psycopg.connect(url, autocommit=True) as connection:
+        source = connection.info.dbname
+    with psycopg.connect(conninfo.make_conninfo(url, dbname="postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {name} template {source}")
+    copy = conninfo.make_conninfo(url, dbname=name)
+    with psycopg.connect(copy, autocommit=True) as connection:
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        connection.execute("insert into tokens (name, role, sha256) values (%s, 'reader', %s)", [name, digest])
+    return copy, secret
+
+
+def compare_with_token(url: str, users: int) -> None:
+    """The rate with a token beside that where none is needed."""
+    copy, secret = guarded(url)
+    os.environ["RATE_LIMIT"] = "100000000"
+    rates: tuple[list[float], list[float]] = ([], [])
+    headers = ({}, {"Authorization": f"Bearer {secret}"})
+    with serving(OURS, url, 1) as free, serving(OURS, copy, 1) as fenced:
+        for round in range(ROUNDS + 1):
+            for port, given, found in zip((free, fenced), headers, rates, strict=True):
+                seen = rate(port, PATHS["by id"][OURS], users, given)
+                if round:
+                    found.append(seen)
+    ratio = median(own / other for other, own in zip(*rates, strict=True))
+    print(f"| by id with a token, 1 | {OURS} | {spread(rates[1])} | |")
+    print(f"| | {OURS}, none needed | {spread(rates[0])} | {ratio:.2f} |", flush=True)
+
+
 def spread(values: list[float]) -> str:
     return f"{median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
 
@@ -142,7 +176,6 @@ KILL = """
 def soak() -> None:
     """Read through the shared connection while it is killed again and again: no answer goes to another request."""
     import gevent
-    import psycopg
 
     from db.multiplex import Multiplexer, Unanswered
     from db.queries import STATEMENTS
@@ -183,8 +216,10 @@ def main() -> None:
     with database(users=users, projects=0, userstories=0) as url:
         print(f"{users:,} users, {CONNECTIONS} connections, {ROUNDS} rounds of {SECONDS} s each way in turn\n")
         print("| work, processes | server | answers/s | Rowhouse is x times |\n| --- | --- | --- | --- |")
-        for work, processes in (("by id", 1), ("by id", 2), ("by e-mail", 1), ("page of 50", 1)):
-            compare(url, users, work, processes)
+        if "--token" not in sys.argv:
+            for work, processes in (("by id", 1), ("by id", 2), ("by e-mail", 1), ("page of 50", 1)):
+                compare(url, users, work, processes)
+        compare_with_token(url, users)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A real PostgreSQL, a real service, and small words to speak to both."""
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import requests
-from psycopg import conninfo, sql
+from psycopg import Connection, conninfo, sql
 
 from db import embedded, schema
 
@@ -104,6 +105,16 @@ def clone(server: str, template: str) -> str:
     return name
 
 
+def make_token(connection: Connection, name: str = "", role: str = "admin", project: int | None = None) -> str:
+    """A token, made as `flask token create` does, only faster."""
+    secret = f"rh_{os.urandom(16).hex()}"
+    connection.execute(
+        "insert into tokens (name, role, sha256, project) values (%s, %s, %s, %s)",
+        [name or secret, role, hashlib.sha256(secret.encode()).hexdigest(), project],
+    )
+    return secret
+
+
 @pytest.fixture
 def database(server: str, template: str) -> Iterator[str]:
     """The address of a database of the test's own."""
@@ -116,7 +127,7 @@ def database(server: str, template: str) -> Iterator[str]:
 def service(server: str, template: str) -> Iterator[Service]:
     """A service that all tests share: each makes what it needs, under names of its own."""
     name = clone(server, template)
-    with serve(conninfo.make_conninfo(server, dbname=name)) as found:
+    with serve(conninfo.make_conninfo(server, dbname=name), WORKERS="2") as found:
         yield found
     drop(server, name)
 
@@ -132,7 +143,7 @@ class serve:
             "DATABASE_URL": database,
             "DATA_DIR": self.directory.name,
             "PORT": str(self.port),
-            "WORKERS": "2",
+            "WORKERS": "1",
             "NOTIFIER": "no",
             **settings,
         }

@@ -17,7 +17,7 @@ from app import create_app
 from db.pool import ROLE
 from handlers.access import ROLES
 from tests.browser import CHROMIUM, tab
-from tests.conftest import ROOT, clone, drop, free_port, serve, wait_for
+from tests.conftest import ROOT, clone, drop, free_port, make_token, serve, wait_for
 
 APP = create_app()
 
@@ -91,11 +91,11 @@ def guarded(server, template):
     """A service with a token of each role: guarded.tokens["reader"]."""
     name = clone(server, template)
     url = conninfo.make_conninfo(server, dbname=name)
-    tokens = {role: token(url, role, "--role", role) for role in ROLES[1:]}
     with psycopg.connect(url) as connection:
         connection.execute("insert into projects (name) values ('The one')")
-    for role in ROLES[1:]:
-        tokens[f"{role}, project"] = token(url, f"{role} of one", "--role", role, "--project", "1")
+        tokens = {role: make_token(connection, role, role) for role in ROLES[1:]}
+        for role in ROLES[1:]:
+            tokens[f"{role}, project"] = make_token(connection, f"{role} of one", role, project=1)
     with serve(url) as service:
         service.tokens = tokens
         yield service
@@ -156,6 +156,13 @@ def test_each_route_lets_in_whom_the_table_says(guarded, route):
             assert answer.status_code not in (401, 403), (role, answer.text)
         else:
             assert answer.status_code == (401 if role == "anyone" else 403), (role, answer.text)
+
+
+def test_a_token_of_a_project_is_made_by_the_command(guarded):
+    held = token(guarded.database, "fenced", "--role", "reader", "--project", "1")
+    assert asked(guarded, held, path="/projects/1").status_code == 200
+    assert asked(guarded, held, path="/users").status_code == 403
+    assert "fenced\treader\tproject 1\t" in flask(guarded.database, "token", "list").stdout
 
 
 def test_history_names_the_holder(guarded):

@@ -1,4 +1,4 @@
-"""Thousands of requests made from the OpenAPI document, good and bad: each is answered as the document says."""
+"""Requests made from the OpenAPI document, good and bad, by themselves and one after the other: answered as it says."""
 
 import re
 import subprocess
@@ -6,29 +6,34 @@ import sys
 from pathlib import Path
 
 import psycopg
+import pytest
 
-from tests.conftest import ROOT, serve
-from tests.test_row_security import token
+from tests.conftest import ROOT, make_token, serve
 
-CASES = 10_000
-"""At least so many."""
+# The command of the environment that runs the tests.
+COMMAND = [Path(sys.executable).parent / "schemathesis", "--config-file", ROOT / "tests/schemathesis.toml", "run"]
+OPTIONS = ["--checks=all", "--max-examples=10", "--continue-on-failure", "--generation-deterministic"]
 
 
-def test_every_answer_is_as_the_document_says(database, tmp_path):
-    # The command of the environment that runs the tests.
-    command = [Path(sys.executable).parent / "schemathesis", "--config-file", ROOT / "tests/schemathesis.toml", "run"]
-    options = ["--checks=all", "--max-examples=10", "--continue-on-failure", "--generation-deterministic"]
+@pytest.mark.parametrize(
+    ("phases", "least"),
+    [
+        ("examples,fuzzing,stateful", 1_000),
+        # Each bound of each parameter of each route; a minute and a half, so `make fuzz` runs it.
+        pytest.param("examples,coverage,fuzzing,stateful", 10_000, marks=pytest.mark.thorough),
+    ],
+    ids=["some", "thorough"],
+)
+def test_every_answer_is_as_the_document_says(database, tmp_path, phases, least):
     with psycopg.connect(database, autocommit=True) as connection:
-        held = token(connection, None)
+        held = make_token(connection)
     with serve(database, RATE_LIMIT="0") as service:
-        done = subprocess.run(
-            [*command, *options, f"--header=Authorization: Bearer {held}", f"{service.url}/openapi.json"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        given = [f"--phases={phases}", f"--header=Authorization: Bearer {held}", f"{service.url}/openapi.json"]
+        command = [*COMMAND, *OPTIONS, *given]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stdout
-        assert int(re.search(r"(\d+) generated", done.stdout)[1]) >= CASES, done.stdout[-2000:]
+        assert int(re.search(r"(\d+) generated", done.stdout)[1]) >= least, done.stdout
+        unlimited = service.get("/users", headers={"Authorization": f"Bearer {held}"})
+        assert unlimited.status_code == 200 and "RateLimit" not in unlimited.headers
         statuses = re.findall(r'rowhouse_requests_total\{.*status="(\d+)"\}', service.get("/metrics").text)
         assert "200" in statuses and not [status for status in statuses if status.startswith("5")]

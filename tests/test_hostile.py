@@ -12,8 +12,10 @@ import pytest
 from marshmallow import fields
 
 from handlers.fields import Text
-from tests.conftest import serve
-from tests.test_refusals import BODIES, CONTRACTS, NAUGHTY, ROUTES, check_problem, needed, parameters, somewhere
+from tests.conftest import ROOT, serve
+from tests.test_refusals import BODIES, CONTRACTS, ROUTES, check_problem, needed, parameters, somewhere
+
+NAUGHTY = ROOT.parent / "shared/data/blns/blns.json"
 
 MARK = "injected"
 """Stands in no statement of ours."""
@@ -23,10 +25,8 @@ INJECTIONS = [
     f"'; drop table users; -- {MARK}",
     f"1; select pg_sleep(10) -- {MARK}",
     f"1) union select '{MARK}' --",
-    f"\\'; select 1 /* {MARK} */",
     f"$1 {MARK} :'id' %s %(id)s {{0}}",
     f'"{MARK}"::regclass',
-    f"$${MARK}$$",
 ]
 
 
@@ -138,9 +138,10 @@ def test_naughty_strings_go_through_every_text_and_come_back(service, unique):
                 body = {name: value for name, value in body.items() if name not in refused}
                 answer = service.patch(address, json=body, headers={"If-Match": "*"})
             assert answer.status_code == 200, (naughty, answer.text)
-            found = service.get(address).json()
-            assert {name: found[name] for name in body} == body
+            assert {name: answer.json()[name] for name in body} == body
             came_back[address] += bool(body)
+        answer = service.get("/users", params={"name": naughty or "-", "address": naughty or "-"})
+        assert answer.status_code in (200, 422), (naughty, answer.text)
     assert min(came_back.values()) > 400, came_back
 
 

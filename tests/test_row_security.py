@@ -1,9 +1,9 @@
 """Tokens of one project: they reach what is theirs and nothing beside it, and the database sees to it."""
 
-import hashlib
 import json
 import re
 import subprocess
+import time
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -15,7 +15,7 @@ from psycopg import conninfo, errors
 from websockets.sync.client import connect
 
 from handlers.contract import JSON, NDJSON
-from tests.conftest import clone, drop, serve
+from tests.conftest import clone, drop, make_token, serve
 from tests.test_access import TABLE
 
 ROUTES = [route for route, least in TABLE.items() if least.endswith(", project")]
@@ -41,7 +41,7 @@ def guarded(server, template):
     name = clone(server, template)
     with serve(conninfo.make_conninfo(server, dbname=name)) as service:
         with psycopg.connect(service.database, autocommit=True) as connection:
-            service.admin = token(connection, None)
+            service.admin = make_token(connection)
             service.foreign = project(connection)
         yield service
     drop(server, name)
@@ -52,16 +52,7 @@ def own(guarded):
     """A project with something of each noun, and its token."""
     with psycopg.connect(guarded.database, autocommit=True) as connection:
         made = project(connection)
-        return made | {"token": token(connection, made["projects"])}
-
-
-def token(connection, project: int | None) -> str:
-    secret = f"token {next(numbers)}"
-    connection.execute(
-        "insert into tokens (name, role, sha256, project) values (%s, 'admin', %s, %s)",
-        [secret, hashlib.sha256(secret.encode()).hexdigest(), project],
-    )
-    return secret
+        return made | {"token": make_token(connection, project=made["projects"])}
 
 
 def project(connection) -> dict[str, int]:
@@ -348,9 +339,21 @@ def test_an_owner_who_is_no_superuser_serves_all_the_same(server):
             dump = subprocess.run(command, capture_output=True, text=True)
             assert dump.returncode == 0, dump.stderr
             assert re.search(rf"COPY public.projects .*\n{made}\t", dump.stdout)
+            with psycopg.connect(url, autocommit=True) as owner:
+                # As in container/compose.yaml: a login that owns nothing.
+                owner.execute("create role rowhouse_login login in role rowhouse_service, rowhouse_project")
+                held = {"Authorization": f"Bearer {make_token(owner, project=made)}"}
+            with serve(conninfo.make_conninfo(url, user="rowhouse_login")) as lesser:
+                assert lesser.get(f"/projects/{made}", headers=held).status_code == 200
+                assert lesser.post(story.headers["Location"] + "/tasks", json={"subject": "x"}, headers=held).ok
+                assert lesser.get("/users", headers=held).status_code == 403
+            with psycopg.connect(url, autocommit=True) as owner:
+                owner.execute("delete from tokens")
+            time.sleep(1.5)  # until the service no longer remembers that there was one
             assert service.delete(f"/projects/{made}", headers={"If-Match": "*"}).status_code == 204
             assert service.get(story.headers["Location"]).status_code == 404
     finally:
         with psycopg.connect(server, autocommit=True) as connection:
             connection.execute("drop database owned with (force)")
+            connection.execute("drop role if exists rowhouse_login")
             connection.execute("drop role rowhouse_owner")

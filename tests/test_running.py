@@ -223,7 +223,7 @@ def test_a_statement_over_its_time_is_a_504(database):
             create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(60); return new; end';
             create trigger users_20_slow before update on users for each row execute function slow();
         """)
-    with serve(database) as service:
+    with serve(database, STATEMENT_TIMEOUT="1") as service:
         answer = service.patch("/users/1", json={"name": "Slow", "version": 1})
         assert (answer.status_code, answer.json()["status"]) == (504, 504)
         assert service.get("/users/1").json()["version"] == 1

@@ -1,0 +1,228 @@
+"""Honest traffic beside hostile traffic: how long it waits, and whether all it wrote is there.
+
+make bench-hostile. Honest: 4 clients that read users and write events with a token, each at a constant rate. Hostile,
+for 60 s: heads and bodies that do not end, clients that do not read, bodies too large or too deep, bombs, wrong tokens,
+broken frames, requests within requests, and a token that asks for more than it may.
+"""
+
+import gzip
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from statistics import quantiles
+
+import psycopg
+import requests
+
+from bench.servers import ROOT, database, free_port, memory, wait_for
+
+IDLE, SECONDS = 20, 60
+USERS, CLIENTS, PAUSE = 100_000, 4, 0.02
+HALF_OPEN = 200
+
+QUOTA = 15_000
+"""Requests of a token a minute: the honest ask 12,000."""
+
+
+class Honest(threading.Thread):
+    """Reads and writes at a constant rate; keeps what was acknowledged."""
+
+    def __init__(self, url: str, token: str, over: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.url, self.over, self.headers = url, over, {"Authorization": f"Bearer {token}"}
+        self.waits: list[float] = []
+        self.written: list[str] = []
+        self.failures: Counter[str] = Counter()
+
+    def run(self) -> None:
+        with requests.Session() as session:
+            due = time.monotonic()
+            while not self.over.is_set():
+                due += PAUSE
+                time.sleep(max(0.0, due - time.monotonic()))
+                try:
+                    self.ask(session)
+                except (requests.RequestException, AssertionError) as error:
+                    self.failures[repr(error)[:80]] += 1
+                # From when it was due: whoever waits for answers does not see a stall.
+                self.waits.append(time.monotonic() - due)
+
+    def ask(self, session: requests.Session) -> None:
+        if random.random() < 0.2:
+            event = {"user_id": "honest", "description": "Written beside hostile traffic"}
+            answer = session.post(f"{self.url}/events", json=event, headers=self.headers, timeout=30)
+            assert answer.status_code == 201, answer.text
+            self.written.append(answer.json()["event_id"])
+        else:
+            id = random.randint(1, USERS)
+            answer = session.get(f"{self.url}/users/{id}", headers=self.headers, timeout=30)
+            assert answer.json()["id"] == id, answer.text
+
+
+# The hostile ----------------------------------------------------------------------------------------------------------
+
+AGAIN = 0.05
+"""Seconds between two tries of each kind."""
+
+DEEP = b'{"a":' * 100_000
+BOMB = gzip.compress(b"1,x\n" * 2_000_000)
+UPGRADE = (
+    "GET /ws/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+INNER = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def raw(port: int, *texts: bytes, pause: float = 0.0) -> None:
+    with socket.create_connection(("127.0.0.1", port), 5) as client:
+        for text in texts:
+            client.sendall(text)
+            time.sleep(pause)
+        client.settimeout(0.2)
+        client.recv(1000)
+
+
+def post(port: int, path: str, data: bytes, media: str, token: str) -> None:
+    headers = {"Content-Type": media, "Authorization": f"Bearer {token}"}
+    requests.post(f"http://127.0.0.1:{port}{path}", data=data, headers=headers, timeout=30)
+
+
+def kinds(port: int, token: str) -> dict[str, Callable[[], object]]:
+    """What is done again and again."""
+    head = f"POST /events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+    unread = f"GET /users?limit=1000 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+    chunked = f"{head}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{INNER}".encode()
+    return {
+        "wrong tokens": lambda: post(port, "/events", b"{}", "application/json", f"rh_{random.random()}"),
+        "bodies too deep": lambda: post(port, "/events", DEEP, "application/json", token),
+        "bodies too large": lambda: post(port, "/events", b" " * 5_000_000, "application/json", token),
+        "gzip bombs": lambda: post(port, "/upload/jobs?mode=dry-run&max_errors=1", BOMB, "application/gzip", token),
+        "Avro that is none": lambda: post(
+            port, "/restore/jobs", b"Obj\x01" + os.urandom(5000), "application/avro", token
+        ),
+        "bodies that trickle": lambda: raw(
+            port, f"{head}Content-Length: 900\r\n\r\n".encode(), *[b" "] * 20, pause=0.1
+        ),
+        "broken frames": lambda: raw(port, UPGRADE.encode(), os.urandom(200)),
+        "requests within requests": lambda: raw(port, chunked),
+        "answers not read": lambda: raw(port, unread, pause=1),
+        "SQL": lambda: get(port, token, "/users?address=';drop table users;--"),
+        "twenty at once beyond the quota": lambda: [get(port, token, "/users/1") for _ in range(20)],
+    }
+
+
+def get(port: int, token: str, path: str) -> None:
+    requests.get(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+
+def again_and_again(act: Callable[[], object], over: threading.Event, counts: "Counter[str]", kind: str) -> None:
+    while not over.wait(AGAIN):
+        with suppress(OSError, requests.RequestException):
+            act()
+        counts[kind] += 1
+
+
+def hold_half_open(port: int, over: threading.Event) -> None:
+    """Connections whose head never ends, a header more each second."""
+    clients: list[socket.socket] = []
+    while not over.wait(1):
+        clients += [socket.create_connection(("127.0.0.1", port), 5) for _ in range(HALF_OPEN - len(clients))]
+        for client in [*clients]:
+            try:
+                client.sendall(b"X-Slow: x\r\n" if client in clients and random.random() < 0.9 else b"X-")
+            except OSError:
+                clients.remove(client)
+    for client in clients:
+        client.close()
+
+
+# The comparison -------------------------------------------------------------------------------------------------------
+
+
+def honest(url: str, token: str, seconds: float, beside: Callable[[threading.Event], None]) -> list[Honest]:
+    over = threading.Event()
+    crowd = [Honest(url, token, over) for _ in range(CLIENTS)]
+    for client in crowd:
+        client.start()
+    beside(over)
+    time.sleep(seconds)
+    over.set()
+    for client in crowd:
+        client.join(60)
+    return crowd
+
+
+def summary(crowd: list[Honest]) -> tuple[float, str]:
+    waits = [wait for client in crowd for wait in client.waits]
+    cuts = quantiles(waits, n=100)
+    failures = sum((client.failures for client in crowd), Counter())
+    return cuts[
+        98
+    ], f"{len(waits)} requests, p50 {cuts[49] * 1000:.1f} ms, p99 {cuts[98] * 1000:.1f} ms, {failures or 'no failure'}"
+
+
+def workers(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    names = {int(child): Path(f"/proc/{child}/cmdline").read_text() for child in children}
+    return [child for child, name in names.items() if "gunicorn" in name]
+
+
+def main() -> None:
+    with database(users=USERS, projects=0, userstories=0) as dsn, tempfile.TemporaryDirectory() as directory:
+        port = free_port()
+        settings = {"DATABASE_URL": dsn, "DATA_DIR": directory, "PORT": str(port), "WORKERS": "2", "NOTIFIER": "no"}
+        environment = os.environ | settings | {"LOG_LEVEL": "WARNING", "RATE_LIMIT": str(QUOTA)}
+        command = [sys.executable, "-m", "gunicorn"]
+        server = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(f"http://127.0.0.1:{port}/ping")
+            good, evil = (made(environment, name) for name in ("honest", "hostile"))
+            measure(f"http://127.0.0.1:{port}", port, dsn, server.pid, good, evil)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(15)
+
+
+def made(environment: dict[str, str], name: str) -> str:
+    command = [sys.executable, "-m", "flask", "--app", "app", "token", "create", name, "--role", "admin"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def measure(url: str, port: int, dsn: str, pid: int, good: str, evil: str) -> None:
+    honest(url, good, 5, lambda over: None)
+    alone, told = summary(honest(url, good, IDLE, lambda over: None))
+    print(f"alone:            {told}")
+    before = {worker: memory(worker, "VmRSS") for worker in workers(pid)}
+    counts: Counter[str] = Counter()
+
+    def attack(over: threading.Event) -> None:
+        threading.Thread(target=hold_half_open, args=(port, over), daemon=True).start()
+        for kind, act in kinds(port, evil).items():
+            threading.Thread(target=again_and_again, args=(act, over, counts, kind), daemon=True).start()
+
+    crowd = honest(url, good, SECONDS, attack)
+    beside, told = summary(crowd)
+    print(f"beside hostility: {told}; p99 {beside / alone:.1f} times")
+    print("hostile:", ", ".join(f"{number} {kind}" for kind, number in counts.items()), f"and {HALF_OPEN} half-open")
+    after = {worker: memory(worker, "VmRSS") for worker in workers(pid)}
+    growth = ", ".join(f"{before[worker]:.0f} to {after[worker]:.0f} MiB" for worker in before if worker in after)
+    print(f"processes: {'the same' if before.keys() == after.keys() else 'OTHERS'}; memory {growth}")
+    with psycopg.connect(dsn) as connection:
+        written = [id for client in crowd for id in client.written]
+        found = connection.execute("select count(*) from events where id = any(%s::uuid[])", [written]).fetchone()
+        users = connection.execute("select count(*) from users").fetchone()
+    print(f"written: {len(written)} acknowledged, {found[0]} there; users: {users[0]} of {USERS}")
+
+
+if __name__ == "__main__":
+    main()
