@@ -12,7 +12,19 @@ from werkzeug.routing import BaseConverter, UUIDConverter
 import commands
 import db
 from db import embedded
-from handlers import BLUEPRINTS, access, contract, fields, headers, idempotency, problems, quota, sockets, telemetry
+from handlers import (
+    BLUEPRINTS,
+    access,
+    bodies,
+    contract,
+    fields,
+    headers,
+    idempotency,
+    problems,
+    quota,
+    sockets,
+    telemetry,
+)
 from handlers.events import open_feed
 
 LIMITS = {
@@ -74,6 +86,7 @@ def create_app() -> Flask:
     app.before_request(access.check_access)
     app.before_request(contract.check_contract)
     app.after_request(quota.tell)
+    app.after_request(bodies.finish)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
     idempotency.cover(app)

@@ -149,12 +149,24 @@ def hold_half_open(port: int, over: threading.Event) -> None:
 # The comparison -------------------------------------------------------------------------------------------------------
 
 
-def honest(url: str, token: str, seconds: float, beside: Callable[[threading.Event], None]) -> list[Honest]:
+def attack(port: int, token: str, chosen: list[str]) -> None:
+    """Do all that is hostile, or what is chosen of it, for as long as the honest are measured."""
+    over, counts = threading.Event(), Counter[str]()
+    threading.Thread(target=hold_half_open, args=(port, over), daemon=True).start()
+    for kind, act in kinds(port, token).items():
+        if not chosen or kind in chosen:
+            threading.Thread(target=again_and_again, args=(act, over, counts, kind), daemon=True).start()
+    time.sleep(SECONDS)
+    over.set()
+    print(", ".join(f"{number} {kind}" for kind, number in counts.items()), f"and {HALF_OPEN} half-open", flush=True)
+    os._exit(0)  # whoever still waits for an answer
+
+
+def honest(url: str, token: str, seconds: float) -> list[Honest]:
     over = threading.Event()
     crowd = [Honest(url, token, over) for _ in range(CLIENTS)]
     for client in crowd:
         client.start()
-    beside(over)
     time.sleep(seconds)
     over.set()
     for client in crowd:
@@ -199,21 +211,19 @@ def made(environment: dict[str, str], name: str) -> str:
 
 
 def measure(url: str, port: int, dsn: str, pid: int, good: str, evil: str) -> None:
-    honest(url, good, 5, lambda over: None)
-    alone, told = summary(honest(url, good, IDLE, lambda over: None))
+    honest(url, good, 5)
+    alone, told = summary(honest(url, good, IDLE))
     print(f"alone:            {told}")
     before = {worker: memory(worker, "VmRSS") for worker in workers(pid)}
-    counts: Counter[str] = Counter()
-
-    def attack(over: threading.Event) -> None:
-        threading.Thread(target=hold_half_open, args=(port, over), daemon=True).start()
-        for kind, act in kinds(port, evil).items():
-            threading.Thread(target=again_and_again, args=(act, over, counts, kind), daemon=True).start()
-
-    crowd = honest(url, good, SECONDS, attack)
+    # In a process of their own: the honest shall wait for the service, not for Python's lock.
+    command = [sys.executable, "-m", "bench.hostile", "--attack", str(port), evil, *sys.argv[1:]]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as attackers:
+        crowd = honest(url, good, SECONDS)
+        told, _ = attackers.communicate(timeout=60)
+    hostile = told.strip()
     beside, told = summary(crowd)
     print(f"beside hostility: {told}; p99 {beside / alone:.1f} times")
-    print("hostile:", ", ".join(f"{number} {kind}" for kind, number in counts.items()), f"and {HALF_OPEN} half-open")
+    print(f"hostile: {hostile}")
     after = {worker: memory(worker, "VmRSS") for worker in workers(pid)}
     growth = ", ".join(f"{before[worker]:.0f} to {after[worker]:.0f} MiB" for worker in before if worker in after)
     print(f"processes: {'the same' if before.keys() == after.keys() else 'OTHERS'}; memory {growth}")
@@ -225,4 +235,7 @@ def measure(url: str, port: int, dsn: str, pid: int, good: str, evil: str) -> No
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--attack"]:
+        attack(int(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    else:
+        main()

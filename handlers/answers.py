@@ -12,7 +12,8 @@ from werkzeug.http import parse_etags
 
 from db import read
 from handlers.access import current_view
-from handlers.contract import CSV, JSON
+from handlers.bodies import JSON
+from handlers.contract import CSV
 from handlers.schemas import PAGE_LIMIT
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")

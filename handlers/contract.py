@@ -3,20 +3,18 @@
 The same statements make the OpenAPI document (docs.py), so that it cannot promise anything else.
 """
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-import gevent
-from flask import abort, current_app, g, request
+from flask import abort, g, request
 from marshmallow import Schema, fields
 
 from handlers.access import current_view
+from handlers.bodies import JSON, json_body, sends_any
 from handlers.preconditions import precondition
 from handlers.schemas import VersionQuery
 
-JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
+NDJSON, CSV = "application/x-ndjson", "text/csv"
 AVRO, GZIP, MULTIPART = "application/avro", "application/gzip", "multipart/form-data"
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -129,11 +127,6 @@ def sends_file(contract: Contract) -> bool:
     return not request.is_json and (sends_any() or bool(request.mimetype))
 
 
-def sends_any() -> bool:
-    """Whether there is a body."""
-    return bool(request.content_length or "Transfer-Encoding" in request.headers)
-
-
 def media(offers: tuple[str, ...]) -> str:
     """The media type to answer with. 406 where the client takes none of those on offer."""
     accept = request.environ.get("HTTP_ACCEPT", "*/*")
@@ -160,39 +153,3 @@ def checked_query(schema: Schema) -> dict[str, Any]:
 def parameters(schema: Schema) -> dict[str, fields.Field]:
     """The parameters of a query, by the name they have in a URL."""
     return {field.data_key or name: field for name, field in schema.fields.items()}
-
-
-def json_body() -> Any:
-    """The JSON body. 400 for what is not JSON, 408 for one too slow, 413 for one too large, 415 for another type."""
-    if not request.is_json:
-        abort(415, f"The body must be {JSON}.")
-    with arriving(current_app.config["BODY_TIMEOUT"]):
-        body = request.get_data()
-        request.stream.read(1)  # Werkzeug cuts a chunked body at the limit, and says so only when asked for more
-    try:
-        return json.loads(body.decode(), parse_constant=refuse_constant, parse_int=integer)
-    except UnicodeDecodeError:
-        abort(400, "The body is not UTF-8.")
-    except RecursionError:
-        abort(400, "The body is nested too deeply.")
-    except ValueError as error:
-        abort(400, f"The body is not JSON: {error}.")
-
-
-@contextmanager
-def arriving(seconds: float) -> Iterator[None]:
-    """Wait so long for what the client sends within the block. 408 where it does not come."""
-    try:
-        with gevent.Timeout(seconds):
-            yield
-    except gevent.Timeout:
-        abort(408, f"The body did not come within {seconds} seconds.")
-
-
-def integer(digits: str) -> int | float:
-    """A JSON integer; one that no column could hold as a float, because Python takes long ones for an attack."""
-    return int(digits) if len(digits) < 100 else float(digits)
-
-
-def refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value")

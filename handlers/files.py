@@ -7,7 +7,8 @@ from flask import abort, current_app, g, request
 
 from db.turns import next_turn
 from handlers.access import current_view
-from handlers.contract import MULTIPART, arriving
+from handlers.bodies import arriving
+from handlers.contract import MULTIPART
 from handlers.longwork import respond_async
 
 BLOCK = 2**18

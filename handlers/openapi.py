@@ -11,7 +11,8 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from flask import current_app
 
-from handlers.contract import JSON, MULTIPART, Contract, parameters
+from handlers.bodies import JSON
+from handlers.contract import MULTIPART, Contract, parameters
 from handlers.idempotency import HEADER, KEY_LIMIT
 from handlers.schemas import Problem, Versioned, VersionProblem, over_version
 

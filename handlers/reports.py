@@ -7,7 +7,8 @@ from marshmallow import Schema, fields
 
 from handlers.access import needs
 from handlers.answers import page
-from handlers.contract import CSV, JSON, NDJSON, gives, takes
+from handlers.bodies import JSON
+from handlers.contract import CSV, NDJSON, gives, takes
 from handlers.fields import Digits
 from handlers.schemas import TableQuery
 

@@ -87,6 +87,9 @@ def impatient(server, template):
     drop(server, name)
 
 
+JSON = {"Content-Type": "application/json"}
+
+
 def raw(service) -> socket.socket:
     return socket.create_connection(("127.0.0.1", int(service.url.rsplit(":", 1)[1])), timeout=15)
 
@@ -119,6 +122,27 @@ def test_a_body_that_trickles_is_not_waited_for(impatient):
 def test_a_body_may_be_so_large(impatient):
     assert impatient.post("/users", data=" " * 1001, headers={"Content-Type": "application/json"}).status_code == 413
     assert impatient.post("/upload/jobs", data=" " * 2001, headers={"Content-Type": "text/csv"}).status_code == 413
+
+
+def test_a_body_that_nobody_wants_holds_nobody_up(impatient):
+    """It is read once the answer is given, in turns with other requests, up to a bound; then the connection ends."""
+    with ThreadPoolExecutor(4) as crowd, requests.Session() as other:
+        bodies = [crowd.submit(impatient.post, "/users", data=b" " * 20_000_000, headers=JSON) for _ in range(8)]
+        waits = []
+        while not all(body.done() for body in bodies):
+            began = time.monotonic()
+            assert other.get(f"{impatient.url}/ping", timeout=20).status_code == 200
+            waits.append(time.monotonic() - began)
+        assert {body.result().status_code for body in bodies} == {413}
+        assert max(waits) < 2, "gunicorn alone takes minutes"
+    with raw(impatient) as client:
+        client.sendall(
+            b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 99999999\r\n\r\n"
+        )
+        assert client.recv(1000).startswith(b"HTTP/1.1 415 ")
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            for _ in range(1000):
+                client.sendall(b" " * 99_999)
 
 
 def test_a_client_that_does_not_read_is_cut_off(impatient):

@@ -14,7 +14,8 @@ import pytest
 from psycopg import conninfo, errors
 from websockets.sync.client import connect
 
-from handlers.contract import JSON, NDJSON
+from handlers.bodies import JSON
+from handlers.contract import NDJSON
 from tests.conftest import clone, drop, make_token, serve
 from tests.test_access import TABLE
 

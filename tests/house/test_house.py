@@ -15,6 +15,7 @@ SHARED = {
     "avroblocks",
     "avrofile",
     "backing",
+    "bodies",
     "broker",
     "channels",
     "contract",

@@ -1,0 +1,85 @@
+"""The body of a request: JSON within its limits, and the rest of what nobody read."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import gevent
+from flask import Response, abort, current_app, request
+from gunicorn.http.errors import NoMoreData, ParseException
+
+from db.turns import next_turn
+
+JSON = "application/json"
+
+UNREAD_LIMIT = 2**25
+"""Bytes of a body that nobody wants, for which a connection is kept."""
+
+BLOCK = 2**18
+"""Bytes of them that are read at once."""
+
+
+def sends_any() -> bool:
+    """Whether there is a body."""
+    return bool(request.content_length or "Transfer-Encoding" in request.headers)
+
+
+def json_body() -> Any:
+    """The JSON body. 400 for what is not JSON, 408 for one too slow, 413 for one too large, 415 for another type."""
+    if not request.is_json:
+        abort(415, f"The body must be {JSON}.")
+    with arriving(current_app.config["BODY_TIMEOUT"]):
+        body = request.get_data()
+        request.stream.read(1)  # Werkzeug cuts a chunked body at the limit, and says so only when asked for more
+    try:
+        return json.loads(body.decode(), parse_constant=refuse_constant, parse_int=integer)
+    except UnicodeDecodeError:
+        abort(400, "The body is not UTF-8.")
+    except RecursionError:
+        abort(400, "The body is nested too deeply.")
+    except ValueError as error:
+        abort(400, f"The body is not JSON: {error}.")
+
+
+@contextmanager
+def arriving(seconds: float) -> Iterator[None]:
+    """Wait so long for what the client sends within the block. 408 where it does not come."""
+    try:
+        with gevent.Timeout(seconds):
+            yield
+    except gevent.Timeout:
+        abort(408, f"The body did not come within {seconds} seconds.")
+
+
+def integer(digits: str) -> int | float:
+    """A JSON integer; one that no column could hold as a float, because Python takes long ones for an attack."""
+    return int(digits) if len(digits) < 100 else float(digits)
+
+
+def refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def finish(response: Response) -> Response:
+    """After a request: read what was not read of its body once it is answered, so that the next one can be told apart.
+
+    gunicorn would do so 1 KiB at a time, copying up to 1 MiB for each, and let nobody else have a turn.
+    """
+    if sends_any():
+        response.call_on_close(partial(discard, request.environ, current_app.config["BODY_TIMEOUT"]))
+    return response
+
+
+def discard(environ: dict[str, Any], seconds: float) -> None:
+    left = UNREAD_LIMIT
+    with suppress(OSError, ParseException, NoMoreData), gevent.Timeout(seconds, False):
+        while left > 0:
+            block = environ["wsgi.input"].read(BLOCK)
+            if not block:
+                return
+            left -= len(block)
+            next_turn()
+    # For gunicorn: where the next request begins is not known, the connection ends here.
+    environ["wsgi.input"].failed = True
