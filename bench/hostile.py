@@ -75,7 +75,7 @@ AGAIN = 0.05
 """Seconds between two tries of each kind."""
 
 DEEP = b'{"a":' * 100_000
-BOMB = gzip.compress(b"1,x\n" * 2_000_000)
+BOMB = gzip.compress(b"x" * 200_000_000)
 UPGRADE = (
     "GET /ws/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -214,6 +214,7 @@ def measure(url: str, port: int, dsn: str, pid: int, good: str, evil: str) -> No
     honest(url, good, 5)
     alone, told = summary(honest(url, good, IDLE))
     print(f"alone:            {told}")
+    users = counted(dsn)
     before = {worker: memory(worker, "VmRSS") for worker in workers(pid)}
     # In a process of their own: the honest shall wait for the service, not for Python's lock.
     command = [sys.executable, "-m", "bench.hostile", "--attack", str(port), evil, *sys.argv[1:]]
@@ -230,8 +231,12 @@ def measure(url: str, port: int, dsn: str, pid: int, good: str, evil: str) -> No
     with psycopg.connect(dsn) as connection:
         written = [id for client in crowd for id in client.written]
         found = connection.execute("select count(*) from events where id = any(%s::uuid[])", [written]).fetchone()
-        users = connection.execute("select count(*) from users").fetchone()
-    print(f"written: {len(written)} acknowledged, {found[0]} there; users: {users[0]} of {USERS}")
+    print(f"written: {len(written)} acknowledged, {found[0]} there; users: {users} before, {counted(dsn)} after")
+
+
+def counted(dsn: str) -> int:
+    with psycopg.connect(dsn) as connection:
+        return connection.execute("select count(*) from users").fetchone()[0]
 
 
 if __name__ == "__main__":

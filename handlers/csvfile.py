@@ -10,13 +10,15 @@ from functools import partial
 from itertools import chain
 from typing import BinaryIO, NamedTuple
 
+from db.turns import next_turn
+
 UNPACKED_LIMIT = 2**30
 """Bytes of an unpacked file."""
 
 FIELD_LIMIT = 2**20
 """Characters of a field."""
 
-ROW_LIMIT = 2**24
+ROW_LIMIT = 2**23
 """Characters of a row, however many lines it has."""
 
 DELIMITERS = ",;\t"
@@ -61,6 +63,7 @@ class Unpacked(io.RawIOBase):
             some = self.source.read(len(buffer))
         except (OSError, EOFError, zlib.error) as error:
             raise Unreadable(f"The file is damaged gzip: {error}.") from None
+        next_turn()
         self.hash.update(some)
         self.size += len(some)
         if self.size > UNPACKED_LIMIT:
@@ -74,7 +77,7 @@ def rows(source: Unpacked, columns: tuple[str, ...], header: str) -> Iterator[Ro
     buffered = io.BufferedReader(source, 65536)
     text = io.TextIOWrapper(buffered, encoding_of(buffered.peek(4)), newline="")
     try:
-        yield from parsed(iter(partial(text.readline, ROW_LIMIT + 1), ""), columns, header)
+        yield from parsed(whole(iter(partial(text.readline, ROW_LIMIT + 1), "")), columns, header)
     except UnicodeError:
         raise Unreadable("The file is not UTF-8, nor UTF-16 with a byte-order mark.") from None
     except csv.Error as error:
@@ -86,6 +89,14 @@ def encoding_of(beginning: bytes) -> str:
         if beginning.startswith(mark):
             return encoding
     return "utf-8"
+
+
+def whole(lines: Iterator[str]) -> Iterator[str]:
+    """The lines. Raises Unreadable for an endless one, before anybody looks into it."""
+    for line in lines:
+        if len(line) > ROW_LIMIT:
+            raise Unreadable(f"A row is longer than {ROW_LIMIT} characters.")
+        yield line
 
 
 def parsed(lines: Iterator[str], columns: tuple[str, ...], header: str) -> Iterator[Row]:
