@@ -59,7 +59,9 @@ def current_view() -> Any:
 
 def check_access() -> None:
     """Before a request: 401 for a caller without a good token, 403 for one without the role; history is told who."""
-    if request.endpoint is None or request.method == "OPTIONS":  # a browser asks so, before it sends a token
+    if (
+        request.endpoint is None or request.environ["REQUEST_METHOD"] == "OPTIONS"
+    ):  # a browser asks so, before it sends a token
         return
     role = current_view().role
     g.token = None

@@ -23,7 +23,8 @@ BLOCK = 2**18
 
 def sends_any() -> bool:
     """Whether there is a body."""
-    return bool(request.content_length or "Transfer-Encoding" in request.headers)
+    environ = request.environ
+    return environ.get("CONTENT_LENGTH", "0") not in ("0", "") or "HTTP_TRANSFER_ENCODING" in environ
 
 
 def json_body() -> Any:
