@@ -262,8 +262,12 @@ def add_tokens(app: Flask, database: Database) -> None:
         with one_line_errors(), database() as url, connect(url) as connection:
             digest = hashlib.sha256(secret.encode()).hexdigest()
             of = "" if project is None else project
-            made = db.run(connection, "access.create", name=name, role=role, sha256=digest, expires=expires, project=of)
-            if not next(made, None):
+            given = {"name": name, "role": role, "sha256": digest, "expires": expires, "project": of}
+            try:
+                made = next(db.run(connection, "access.create", **given), None)
+            except psycopg.errors.UniqueViolation:
+                sys.exit(f"There is a token of the name {name} already, if only a revoked one.")
+            if not made:
                 sys.exit(f"There is no project {project}.")
         click.echo(secret)
 

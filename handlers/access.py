@@ -59,14 +59,13 @@ def current_view() -> Any:
 
 def check_access() -> None:
     """Before a request: 401 for a caller without a good token, 403 for one without the role; history is told who."""
-    if (
-        request.endpoint is None or request.environ["REQUEST_METHOD"] == "OPTIONS"
-    ):  # a browser asks so, before it sends a token
-        return
-    role = current_view().role
     g.token = None
     actor.set((ANONYMOUS, g.request_id))
     project.set("")
+    # A browser asks for the OPTIONS before it sends a token.
+    if request.endpoint is None or request.environ["REQUEST_METHOD"] == "OPTIONS":
+        return
+    role = current_view().role
     if role == "anyone":
         return
     given = request.environ.get("HTTP_AUTHORIZATION")

@@ -102,7 +102,7 @@ def channel(ws: Server, query: dict[str, Any]) -> None:
 
 def too_many() -> bool:
     """Whether the holder of the token has as many sockets in this process as it may."""
-    if g.get("token") is None:
+    if g.token is None:
         return False
     return [*sockets.values()].count(g.token) >= current_app.config["SOCKETS_PER_TOKEN"]
 

@@ -4,7 +4,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -37,7 +37,8 @@ def unseen(rows: int, of: int | None = None) -> None:
     """Progress that nobody looks at."""
 
 
-running: set[int] = set()
+running: set[object] = set()
+"""What goes on in this process: the ids of operations, and work whose client waits."""
 
 
 class Done(NamedTuple):
@@ -74,12 +75,24 @@ class Canceled(Exception):
     """Somebody asked for the operation to be broken off."""
 
 
+@contextmanager
+def counted() -> Iterator[None]:
+    """Counts work whose client waits among what goes on: each has a connection of the pool."""
+    work = object()
+    running.add(work)
+    try:
+        yield
+    finally:
+        running.discard(work)
+
+
 def perform(kind: str, table: str, work: Callable[[Progress], Done]) -> Response:
     """Do the work and answer it, or begin it and answer 202 where the client does not wait. 503 if too much goes on."""
-    if not respond_async():
-        return work(unseen).response()
     if len(running) >= LIMIT:
         abort(503, f"{LIMIT} operations are going on.")
+    if not respond_async():
+        with counted():
+            return work(unseen).response()
     operation = Operation(kind, table)
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     threading.Thread(target=operation.carry_out, args=(app, work), daemon=True).start()

@@ -1,7 +1,7 @@
 """How many requests the holder of a token may make in a minute, counted for all processes together.
 
 A process takes a hundredth of them at a time from the database, and passes those out without asking: one statement in
-so many requests. What it told is draft-ietf-httpapi-ratelimit-headers.
+so many requests. The headers are those of draft-ietf-httpapi-ratelimit-headers.
 """
 
 import threading
@@ -59,6 +59,9 @@ class Quota:
         self.until = time.monotonic() + seconds
 
 
+HOLDERS = 10_000
+"""Holders whose shares a process keeps; what is forgotten of them was counted all the same."""
+
 quotas: defaultdict[str, Quota] = defaultdict(Quota)
 """By the name of the holder."""
 
@@ -67,6 +70,8 @@ def spend(holder: str) -> None:
     """Count a request of a token. 429 where it has made too many in this minute."""
     limit = current_app.config["RATE_LIMIT"]
     if limit:
+        if len(quotas) >= HOLDERS:
+            quotas.clear()
         g.quota = quotas[holder]
         if not g.quota.spend(holder, limit):
             abort(429, f"The token may make {limit} requests a minute.")

@@ -210,6 +210,7 @@ def test_the_token_itself_is_kept_nowhere(guarded, server):
 def test_what_is_no_token_is_refused_in_a_line(guarded, words):
     done = flask(guarded.database, *words)
     assert done.returncode != 0 and done.stdout == "" and "Traceback" not in done.stderr
+    assert "constraint" not in done.stderr or words[2] == " "
 
 
 def test_a_socket_is_let_in_by_header_or_by_its_first_message(guarded):

@@ -2,10 +2,12 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import psycopg
 import pytest
+import requests
 from psycopg import conninfo
 
 from tests.conftest import answers, clone, drop, serve, wait_for
@@ -170,3 +172,16 @@ def test_requests_are_answered_while_one_goes_on(house):
         longest = max(longest, time.monotonic() - began)
     assert house.get(location).json()["state"] == "succeeded"
     assert longest < 3
+
+
+def test_uploads_leave_connections_for_others(database):
+    with serve(database, POOL_SIZE="5") as service, psycopg.connect(database) as other, ThreadPoolExecutor(8) as crowd:
+        other.execute("lock table jobs in access exclusive mode")
+        asked = [crowd.submit(requests.post, f"{service.url}/upload/jobs", data="1,x\n", headers=CSV) for _ in range(8)]
+        wait_for(lambda: sum(answer.done() for answer in asked) == 4, within=2.5)
+        assert requests.get(f"{service.url}/users/1", timeout=2).status_code == 404
+        told = [answer.result() for answer in asked]
+        other.rollback()
+    assert {answer.status_code for answer in told} == {503}
+    refused = [answer.json()["detail"] for answer in told if "operations are going on" in answer.json()["detail"]]
+    assert len(refused) == 4
