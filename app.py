@@ -34,6 +34,7 @@ LIMITS = {
     "UPLOAD_TIMEOUT": 3600,
     "RATE_LIMIT": 60_000,
     "SOCKETS_PER_TOKEN": 100,
+    "SOCKETS_LIMIT": 4500,
     "STATEMENT_TIMEOUT": 5,
     "POOL_SIZE": 10,
 }
@@ -72,10 +73,9 @@ def create_app() -> Flask:
     app.url_map.converters |= {"id": IdConverter, "uuid": UuidConverter}
     app.url_map.strict_slashes = True
     telemetry.observe(app)
-    headers.secure(app)
     app.config |= {name: os.environ.get(name) or default for name, default in OIDC.items()}
     app.config["CORS_ORIGINS"] = (os.environ.get("CORS_ORIGINS") or "").split()
-    headers.share(app)
+    headers.cover(app)
     problems.translate(app)
     app.config["SOCK_SERVER_OPTIONS"] = sockets.OPTIONS
     app.config["AMQP_URL"] = os.environ.get("AMQP_URL", "")

@@ -32,7 +32,7 @@ workers = int(os.environ.get("WORKERS") or min(4, os.cpu_count() or 1))
 worker_class = "gevent"
 
 # Requests and sockets that a process holds at once; more wait in the backlog.
-worker_connections = 5000
+worker_connections = int(os.environ.get("CONNECTIONS_LIMIT") or 5000)
 backlog = 1024
 
 # A worker whose loop stood still this long is replaced; no handler computes for more than a moment.
@@ -42,10 +42,14 @@ timeout = 30
 graceful_timeout = 5
 
 # Seconds a client may keep an idle connection; more than the 60 that proxies commonly use.
-keepalive = 65
+keepalive = int(os.environ.get("IDLE_TIMEOUT") or 65)
 
 # A cursor may be 5,500 characters long: the key it holds is as long as a column may be.
 limit_request_line = 8190
+
+# How many headers a request may have, and bytes of one.
+limit_request_fields = int(os.environ.get("HEADERS_LIMIT") or 100)
+limit_request_field_size = int(os.environ.get("HEADER_LIMIT") or 8190)
 
 # Seconds before a notifier that died is started again, and in which one that is told to stop must have stopped.
 RESTART_AFTER, NOTIFIER_WITHIN = 1, 2

@@ -25,9 +25,6 @@ from handlers.sockets import GOING_AWAY, REFUSED, TRY_AGAIN, Inbox, Steady, clos
 events = Blueprint("events", __name__)
 sock = Sock()
 
-SOCKETS = 4500
-"""Sockets a process holds; the rest of its connections is for requests."""
-
 AUTHENTICATE_WITHIN = 5
 """Seconds for the message with the token."""
 
@@ -67,7 +64,7 @@ def check_caller() -> None:
     origin = request.headers.get("Origin")
     if origin and urlsplit(origin).netloc != request.host and origin not in current_app.config["CORS_ORIGINS"]:
         abort(403, "The channel is not for pages of other origins.")
-    if len(sockets) >= SOCKETS:
+    if len(sockets) >= current_app.config["SOCKETS_LIMIT"]:
         abort(503, "There are too many sockets.")
     if too_many():
         abort(429, f"The token has {current_app.config['SOCKETS_PER_TOKEN']} sockets already.")

@@ -26,6 +26,12 @@ PREFLIGHT_KEPT = 600
 """Seconds for which a browser need not ask again."""
 
 
+def cover(app: Flask) -> None:
+    """Tell browsers what they may do with the answers of this app."""
+    secure(app)
+    share(app)
+
+
 def secure(app: Flask) -> None:
     """Give every answer of this app the headers it lacks: below Flask, where it costs a microsecond."""
     answer: Any = app.wsgi_app

@@ -76,6 +76,10 @@ def impatient(server, template):
     """A service that waits for nobody longer than 2 seconds."""
     name = clone(server, template)
     limits = {
+        "HEADERS_LIMIT": "50",
+        "HEADER_LIMIT": "4000",
+        "SOCKETS_LIMIT": "1",
+        "IDLE_TIMEOUT": "4",
         "BODY_TIMEOUT": "1",
         "UPLOAD_TIMEOUT": "1",
         "SEND_TIMEOUT": "2",
@@ -169,9 +173,31 @@ def test_half_open_connections_hold_nobody_up(impatient):
         assert requests.get(f"{impatient.url}/users", timeout=5).status_code == 200
 
 
+def test_a_head_that_does_not_come_is_not_waited_for(impatient):
+    with raw(impatient) as client:
+        client.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\n")
+        began = time.monotonic()
+        for _ in range(40):  # as it trickles: the time is for the whole
+            try:
+                client.sendall(b"X-Slow: x\r\n")
+            except OSError:
+                break
+            time.sleep(0.25)
+        assert 3 < time.monotonic() - began < 8
+
+
+def test_a_process_has_so_many_sockets(impatient):
+    url = f"{impatient.url.replace('http', 'ws')}/ws/events"
+    with connect(url) as ws, pytest.raises(InvalidStatus) as refused:
+        assert json.loads(ws.recv(5))["type"] == "subscribed"
+        connect(url)
+    assert refused.value.response.status_code == 503
+
+
 def test_headers_have_limits(impatient):
-    assert impatient.get("/users", headers={"X-Long": "x" * 9000}).status_code == 431
-    assert impatient.get("/users", headers={f"X-{number}": "x" for number in range(120)}).status_code == 431
+    assert impatient.get("/users", headers={"X-Long": "x" * 4001}).status_code == 431
+    assert impatient.get("/users", headers={"X-Long": "x" * 3000}).status_code == 200
+    assert impatient.get("/users", headers={f"X-{number}": "x" for number in range(60)}).status_code == 431
     assert impatient.get("/users?name=" + "x" * 9000).status_code == 414
 
 
