@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -34,6 +35,11 @@ class Service:
 
     def request(self, method: str, path: str, **options: object) -> requests.Response:
         return self.session.request(method, self.url + path, timeout=30, **options)
+
+    def raw(self) -> socket.socket:
+        """A connection to say what no client would."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return socket.create_connection((host, int(port)), 15)
 
     def get(self, path: str, **options: object) -> requests.Response:
         return self.request("GET", path, **options)
@@ -105,6 +111,16 @@ def clone(server: str, template: str) -> str:
     return name
 
 
+@contextmanager
+def cloned(server: str, template: str) -> Iterator[str]:
+    """The address of a database like another, for as long as the block lasts."""
+    name = clone(server, template)
+    try:
+        yield conninfo.make_conninfo(server, dbname=name)
+    finally:
+        drop(server, name)
+
+
 def make_token(connection: Connection, name: str = "", role: str = "admin", project: int | None = None) -> str:
     """A token, made as `flask token create` does, only faster."""
     secret = f"rh_{os.urandom(16).hex()}"
@@ -118,18 +134,22 @@ def make_token(connection: Connection, name: str = "", role: str = "admin", proj
 @pytest.fixture
 def database(server: str, template: str) -> Iterator[str]:
     """The address of a database of the test's own."""
-    name = clone(server, template)
-    yield conninfo.make_conninfo(server, dbname=name)
-    drop(server, name)
+    with cloned(server, template) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_database(server: str, template: str) -> Iterator[str]:
+    """The address of a database that the tests of a module share."""
+    with cloned(server, template) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
 def service(server: str, template: str) -> Iterator[Service]:
     """A service that all tests share: each makes what it needs, under names of its own."""
-    name = clone(server, template)
-    with serve(conninfo.make_conninfo(server, dbname=name), WORKERS="2") as found:
+    with cloned(server, template) as url, serve(url, WORKERS="2") as found:
         yield found
-    drop(server, name)
 
 
 class serve:

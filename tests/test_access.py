@@ -9,7 +9,7 @@ import time
 
 import psycopg
 import pytest
-from psycopg import conninfo, errors
+from psycopg import errors
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -17,7 +17,7 @@ from app import create_app
 from db.pool import ROLE
 from handlers.access import ROLES
 from tests.browser import CHROMIUM, tab
-from tests.conftest import ROOT, clone, drop, free_port, make_token, serve, wait_for
+from tests.conftest import ROOT, free_port, make_token, serve, wait_for
 
 APP = create_app()
 
@@ -87,19 +87,16 @@ def token(database: str, name: str, *options: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def guarded(server, template):
+def guarded(module_database):
     """A service with a token of each role: guarded.tokens["reader"]."""
-    name = clone(server, template)
-    url = conninfo.make_conninfo(server, dbname=name)
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(module_database) as connection:
         connection.execute("insert into projects (name) values ('The one')")
         tokens = {role: make_token(connection, role, role) for role in ROLES[1:]}
         for role in ROLES[1:]:
             tokens[f"{role}, project"] = make_token(connection, f"{role} of one", role, project=1)
-    with serve(url) as service:
+    with serve(module_database) as service:
         service.tokens = tokens
         yield service
-    drop(server, name)
 
 
 def asked(service, held: str | None, method: str = "GET", path: str = "/users", **options):

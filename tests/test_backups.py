@@ -17,12 +17,11 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from psycopg import conninfo
 
 from handlers import avrofile, backing
 from handlers.avroblocks import BLOCK_LIMIT, Damaged
 from handlers.avrofile import Column
-from tests.conftest import ROOT, clone, drop, serve, wait_for
+from tests.conftest import ROOT, serve, wait_for
 
 SAMPLE = ROOT / "tests" / "hiring"
 FILES = {"departments": "departments.csv", "jobs": "jobs.csv", "employees": "hired_employees.csv"}
@@ -31,14 +30,12 @@ AVRO = {"Content-Type": "application/avro"}
 
 
 @pytest.fixture(scope="module")
-def house(server, template, tmp_path_factory):
+def house(module_database, tmp_path_factory):
     """A service of its own, whose tables each test finds as the sample files leave them."""
-    name = clone(server, template)
     directory = tmp_path_factory.mktemp("backups")
-    with serve(conninfo.make_conninfo(server, dbname=name), BACKUP_DIR=str(directory)) as service:
+    with serve(module_database, BACKUP_DIR=str(directory)) as service:
         service.directory = directory
         yield service
-    drop(server, name)
 
 
 @pytest.fixture(autouse=True)

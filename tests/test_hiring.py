@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 import requests
-from psycopg import conninfo
 
-from tests.conftest import ROOT, clone, drop, serve, shown_by_psql
+from tests.conftest import ROOT, serve, shown_by_psql
 
 SAMPLE = ROOT / "tests" / "hiring"
 REAL = ROOT.parent / "shared" / "data" / "hiring"
@@ -23,12 +22,10 @@ INCOMPLETE = [(7, "job_id"), (14, "department_id"), (21, "datetime"), (28, "name
 
 
 @pytest.fixture(scope="module")
-def house(server, template):
+def house(module_database):
     """A service of its own, whose tables each test finds empty."""
-    name = clone(server, template)
-    with serve(conninfo.make_conninfo(server, dbname=name)) as service:
+    with serve(module_database) as service:
         yield service
-    drop(server, name)
 
 
 @pytest.fixture(autouse=True)

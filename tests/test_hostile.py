@@ -201,8 +201,7 @@ SMUGGLED = {
 
 @pytest.mark.parametrize("request_text", SMUGGLED.values(), ids=SMUGGLED)
 def test_a_request_within_a_request_is_not_answered(service, request_text):
-    host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), 10) as client:
+    with service.raw() as client:
         client.sendall(request_text.encode())
         client.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: client.recv(10_000), b"")).decode()
@@ -211,8 +210,7 @@ def test_a_request_within_a_request_is_not_answered(service, request_text):
 
 
 def test_one_request_after_the_other_is_answered(service):
-    host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), 10) as client:
+    with service.raw() as client:
         client.sendall((head("Content-Length: 2") + "{}" + INNER).encode())
         client.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: client.recv(10_000), b"")).decode()
@@ -251,10 +249,9 @@ FRAMES = {
 
 @pytest.mark.parametrize(("sent", "answer"), FRAMES.values(), ids=FRAMES)
 def test_a_broken_frame_ends_its_socket_by_the_right_code(service, sent, answer):
-    host, port = service.url.removeprefix("http://").split(":")
     upgrade = "GET /ws/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     upgrade += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    with socket.create_connection((host, int(port)), 10) as client:
+    with service.raw() as client:
         client.sendall(upgrade.encode())
         came = b""
         while b'"subscribed"' not in came:

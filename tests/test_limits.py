@@ -10,11 +10,10 @@ from contextlib import ExitStack
 import psycopg
 import pytest
 import requests
-from psycopg import conninfo
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.conftest import clone, drop, make_token, serve
+from tests.conftest import make_token, serve
 
 
 @pytest.fixture
@@ -72,9 +71,8 @@ def test_a_token_has_so_many_sockets(database, holders):
 
 
 @pytest.fixture(scope="module")
-def impatient(server, template):
+def impatient(module_database):
     """A service that waits for nobody longer than 2 seconds."""
-    name = clone(server, template)
     limits = {
         "HEADERS_LIMIT": "50",
         "HEADER_LIMIT": "4000",
@@ -86,16 +84,11 @@ def impatient(server, template):
         "BODY_LIMIT": "1000",
         "UPLOAD_LIMIT": "2000",
     }
-    with serve(conninfo.make_conninfo(server, dbname=name), WORKERS="1", **limits) as service:
+    with serve(module_database, WORKERS="1", **limits) as service:
         yield service
-    drop(server, name)
 
 
 JSON = {"Content-Type": "application/json"}
-
-
-def raw(service) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", int(service.url.rsplit(":", 1)[1])), timeout=15)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +96,7 @@ def raw(service) -> socket.socket:
     [("/users", "application/json"), ("/upload/jobs", "text/csv"), ("/restore/jobs", "application/avro")],
 )
 def test_a_body_that_does_not_come_is_not_waited_for(impatient, path, media):
-    with raw(impatient) as client:
+    with impatient.raw() as client:
         client.sendall(
             f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\nContent-Length: 900\r\n\r\n1,".encode()
         )
@@ -113,7 +106,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(impatient, path, media):
 
 
 def test_a_body_that_trickles_is_not_waited_for(impatient):
-    with raw(impatient) as client:
+    with impatient.raw() as client:
         client.sendall(
             b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n"
         )
@@ -139,7 +132,7 @@ def test_a_body_that_nobody_wants_holds_nobody_up(impatient):
             waits.append(time.monotonic() - began)
         assert {body.result().status_code for body in bodies} == {413}
         assert max(waits) < 2, "gunicorn alone takes minutes"
-    with raw(impatient) as client:
+    with impatient.raw() as client:
         client.sendall(
             b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 99999999\r\n\r\n"
         )
@@ -152,7 +145,7 @@ def test_a_body_that_nobody_wants_holds_nobody_up(impatient):
 def test_a_client_that_does_not_read_is_cut_off(impatient):
     asked = 400
     size = len(impatient.get("/openapi.json").content)
-    with raw(impatient) as client:
+    with impatient.raw() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         try:
             client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * asked)
@@ -168,13 +161,13 @@ def test_a_client_that_does_not_read_is_cut_off(impatient):
 def test_half_open_connections_hold_nobody_up(impatient):
     with ExitStack() as open_ones:
         for _ in range(200):
-            client = open_ones.enter_context(raw(impatient))
+            client = open_ones.enter_context(impatient.raw())
             client.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\nX-Slow:")
         assert requests.get(f"{impatient.url}/users", timeout=5).status_code == 200
 
 
 def test_a_head_that_does_not_come_is_not_waited_for(impatient):
-    with raw(impatient) as client:
+    with impatient.raw() as client:
         client.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\n")
         began = time.monotonic()
         for _ in range(40):  # as it trickles: the time is for the whole

@@ -10,11 +10,10 @@ import psutil
 import psycopg
 import pytest
 import requests
-from psycopg import conninfo
 
 from db.multiplex import STATEMENT_TIMEOUT, WAIT, Multiplexer, Unanswered
 from db.queries import Statement
-from tests.conftest import clone, drop, serve, wait_for
+from tests.conftest import serve, wait_for
 
 TWICE = Statement(
     "test.twice", b"select $1::bigint as id, $1 || ' twice' as text, to_json($1::bigint) as body", ("id",)
@@ -159,16 +158,14 @@ def test_a_server_that_is_away_is_not_waited_for():
         gevent.sleep(0.01)
 
 
-def test_no_request_notices_what_happens_to_the_connections(server, template):
+def test_no_request_notices_what_happens_to_the_connections(database):
     """Every answer is right and good while the shared connection is killed again and again."""
-    name = clone(server, template)
-    url = conninfo.make_conninfo(server, dbname=name)
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(database) as connection:
         connection.execute(
             "insert into users (email, name, address, image) "
             "select 'person' || i || '@example.com', 'P', 'A', 'http://x' from generate_series(1, 200) as i"
         )
-    with serve(url, WORKERS="1") as service:
+    with serve(database, WORKERS="1") as service:
         over, checked = threading.Event(), []
 
         def read() -> None:
@@ -183,14 +180,13 @@ def test_no_request_notices_what_happens_to_the_connections(server, template):
         readers = [threading.Thread(target=read) for _ in range(8)]
         for reader in readers:
             reader.start()
-        wait_for(lambda: backends(url))
+        wait_for(lambda: backends(database))
         for _ in range(10):
             time.sleep(0.2)
-            with psycopg.connect(url, autocommit=True) as connection:
-                for pid in backends(url):
+            with psycopg.connect(database, autocommit=True) as connection:
+                for pid in backends(database):
                     connection.execute("select pg_terminate_backend(%s)", [pid])
         over.set()
         for reader in readers:
             reader.join()
         assert len(checked) > 500
-    drop(server, name)

@@ -14,11 +14,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import RSAAlgorithm
-from psycopg import conninfo
 from websockets.sync.client import connect
 
 from handlers.oidc import REQUIRED
-from tests.conftest import clone, drop, free_port, serve
+from tests.conftest import free_port, serve
 from tests.test_running import refusal
 
 KEY, OTHER, CURVE = (
@@ -63,12 +62,9 @@ def issuer():
 
 
 @pytest.fixture(scope="module")
-def guarded(server, template, issuer):
-    name = clone(server, template)
-    url = conninfo.make_conninfo(server, dbname=name)
-    with serve(url, WORKERS="1", OIDC_ISSUER=issuer, OIDC_AUDIENCE="rowhouse") as service:
+def guarded(module_database, issuer):
+    with serve(module_database, WORKERS="1", OIDC_ISSUER=issuer, OIDC_AUDIENCE="rowhouse") as service:
         yield service
-    drop(server, name)
 
 
 @pytest.fixture

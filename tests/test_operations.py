@@ -8,20 +8,17 @@ import psutil
 import psycopg
 import pytest
 import requests
-from psycopg import conninfo
 
-from tests.conftest import answers, clone, drop, serve, wait_for
+from tests.conftest import answers, serve, wait_for
 
 ASYNC = {"Prefer": "respond-async"}
 CSV = {"Content-Type": "text/csv"}
 
 
 @pytest.fixture(scope="module")
-def house(server, template, tmp_path_factory):
-    name = clone(server, template)
-    with serve(conninfo.make_conninfo(server, dbname=name), WORKERS="1") as service:
+def house(module_database, tmp_path_factory):
+    with serve(module_database, WORKERS="1") as service:
         yield service
-    drop(server, name)
 
 
 @pytest.fixture(autouse=True)

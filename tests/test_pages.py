@@ -5,21 +5,18 @@ import threading
 import psycopg
 import pytest
 
-from tests.conftest import clone, drop, serve
+from tests.conftest import serve
 from tests.test_seed import seed
 
 PEOPLE = 100_000
 
 
 @pytest.fixture(scope="module")
-def town(server, template):
+def town(module_database):
     """A service over 100,000 users."""
-    name = clone(server, template)
-    url = psycopg.conninfo.make_conninfo(server, dbname=name)
-    assert seed(url, "--users", str(PEOPLE)).returncode == 0
-    with serve(url) as service:
+    assert seed(module_database, "--users", str(PEOPLE)).returncode == 0
+    with serve(module_database) as service:
         yield service
-    drop(server, name)
 
 
 class Crowd(threading.Thread):

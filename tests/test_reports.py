@@ -8,20 +8,17 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import conninfo
 
-from tests.conftest import ROOT, clone, drop, serve, shown_by_psql
+from tests.conftest import ROOT, serve, shown_by_psql
 
 FILES = {"departments": "departments.csv", "jobs": "jobs.csv", "employees": "hired_employees.csv"}
 FOLDERS = [ROOT / "tests" / "hiring", ROOT.parent / "shared" / "data" / "hiring"]
 
 
 @pytest.fixture(scope="module")
-def house(server, template):
-    name = clone(server, template)
-    with serve(conninfo.make_conninfo(server, dbname=name)) as service:
+def house(module_database):
+    with serve(module_database) as service:
         yield service
-    drop(server, name)
 
 
 @pytest.fixture

@@ -1,20 +1,17 @@
 """The charts at /requirements, in a real browser."""
 
 import pytest
-from psycopg import conninfo
 
 from tests.browser import CHROMIUM, tab
-from tests.conftest import ROOT, clone, drop, serve, wait_for
+from tests.conftest import ROOT, serve, wait_for
 
 FILES = {"departments": "departments.csv", "jobs": "jobs.csv", "employees": "hired_employees.csv"}
 
 
 @pytest.fixture(scope="module")
-def house(server, template):
-    name = clone(server, template)
-    with serve(conninfo.make_conninfo(server, dbname=name)) as service:
+def house(module_database):
+    with serve(module_database) as service:
         yield service
-    drop(server, name)
 
 
 def fill(house):

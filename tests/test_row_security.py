@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 from handlers.bodies import JSON
 from handlers.contract import NDJSON
-from tests.conftest import clone, drop, make_token, serve
+from tests.conftest import make_token, serve
 from tests.test_access import TABLE
 
 ROUTES = [route for route, least in TABLE.items() if least.endswith(", project")]
@@ -37,15 +37,13 @@ numbers = count(1)
 
 
 @pytest.fixture(scope="module")
-def guarded(server, template):
+def guarded(module_database):
     """A service that lets nobody in without a token."""
-    name = clone(server, template)
-    with serve(conninfo.make_conninfo(server, dbname=name)) as service:
+    with serve(module_database) as service:
         with psycopg.connect(service.database, autocommit=True) as connection:
             service.admin = make_token(connection)
             service.foreign = project(connection)
         yield service
-    drop(server, name)
 
 
 @pytest.fixture

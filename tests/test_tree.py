@@ -8,7 +8,7 @@ import psycopg
 import pytest
 import requests
 
-from tests.conftest import ROOT, clone, drop, serve, wait_for
+from tests.conftest import ROOT, serve, wait_for
 from tests.test_users import person
 
 NASTY = 'quote " backslash \\ tab \t line\n\x01\x02\u2028 π 😀 </script>'
@@ -65,15 +65,14 @@ def test_psql_prints_the_same_tree(service, project, psql):
 
 
 @pytest.fixture(scope="module")
-def forest(server, template):
+def forest(module_database):
     """A service of one process and one connection, over a project too large for the buffers of a socket."""
-    name = clone(server, template)
-    url = psycopg.conninfo.make_conninfo(server, dbname=name)
     command = [sys.executable, "-m", "flask", "--app", "app", "seed", "--projects", "1", "--userstories", "6000"]
-    subprocess.run(command, cwd=ROOT, env={"DATABASE_URL": url, "PATH": ""}, check=True, capture_output=True)
-    with serve(url, WORKERS="1", POOL_SIZE="1") as found:
+    subprocess.run(
+        command, cwd=ROOT, env={"DATABASE_URL": module_database, "PATH": ""}, check=True, capture_output=True
+    )
+    with serve(module_database, WORKERS="1", POOL_SIZE="1") as found:
         yield found
-    drop(server, name)
 
 
 def test_a_tree_comes_while_it_is_being_found(forest):

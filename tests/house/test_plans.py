@@ -6,14 +6,12 @@ from datetime import date
 
 import psycopg
 import pytest
-from psycopg import conninfo
 
 import db
 from app import create_app
 from db.pool import connect
 from db.queries import STATEMENTS
 from handlers.contract import parameters
-from tests.conftest import clone, drop
 
 ROWS = int(os.environ.get("PLAN_ROWS") or 100_000)
 """Of users; a million shows the same plans, and takes minutes to fill."""
@@ -145,17 +143,14 @@ def cases():
 
 
 @pytest.fixture(scope="module")
-def crowd(server, template):
+def crowd(module_database):
     """A database with many rows in each table."""
-    name = clone(server, template)
-    url = conninfo.make_conninfo(server, dbname=name)
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(module_database, autocommit=True) as connection:
         connection.execute(BIG.format(rows=ROWS, others=OTHERS))
         for table in ("departments", "jobs", "employees"):
             connection.execute(REJECTS.format(table=table, others=OTHERS))
         connection.execute("vacuum analyze")
-    yield url
-    drop(server, name)
+    return module_database
 
 
 def plan(url: str, statement: str, **parameters: object) -> str:
