@@ -25,6 +25,7 @@ SHARED = {
     "files",
     "headers",
     "idempotency",
+    "lean",
     "loading",
     "longwork",
     "merging",
