@@ -33,8 +33,11 @@ HEADER = re.compile(rb"([!#$%&'*+\-.^`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xf
 
 LENGTH = re.compile("[0-9]{1,15}")
 
-GUNICORNS = {"CONNECTION", "EXPECT", "TRANSFER-ENCODING", "UPGRADE", "HTTP2-SETTINGS", "PROXY-CONNECTION"}
-"""Headers that change what comes before or after their request."""
+GUNICORNS = {
+    *("CONNECTION", "EXPECT", "TRANSFER-ENCODING", "UPGRADE", "HTTP2-SETTINGS"),
+    *("X-FORWARDED-PROTO", "X-FORWARDED-PROTOCOL", "X-FORWARDED-SSL"),
+}
+"""Headers that change what comes before or after their request, or its scheme if one believes them."""
 
 REMEMBERED, WORTH_IT = 4096, 512
 """Headers that are remembered, and bytes of the longest."""
