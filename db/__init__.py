@@ -84,8 +84,10 @@ def read(name: str, /, **parameters: Any) -> Any:
     statement = chosen(name, parameters)
     if _multiplexer and statement.kept and not _bound.get() and not project.get():
         values = [parameters.get(parameter, "") for parameter in statement.parameters]
-        with suppress(Unanswered):
+        try:
             return _multiplexer.read(statement, values)
+        except Unanswered:
+            pass
     try:
         return read_from_pool(name, parameters)
     except psycopg.OperationalError as error:
