@@ -404,6 +404,9 @@ def test_what_is_no_event_is_put_aside_with_the_reason_and_the_queue_goes_on(alo
             b"[1, 2]": "It is no JSON object with an event_id and a user_id.",
             b'{"event_id": 7}': "It is no JSON object with an event_id and a user_id.",
             json.dumps({"event_id": absent, "user_id": "nobody"}).encode(): f"There is no event {absent}.",
+            json.dumps({"event_id": absent, "user_id": "\ud800"}).encode(): (
+                "It is no JSON object with an event_id and a user_id."
+            ),
             b"[" * 10_000: "It is no JSON object with an event_id and a user_id.",
             b"x" * 2**20: "It is larger than 65536 bytes.",
         }

@@ -192,7 +192,7 @@ def test_every_order_and_filter_of_every_list_goes_by_an_index(crowd, statement,
         ),
         ("history.known", {"noun": "userstories", "id": 7}, "obj_type_obj_id_operation"),
         ("outbox.claim", {"limit": 10, "seconds": 60}, "outbox_relay_at_event_id_idx"),
-        ("outbox.first", {"user_id": "ann7"}, "outbox_user_id_event_id_idx"),
+        ("outbox.first", {"user_ids": ["ann7"], "limit": 10}, "outbox_user_id_event_id_idx"),
         ("idempotency.get", {"key": "k"}, "first_answers_pkey"),
     ],
 )
