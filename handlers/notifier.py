@@ -17,10 +17,10 @@ import psycopg
 from prometheus_client import Counter, Gauge
 
 import db
-from db.pool import SERVICE, connect
+from db.pool import connect
 from handlers import broker
 from handlers.channels import Channel
-from handlers.relay import BACK_OFF, POLL, relay
+from handlers.relay import BACK_OFF, OPTIONS, POLL, relay
 
 log = logging.getLogger("rowhouse")
 
@@ -32,6 +32,9 @@ CLAIM, CLAIM_SECONDS = 50, 60
 
 PREFETCH = 50
 """Messages that wait here for their turn, beside those that are sent at once."""
+
+GATHER = 0.02
+"""Seconds in which messages are gathered to be sent at once, where a channel takes several."""
 
 MESSAGE_LIMIT = 64 * 1024
 """Bytes of a message; ours are smaller."""
@@ -62,7 +65,7 @@ def notify(dsn: str, amqp_url: str, queue: str, way: Channel, delays: Delays, st
         while not stop.is_set():
             began = time.monotonic()
             try:
-                with connect(dsn, SERVICE, "notifier") as connection:
+                with connect(dsn, OPTIONS, "notifier") as connection:
                     if amqp_url:
                         consume(connection, amqp_url, queue, way, delays, stop)
                     else:
@@ -109,24 +112,25 @@ def consume(
     try:
         channel.basic_qos(prefetch_count=PREFETCH + way.at_once)
         bodies: list[bytes] = []
-        for method, _, body in channel.consume(queue, inactivity_timeout=POLL):
+        began, tag = 0.0, 0
+        for method, _, body in channel.consume(queue, inactivity_timeout=GATHER):
             if stop.is_set():
                 return
-            if method is None:
-                continue
-            REDELIVERED.inc(method.redelivered)
-            bodies.append(body)
-            if len(bodies) < way.at_once and channel.get_waiting_message_count():
+            if method is not None:
+                REDELIVERED.inc(method.redelivered)
+                began, tag = began if bodies else time.monotonic(), method.delivery_tag
+                bodies.append(body)
+            if not bodies or (len(bodies) < way.at_once and time.monotonic() - began < GATHER):
                 continue
             try:
                 for bad, reason in send_messages(connection, bodies, way, delays, stop):
                     DEAD.inc()
                     log.warning("A message was put aside: %s", reason)
                     broker.put_aside(channel, queue, bad, reason)
-                channel.basic_ack(method.delivery_tag, multiple=True)
+                channel.basic_ack(tag, multiple=True)
             except psycopg.errors.LockNotAvailable:
                 # Another notifier is at the line of one of these users for long: a webhook that does not answer.
-                channel.basic_nack(method.delivery_tag, multiple=True)
+                channel.basic_nack(tag, multiple=True)
             bodies = []
     finally:
         broker.close(channel)
@@ -212,7 +216,7 @@ def measure(dsn: str, stop: threading.Event) -> None:
     """Keep the gauges of what waits."""
     while not stop.is_set():
         try:
-            with connect(dsn, SERVICE, "notifier") as connection:
+            with connect(dsn, OPTIONS, "notifier") as connection:
                 while not stop.is_set():
                     row = next(db.run(connection, "outbox.waiting"))
                     WAITING.set(row.events)

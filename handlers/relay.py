@@ -25,6 +25,9 @@ POLL = 0.05
 SAY_EVERY = 5.0
 """Seconds between two words on whether the broker is up."""
 
+OPTIONS = f"{SERVICE} -c enable_seqscan=off"
+"""Of connections that work on the outbox. Mostly empty, it would be planned for as such, and read as a whole."""
+
 BACK_OFF = (0.2, 5.0)
 """Seconds before the first try to reach a broker that is away, and at most; twice as many each time."""
 
@@ -34,7 +37,7 @@ def relay(dsn: str, url: str, queue: str, stop: threading.Event) -> None:
     wait = BACK_OFF[0]
     while not stop.is_set():
         try:
-            with connect(dsn, SERVICE, "relay") as connection:
+            with connect(dsn, OPTIONS, "relay") as connection:
                 wait = session(connection, url, queue, stop, wait)
         except psycopg.Error as error:
             log.warning("The relay lost the database and tries again: %s", str(error).partition("\n")[0])
