@@ -123,7 +123,10 @@ def consume(
             if not bodies or (len(bodies) < way.at_once and time.monotonic() - began < GATHER):
                 continue
             try:
-                for bad, reason in send_messages(connection, bodies, way, delays, stop):
+                put_aside = send_messages(connection, bodies, way, delays, stop)
+                if stop.is_set():
+                    return  # what was not sent any more is delivered again
+                for bad, reason in put_aside:
                     DEAD.inc()
                     log.warning("A message was put aside: %s", reason)
                     broker.put_aside(channel, queue, bad, reason)

@@ -19,6 +19,8 @@ import pytest
 
 import db
 from db.pool import connect
+from handlers.channels import Channel
+from handlers.notifier import consume
 from tests.conftest import ROOT, free_port, serve, wait_for
 
 BROKER = os.environ.get("AMQP_URL") or "amqp://guest:guest@127.0.0.1:5672/"
@@ -471,6 +473,27 @@ def test_many_events_go_through_the_broker_and_are_noted_at_once(alone, queue):
         wait_for(lambda: processed_in(alone.database)[0] == 100)
         assert told(notifier.stop()) == made
     assert processed_in(alone.database)[1] <= 20
+
+
+def test_what_a_notifier_that_is_stopped_did_not_send_stays_in_the_queue(alone, queue):
+    stop, sent = threading.Event(), []
+    way = Channel(sent.extend, at_once=10, senders=1)
+    with (
+        working(alone, "relay", **queue.settings),
+        connect(alone.database) as another,
+        connect(alone.database) as connection,
+    ):
+        db.run(another, "outbox.lock", user_ids=["ann"])
+        event(alone)
+        notifier = threading.Thread(target=consume, args=(connection, queue.url, queue.name, way, (), stop))
+        notifier.start()
+        wait_for(lambda: another.execute("select from pg_locks where not granted").fetchone() is not None)
+        stop.set()
+        db.run(another, "outbox.unlock")
+        notifier.join()
+        with queue.channel() as channel:
+            wait_for(lambda: channel.basic_get(queue.name)[0])
+    assert sent == []
 
 
 def test_a_queue_that_vanished_is_made_again_and_no_event_is_lost(alone, queue):
