@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -20,12 +19,10 @@ import db
 from db.pool import connect
 from handlers import broker
 from handlers.channels import Channel
+from handlers.lines import Delays, send_lines
 from handlers.relay import BACK_OFF, OPTIONS, POLL, relay
 
 log = logging.getLogger("rowhouse")
-
-Delays = tuple[float, ...]
-"""Seconds before the second try, the third, and so on, while the line waits; after the last the event is Failed."""
 
 CLAIM, CLAIM_SECONDS = 50, 60
 """Without a broker: how many events are taken from the outbox at a time, and for how many seconds."""
@@ -42,9 +39,6 @@ MESSAGE_LIMIT = 64 * 1024
 MEASURE_EVERY, LOOK_EVERY = 5.0, 0.2
 """Seconds between two counts of what waits, and between two looks at whether all threads live."""
 
-SENT = Counter("rowhouse_events_sent_total", "Events sent.")
-FAILED = Counter("rowhouse_events_failed_total", "Tries to send an event that failed.")
-GIVEN_UP = Counter("rowhouse_events_given_up_total", "Events that became Failed.")
 REDELIVERED = Counter("rowhouse_events_redelivered_total", "Messages that the broker delivered more than once.")
 DEAD = Counter("rowhouse_events_dead_total", "Messages put aside, because they are no events of ours.")
 WAITING = Gauge("rowhouse_events_waiting", "Events in the outbox.", multiprocess_mode="mostrecent")
@@ -171,48 +165,6 @@ def about(body: bytes) -> tuple[str, str]:
     if not readable:
         raise Unreadable("It is no JSON object with an event_id and a user_id.")
     return event_id, user_id
-
-
-def send_lines(
-    connection: db.Connection, user_ids: list[str], way: Channel, delays: Delays, stop: threading.Event
-) -> set[str]:
-    """Send what waits for these users, each line in order, until nothing is left that may be sent; the events met."""
-    met: set[str] = set()
-    heads = {"user_ids": user_ids, "limit": way.at_once}
-    try:
-        with connection.pipeline():
-            db.run(connection, "outbox.lock", user_ids=user_ids)
-            rows = db.run(connection, "outbox.first", **heads)
-        while (events := [*rows]) and not stop.is_set():
-            met |= {event.event_id for event in events}
-            with connection.pipeline():
-                send(connection, events, way, delays)
-                rows = db.run(connection, "outbox.first", **heads)
-    finally:
-        if not connection.closed:
-            db.run(connection, "outbox.unlock")
-    return met
-
-
-def send(connection: db.Connection, events: list[Any], way: Channel, delays: Delays) -> None:
-    """Send some events, and note how that went."""
-    try:
-        way.send(events)
-    except Exception as error:  # whatever a channel raises is why it failed
-        for event in events:
-            note_failure(connection, event, str(error) or type(error).__name__, delays)
-        return
-    SENT.inc(len(events))
-    db.run(connection, "outbox.processed", ids=",".join(event.event_id for event in events))
-
-
-def note_failure(connection: db.Connection, event: Any, reason: str, delays: Delays) -> None:
-    FAILED.inc()
-    log.warning("Event %s could not be sent: %s", event.event_id, reason)
-    seconds = [*delays, 0][min(event.tries, len(delays))]
-    failed = {"event_id": event.event_id, "reason": reason, "seconds": seconds, "most": len(delays) + 1}
-    row = next(db.run(connection, "outbox.failed", **failed), None)
-    GIVEN_UP.inc(bool(row and row.given_up))
 
 
 def measure(dsn: str, stop: threading.Event) -> None:

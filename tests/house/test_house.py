@@ -25,6 +25,7 @@ SHARED = {
     "files",
     "headers",
     "idempotency",
+    "lines",
     "loading",
     "longwork",
     "merging",
