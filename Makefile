@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test fuzz seed lint format lock load bench-tree bench-events bench-notifications bench-reads bench-tables bench-hostile audit clean
+.PHONY: help run test fuzz seed lint format lock load bench bench-growth bench-soak bench-tree bench-events bench-notifications bench-tables bench-hostile audit clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -43,6 +43,16 @@ load: .venv-bench/made ## Send the crowd of locustfile.py for a minute; report i
 	@exec .venv-bench/bin/locust --headless --host $(or $(HOST),http://127.0.0.1:8000) --users $(or $(USERS),30) --spawn-rate 100 \
 		--run-time $(or $(TIME),60s) --html load.html --only-summary
 
+bench: .venv-bench/made ## Measure all beside FastAPI, Flask and the limits, some 15 minutes: USERS= GROWN= ROUNDS= SECONDS= KEEP=
+	$(BIN)/python -m bench.side_by_side $(if $(USERS),--users $(USERS)) $(if $(GROWN),--grown $(GROWN)) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(KEEP),--keep $(KEEP))
+
+bench-growth: .venv/run ## Measure each hot statement among 10 thousand, a million and 10 million users: KEEP=
+	$(BIN)/python -m bench.growth $(KEEP)
+
+bench-soak: .venv/run ## Read three million users through the shared connection while it is killed
+	$(BIN)/python -m bench.soak
+
 bench-tree: .venv-bench/made ## Measure the tree of a project beside FastAPI with SQLAlchemy
 	$(BIN)/python -m bench.tree
 	$(BIN)/python -m bench.tree --large
@@ -54,10 +64,6 @@ bench-events: .venv/test ## Measure what history costs writers, and the channel 
 bench-notifications: .venv-bench/made .venv/test ## Measure events from POST to Processed through RabbitMQ; kills and stops it
 	$(BIN)/python -m bench.notifications
 	$(BIN)/python -m bench.notifications --chaos
-
-bench-reads: .venv-bench/made ## Measure users by id, by e-mail and by the page beside FastAPI and Flask; kills what they are read through
-	$(BIN)/python -m bench.reads
-	$(BIN)/python -m bench.reads --soak
 
 bench-tables: .venv/test ## Measure uploads, backups and restores beside PostgreSQL's own tools; kills the service and PostgreSQL
 	$(BIN)/python -m bench.tables

@@ -26,6 +26,7 @@ from handlers import (
     telemetry,
 )
 from handlers.events import open_feed
+from handlers.lean import Lean
 
 LIMITS = {
     "BODY_LIMIT": 2**20,
@@ -67,11 +68,10 @@ class UuidConverter(UUIDConverter):
 
 def create_app() -> Flask:
     """The application: its routes and commands, not yet a database."""
-    app = Flask(__name__, static_folder=None)
+    app = Lean(__name__, static_folder=None)
     app.config |= limits()
     app.config["MAX_CONTENT_LENGTH"] = app.config["BODY_LIMIT"]
     app.url_map.converters |= {"id": IdConverter, "uuid": UuidConverter}
-    app.url_map.strict_slashes = True
     telemetry.observe(app)
     app.config |= {name: os.environ.get(name) or default for name, default in OIDC.items()}
     app.config["CORS_ORIGINS"] = (os.environ.get("CORS_ORIGINS") or "").split()

@@ -11,8 +11,11 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from db import embedded, seeding
+from db.pool import connect
+from db.schema import create_database, migrate
 
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / ".venv-bench" / "bin"
@@ -28,18 +31,70 @@ def database(**rows: int) -> Iterator[str]:
 
 
 @contextmanager
-def serving(command: list[str], database: str, port: int, ready: str) -> Iterator[int]:
-    """Run a server on a port until the block ends; the process id of the one that answers."""
+def roomy(directory: Path) -> Iterator[str]:
+    """The address of a private server in this directory with room for the connections of several servers at once."""
+    with embedded.server(directory) as url, connect(url) as connection:
+        connection.execute("alter system set max_connections = 300")
+    with embedded.server(directory) as url:
+        yield url
+
+
+def on(server: str, name: str) -> str:
+    """The address of another database of a private server."""
+    return urlsplit(server)._replace(path=f"/{name}").geturl()
+
+
+def grown(server: str, users: int) -> str:
+    """The address of a database with so many users on a private server; what is there already stays."""
+    create_database(server, f"grown_{users}")
+    url = on(server, f"grown_{users}")
+    migrate(url)
+    with connect(url) as connection:
+        last = "select from users where lower(email) = $1"
+        if not connection.execute(last, [f"user{users}.1@example.com"]).fetchone():
+            for _ in seeding.seed(url, users=users, projects=0, userstories=0, seed=1):
+                pass
+            connection.execute("set statement_timeout = 0")
+            connection.execute("vacuum analyze users")
+    return url
+
+
+@contextmanager
+def database_copy(url: str, name: str) -> Iterator[str]:
+    """The address of a copy of a database that nobody uses just now, for as long as the block lasts."""
+    source = urlsplit(url).path[1:]
+    with connect(on(url, "postgres")) as connection:
+        connection.execute("set statement_timeout = 0")
+        connection.execute(f"drop database if exists {name} with (force)")
+        connection.execute(f"create database {name} template {source} strategy file_copy")
+        try:
+            yield on(url, name)
+        finally:
+            connection.execute(f"drop database {name} with (force)")
+
+
+@contextmanager
+def started(
+    command: list[str], database: str, port: int, ready: str, **settings: str
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run a server on a port until the block ends."""
     with tempfile.TemporaryDirectory(prefix="rowhouse-bench-") as directory:
-        settings = {"DATABASE_URL": database, "DATA_DIR": directory, "PORT": str(port), "WORKERS": "1"}
-        environment = os.environ | settings | {"LOG_LEVEL": "WARNING"}
+        ours = {"DATABASE_URL": database, "DATA_DIR": directory, "PORT": str(port), "WORKERS": "1"}
+        environment = os.environ | ours | {"LOG_LEVEL": "WARNING"} | settings
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         try:
             wait_for(f"http://127.0.0.1:{port}{ready}")
-            yield last_child(process.pid)
+            yield process
         finally:
             process.terminate()
             process.wait(15)
+
+
+@contextmanager
+def serving(command: list[str], database: str, port: int, ready: str) -> Iterator[int]:
+    """Run a server on a port until the block ends; the process id of the one that answers."""
+    with started(command, database, port, ready) as process:
+        yield last_child(process.pid)
 
 
 def rowhouse(database: str, port: int) -> "Iterator[int]":

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from functools import cache
 from typing import Any
 
 import psycopg
@@ -17,7 +16,7 @@ from psycopg.rows import namedtuple_row
 
 from db.multiplex import Multiplexer, Unanswered
 from db.pool import SERVICE, Pool, PoolTimeout, connect
-from db.queries import STATEMENTS
+from db.queries import STATEMENTS, chosen
 from db.turns import next_turn
 
 Connection = psycopg.Connection[tuple]
@@ -72,23 +71,18 @@ def pool() -> Pool:
 
 def run(connection: Connection, name: str, /, **parameters: Any) -> Iterator[Any]:
     """The rows of a named statement on this connection."""
-    statement = STATEMENTS[name]
+    statement = chosen(name, parameters)
     values = [parameters.get(parameter, "") for parameter in statement.parameters]
     cursor = connection.cursor(row_factory=namedtuple_row)
     # A list is planned for its values (see sql/README.md), and what is held to a project with its policies; all else
     # keeps one prepared plan.
-    return cursor.execute(statement.sql, values, prepare=False if is_list(name) or project.get() else None)
-
-
-@cache
-def is_list(name: str) -> bool:
-    return name.endswith((".list", ".errors", ".failures"))
+    return cursor.execute(statement.sql, values, prepare=None if statement.kept and not project.get() else False)
 
 
 def read(name: str, /, **parameters: Any) -> Any:
     """The first row of a reading statement, or None; asked once more where its connection turns out to be lost."""
-    if _multiplexer and not is_list(name) and not _bound.get() and not project.get():
-        statement = STATEMENTS[name]
+    statement = chosen(name, parameters)
+    if _multiplexer and statement.kept and not _bound.get() and not project.get():
         values = [parameters.get(parameter, "") for parameter in statement.parameters]
         with suppress(Unanswered):
             return _multiplexer.read(statement, values)

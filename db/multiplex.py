@@ -1,9 +1,10 @@
 """Multiplexed reads: one pipelined connection a process, which all greenlets share for single reading statements.
 
-A check-out from the pool costs more than the statement it is for. Here a greenlet sends its statement at once, behind
-those of others, and the reader hands each answer to whoever asked. Every statement ends with a sync point of its own,
-so that an error stays with it. Whatever does not come within WAIT, or fails with its connection, is for the caller to
-ask of the pool.
+A check-out from the pool costs more than the statement it is for. Here a greenlet adds its statement to those of
+others, and the reader hands each answer to whoever asked. What was asked in one turn of the loop goes out together,
+with one sync point at its end: one message to the server, and one transaction there. An error stays with its statement;
+those behind it, up to the sync point, are not run. Whatever is not run, does not come within WAIT, or fails with its
+connection, is for the caller to ask of the pool.
 """
 
 import time
@@ -34,6 +35,9 @@ READ, WRITE = 1, 2
 
 UNFIT_FOR = 60.0
 """Seconds for which a statement that failed or took too long is left to the pool."""
+
+BATCH = 8
+"""Statements that are sent at once: the server works on them while the loop takes others in."""
 
 WAITING = 1000
 """Statements that may be under way."""
@@ -81,6 +85,15 @@ class Asked:
         self.at = time.monotonic()
 
 
+class Prepared:
+    """A statement that is being prepared; nobody waits for that."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
 class Line:
     """A connection in pipeline mode, and who waits for its answers.
 
@@ -92,11 +105,12 @@ class Line:
         self.pgconn: Any = self.connection.pgconn
         self.pgconn.nonblocking = 1
         self.pgconn.enter_pipeline_mode()
-        self.waiting: deque[Asked | None] = deque()
+        self.waiting: deque[Asked | Prepared] = deque()
         self.prepared: dict[str, bytes] = {}
         self.numbers = count()
         self.result: Any = None
-        self.sending = self.failed = self.lost = False
+        self.unsent = 0
+        self.failed = self.lost = False
         self.loop = gevent.get_hub().loop
         self.readable = self.loop.io(self.pgconn.socket, READ)
         self.writable = self.loop.io(self.pgconn.socket, WRITE)
@@ -111,61 +125,74 @@ class Line:
             if name is None:
                 name = self.prepared[statement.name] = b"m%d" % next(self.numbers)
                 self.pgconn.send_prepare(name, statement.sql)
-                self.pgconn.pipeline_sync()
-                self.waiting.append(None)  # an error shows when it is executed
+                self.waiting.append(Prepared(statement.name))
             self.pgconn.send_query_prepared(name, values)
-            self.pgconn.pipeline_sync()
         except psycopg.Error as error:
-            # Who knows what was sent: nothing that comes now can be told whose it is.
-            self.failed = True
-            self.loop.run_callback(self.lose, error)
+            self.fail(error)
             raise Unanswered(str(error)) from error
         asked = Asked()
         self.waiting.append(asked)
-        if not self.sending:
+        self.unsent += 1
+        if self.unsent == BATCH:
+            self.send()
+        elif self.unsent == 1:
             # At the end of this turn of the loop, for all that was asked in it.
-            self.sending = True
             self.loop.run_callback(self.send)
         return asked.waiter.get()
 
     def send(self) -> None:
-        """In the hub: send what was asked, the rest when there is room."""
+        """Send what was asked, and the sync point that ends it; the rest when there is room."""
+        if not self.unsent or self.failed or self.lost:
+            return
+        self.unsent = 0
         try:
+            self.pgconn.pipeline_sync()
             if self.pgconn.flush():
-                self.writable.start(self.send)
-            else:
+                self.writable.start(self.flush)
+        except psycopg.Error as error:
+            self.fail(error)
+
+    def flush(self) -> None:
+        """In the hub: send the rest."""
+        try:
+            if not self.pgconn.flush():
                 self.writable.stop()
-                self.sending = False
         except psycopg.Error as error:
             self.lose(error)
 
+    def fail(self, error: Exception) -> None:
+        """Give the connection up: who knows what was sent, nothing that comes now can be told whose it is."""
+        self.failed = True
+        self.loop.run_callback(self.lose, error)
+
     def hear(self) -> None:
         """In the hub: hand each answer to whoever asked."""
-        ended = False
         try:
             self.pgconn.consume_input()
             while not self.failed and not self.lost and not self.pgconn.is_busy():
                 got = self.pgconn.get_result()
-                if got is None:
-                    if ended:  # for the second time: of all that was asked, or with the connection
-                        break
-                    ended = True
-                    continue
-                ended = False
-                if got.status != ExecStatus.PIPELINE_SYNC:
-                    self.result = got
-                    continue
-                result, self.result = self.result, None
-                if asked := self.waiting.popleft():
-                    asked.waiter.switch(result)
+                if got is not None:
+                    if got.status != ExecStatus.PIPELINE_SYNC:
+                        self.result = got
+                elif self.result is not None:  # it was the statement's only result
+                    result, self.result = self.result, None
+                    self.hand(self.waiting.popleft(), result)
+                else:  # there is no more
+                    break
             if not self.lost and self.pgconn.status != ConnStatus.OK:
                 raise psycopg.OperationalError("the connection is lost")
         except psycopg.Error as error:
             self.lose(error)
 
+    def hand(self, whose: Asked | Prepared, result: Any) -> None:
+        if isinstance(whose, Asked):
+            whose.waiter.switch(result)
+        elif result.status != ExecStatus.COMMAND_OK:
+            self.prepared.pop(whose.name, None)
+
     def look(self) -> None:
         """In the hub, now and then: an answer that does not come is not waited for."""
-        first = next((asked for asked in self.waiting if asked), None)
+        first = next((asked for asked in self.waiting if isinstance(asked, Asked)), None)
         if first and time.monotonic() - first.at > WAIT:
             self.lose(TimeoutError("no answer came"))
 
@@ -180,7 +207,7 @@ class Line:
         self.connection.close()
         waiting, self.waiting = self.waiting, deque()
         for asked in waiting:
-            if asked:
+            if isinstance(asked, Asked):
                 asked.waiter.throw(Unanswered(str(error)))
 
 
@@ -200,11 +227,13 @@ class Multiplexer:
         if self.unfit and self.unfit.get(statement.name, 0.0) > time.monotonic():
             raise Unanswered("it was not fit lately")
         encoded = [str(value).encode() for value in values]
-        if any(b"\0" in value for value in encoded):
+        if b"\0" in b"".join(encoded):
             raise Unanswered("libpq would cut it off at its NUL")
         line = self.ready()
         result = line.ask(statement, encoded)
-        if result is None or result.status != ExecStatus.TUPLES_OK:
+        if result.status == ExecStatus.PIPELINE_ABORTED:
+            raise Unanswered("one before it failed")
+        if result.status != ExecStatus.TUPLES_OK:
             # It took too long, or failed as it would from the pool, or its plan is of another day.
             line.prepared.pop(statement.name, None)
             self.avoid(statement.name)

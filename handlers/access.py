@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from flask import abort, current_app, g, request
+from flask.globals import app_ctx, request_ctx
 from werkzeug.datastructures import WWWAuthenticate
 
 from db import actor, project, read, write
@@ -54,28 +55,30 @@ def needs(role: str) -> Callable[[View], View]:
 
 def current_view() -> Any:
     """The function of the route that is asked for, with all that its decorators stated."""
-    return current_app.view_functions[request.endpoint or ""]
+    return current_app.view_functions[request_ctx.request.endpoint or ""]
 
 
 def check_access() -> None:
     """Before a request: 401 for a caller without a good token, 403 for one without the role; history is told who."""
-    g.token = None
-    actor.set((ANONYMOUS, g.request_id))
+    kept, asked = app_ctx.g, request_ctx.request
+    kept.token = None
+    actor.set((ANONYMOUS, kept.request_id))
     project.set("")
     # A browser asks for the OPTIONS before it sends a token.
-    if request.endpoint is None or request.environ["REQUEST_METHOD"] == "OPTIONS":
+    if asked.url_rule is None or asked.method == "OPTIONS":
         return
-    role = current_view().role
+    kept.view = current_view()
+    role = kept.view.role
     if role == "anyone":
         return
-    given = request.environ.get("HTTP_AUTHORIZATION")
+    given = asked.environ.get("HTTP_AUTHORIZATION")
     if given is not None:
         admit(bearer(given), role)
     elif guarded():
         # A browser's WebSocket cannot send the header: its first message has the token (events.py).
-        if not request.environ.get("HTTP_SEC_WEBSOCKET_KEY"):
+        if "HTTP_SEC_WEBSOCKET_KEY" not in asked.environ:
             refuse("A token is needed: Authorization: Bearer …", {})
-    elif not on_loopback(request.remote_addr or "::"):
+    elif not on_loopback(asked.remote_addr or "::"):
         abort(403, f"This needs the role {role}; without a token it is granted on this machine only.")
 
 
@@ -111,7 +114,11 @@ def bearer(given: str) -> str:
 
 def guarded() -> bool:
     """Whether nobody is let in without a token: one was made, or there is an issuer of JWTs."""
-    return bool(current_app.config["OIDC_ISSUER"] or remembered("", lambda: read("access.made").made))
+    return bool(app_ctx.app.config["OIDC_ISSUER"] or remembered("", any_made))
+
+
+def any_made() -> bool:
+    return bool(read("access.made").made)
 
 
 def waits_for_token() -> bool:

@@ -7,13 +7,15 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
-from flask import Response, abort, g, request
+from flask import abort, g, request
+from flask.globals import request_ctx
 from werkzeug.http import parse_etags
 
 from db import read
 from handlers.access import current_view
 from handlers.bodies import JSON
 from handlers.contract import CSV
+from handlers.lean import Response
 from handlers.schemas import PAGE_LIMIT
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -25,7 +27,7 @@ BLOCK = 2**15
 
 def answer(body: bytes | str, status: int = 200) -> Response:
     """A JSON answer. Ends with a line feed, as the same statement does in psql."""
-    return Response((body if isinstance(body, bytes) else body.encode()) + b"\n", status, mimetype=JSON)
+    return Response((body if isinstance(body, bytes) else body.encode()) + b"\n", status, content_type=JSON)
 
 
 def item(row: Any, status: int = 200) -> Response:
@@ -33,11 +35,12 @@ def item(row: Any, status: int = 200) -> Response:
     if row is None:
         abort(404, "There is no such object.")
     etag = f'"{row.version}"'
-    known = request.environ.get("HTTP_IF_NONE_MATCH")
-    if known and request.method in ("GET", "HEAD") and parse_etags(known).contains_weak(str(row.version)):
+    asked = request_ctx.request
+    known = asked.environ.get("HTTP_IF_NONE_MATCH")
+    if known and asked.method in ("GET", "HEAD") and parse_etags(known).contains_weak(str(row.version)):
         return Response(status=304, headers={"ETag": etag})
     response = answer(row.body, status)
-    response.headers["ETag"] = etag
+    response.headers.add("ETag", etag)
     return response
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import gevent
 from flask import Response, abort, current_app, request
+from flask.globals import request_ctx
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from db.turns import next_turn
@@ -23,7 +24,7 @@ BLOCK = 2**18
 
 def sends_any() -> bool:
     """Whether there is a body."""
-    environ = request.environ
+    environ = request_ctx.request.environ
     return environ.get("CONTENT_LENGTH", "0") not in ("0", "") or "HTTP_TRANSFER_ENCODING" in environ
 
 

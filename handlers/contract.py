@@ -4,12 +4,13 @@ The same statements make the OpenAPI document (docs.py), so that it cannot promi
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeVar
 
-from flask import abort, g, request
+from flask import Request, abort, request
+from flask.globals import app_ctx, request_ctx
 from marshmallow import Schema, fields
 
-from handlers.access import current_view
 from handlers.bodies import JSON, json_body, sends_any
 from handlers.preconditions import precondition
 from handlers.schemas import VersionQuery
@@ -42,6 +43,11 @@ class Contract:
         self.files: tuple[str, ...] = ()
         """The media types of a body that is a file; it may also be a part of a form."""
         self.long = False
+
+    @cached_property
+    def passes_query(self) -> bool:
+        """Whether the view is passed its query: it has parameters besides the version, which has a place of its own."""
+        return type(self.query) not in (Nothing, VersionQuery)
 
 
 def contract_of(view: Any) -> Contract:
@@ -102,22 +108,24 @@ def gives(
 
 def check_contract() -> None:
     """Before a request: 400, 406, 415, 422 or 428 for one that does not keep its route's contract."""
-    if request.endpoint is None or request.view_args is None or request.method == "OPTIONS":
+    asked = request_ctx.request
+    arguments = asked.view_args
+    if asked.url_rule is None or arguments is None or asked.method == "OPTIONS":
         return
-    contract: Contract = current_view().contract
-    g.media = media(contract.media)
-    if request.query_string or contract.defaults is None:
+    kept = app_ctx.g
+    contract: Contract = kept.view.contract
+    kept.media = media(contract.media, asked)
+    query = contract.defaults
+    if query is None or asked.query_string:
         query = checked_query(contract.query)
-    else:
-        query = {**contract.defaults}
-    if type(contract.query) not in (Nothing, VersionQuery):
-        request.view_args["query"] = query
+    if contract.passes_query:
+        arguments["query"] = {**query}
     taken = contract.body and not sends_file(contract)
     payload = json_body() if taken and (not contract.files or sends_any()) else {}
     if contract.precondition:
-        request.view_args["expected"] = precondition(payload, query)
+        arguments["expected"] = precondition(payload, query)
     if taken:
-        request.view_args["body"] = contract.body.load(payload)  # type: ignore[union-attr]
+        arguments["body"] = contract.body.load(payload)  # type: ignore[union-attr]
 
 
 def sends_file(contract: Contract) -> bool:
@@ -127,12 +135,12 @@ def sends_file(contract: Contract) -> bool:
     return not request.is_json and (sends_any() or bool(request.mimetype))
 
 
-def media(offers: tuple[str, ...]) -> str:
+def media(offers: tuple[str, ...], asked: Request) -> str:
     """The media type to answer with. 406 where the client takes none of those on offer."""
-    accept = request.environ.get("HTTP_ACCEPT", "*/*")
+    accept = asked.environ.get("HTTP_ACCEPT", "*/*")
     if accept in ("*/*", offers[0]):
         return offers[0]
-    best = request.accept_mimetypes.best_match(offers)
+    best = asked.accept_mimetypes.best_match(offers)
     return best or abort(406, f"There is only {', '.join(offers)}.")
 
 

@@ -4,10 +4,11 @@ import logging
 import re
 import time
 from functools import cache
+from random import getrandbits
 from typing import Any
-from uuid import uuid4
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response
+from flask.globals import app_ctx, request_ctx
 from prometheus_client import Counter, Histogram
 
 log = logging.getLogger("rowhouse.access")
@@ -34,21 +35,27 @@ def histogram(method: str, route: str) -> Any:
     return SECONDS.labels(method, route)
 
 
+def new_id() -> str:
+    """128 random bits. They are no secret: what makes secrets would take as long as the check of a token."""
+    return f"{getrandbits(128):032x}"
+
+
 def begin() -> None:
     """Before a request: take the client's id, or make one."""
-    given = request.environ.get("HTTP_X_REQUEST_ID", "")
-    g.request_id = given if ACCEPTABLE_ID.fullmatch(given) else uuid4().hex
-    g.began = time.perf_counter()
+    kept, given = app_ctx.g, request_ctx.request.environ.get("HTTP_X_REQUEST_ID")
+    kept.request_id = given if given and ACCEPTABLE_ID.fullmatch(given) else new_id()
+    kept.began = time.perf_counter()
 
 
 def end(response: Response) -> Response:
     """After a request: name it, count it, log it."""
-    seconds = time.perf_counter() - g.began
-    response.headers["X-Request-Id"] = g.request_id
+    kept, asked = app_ctx.g, request_ctx.request
+    seconds = time.perf_counter() - kept.began
+    response.headers.add("X-Request-Id", kept.request_id)
     # Only names from the map: a stranger's verbs and paths would make numbers without end.
-    rule = request.url_rule
+    rule = asked.url_rule
     route = rule.rule if rule else "unknown"
-    method = request.method if rule else "unknown"
+    method = asked.method if rule else "unknown"
     # A socket's request ends with it, perhaps after days: not what the seconds of requests should tell.
     if rule and rule.websocket and response.status_code == 200:
         response.status_code = 101
@@ -57,9 +64,9 @@ def end(response: Response) -> Response:
     counter(method, route, response.status_code).inc()
     if log.isEnabledFor(logging.INFO):
         line = {
-            "request_id": g.request_id,
-            "method": request.method,
-            "path": request.path,
+            "request_id": kept.request_id,
+            "method": asked.method,
+            "path": asked.path,
             "status": response.status_code,
             "ms": round(seconds * 1000, 2),
         }

@@ -38,6 +38,19 @@ COLUMNS = "id, version, email, name, address, image, text, created_at, updated_a
 BY_ID = f"select {COLUMNS} from users where id = %s"  # noqa: S608
 BY_EMAIL = f"select {COLUMNS} from users where lower(email) = lower(%s)"  # noqa: S608
 PAGE = f"select {COLUMNS} from users where id > %s order by id limit %s"  # noqa: S608
+# Where there is pg_trgm an index on the column serves ILIKE. Here it is given the index that ours has.
+SEARCH = f"""
+    select {COLUMNS}
+    from users
+    where trigrams(address) @> trigrams(%s) and address ilike %s and id > %s
+    order by id
+    limit %s
+"""  # noqa: S608
+CHANGE = f"update users set name = %s where id = %s returning {COLUMNS}"  # noqa: S608
+
+
+class Change(BaseModel):
+    name: str
 
 
 @app.get("/users/{id}")
@@ -61,7 +74,20 @@ async def by_email(email: str) -> User:
 
 
 @app.get("/users")
-async def page(limit: int = 50, after: int = 0) -> list[User]:
+async def page(limit: int = 50, after: int = 0, address: str | None = None) -> list[User]:
     async with pool.connection() as connection, connection.cursor(row_factory=class_row(User)) as cursor:
-        await cursor.execute(PAGE, [after, limit])
+        if address is None:
+            await cursor.execute(PAGE, [after, limit])
+        else:
+            await cursor.execute(SEARCH, [address, f"%{address}%", after, limit])
         return await cursor.fetchall()
+
+
+@app.patch("/users/{id}")
+async def change(id: int, change: Change) -> User:
+    async with pool.connection() as connection, connection.cursor(row_factory=class_row(User)) as cursor:
+        await cursor.execute(CHANGE, [change.name, id])
+        user = await cursor.fetchone()
+    if user is None:
+        raise HTTPException(404)
+    return user

@@ -25,6 +25,7 @@ SHARED = {
     "files",
     "headers",
     "idempotency",
+    "lean",
     "lines",
     "loading",
     "longwork",

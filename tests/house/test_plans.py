@@ -10,7 +10,7 @@ import pytest
 import db
 from app import create_app
 from db.pool import connect
-from db.queries import STATEMENTS
+from db.queries import STATEMENTS, chosen
 from handlers.contract import parameters
 
 ROWS = int(os.environ.get("PLAN_ROWS") or 100_000)
@@ -172,6 +172,47 @@ def test_every_order_and_filter_of_every_list_goes_by_an_index(crowd, statement,
     assert "Index" in found
     assert not SCANNED.search(found), found
     assert buffers(found) <= FEW, found
+
+
+def orders():
+    for statement, query in collections():
+        if statement not in PARENTS:
+            yield from ((statement, sort) for order in query.orders for sort in (order, f"-{order}"))
+
+
+@pytest.mark.parametrize("statement, sort", [("users.list", ""), *orders()])
+def test_a_page_whose_plan_is_kept_goes_by_an_index_and_is_the_page_that_is_planned_anew(crowd, statement, sort):
+    with connect(crowd) as connection:
+        given = {"sort": sort, "limit": "20"}
+        for _ in range(3):
+            kept = chosen(statement, given)
+            assert kept.kept and kept.name != statement
+            found = "\n".join(line for (line,) in connection.execute(b"explain (generic_plan) " + kept.sql))
+            assert "Index" in found
+            assert not SCANNED.search(found), found
+            page = next(db.run(connection, statement, **given))
+            whole = STATEMENTS[statement]
+            anew = connection.execute(whole.sql, [given.get(name, "") for name in whole.parameters])
+            assert (
+                dict(zip([column.name for column in anew.description], anew.fetchone(), strict=True)) == page._asdict()
+            )
+            given["cursor"] = page.next
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"limit": "7"},
+        {"sort": "id'"},
+        {"address": "main"},
+        {"fields": "id"},
+        {"form": "lines"},
+        {"id": 7, "cursor": "x"},
+    ],
+    ids=str,
+)
+def test_a_list_is_planned_anew_for_whatever_is_not_a_page_of_a_closed_list(given):
+    assert chosen("users.list", given) is STATEMENTS["users.list"]
 
 
 @pytest.mark.parametrize(
