@@ -26,6 +26,7 @@ SHARED = {
     "headers",
     "idempotency",
     "lean",
+    "lines",
     "loading",
     "longwork",
     "merging",
