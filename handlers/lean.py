@@ -117,5 +117,5 @@ class Lean(flask.Flask):
 
 @lru_cache(1024)
 def host(scheme: str, header: str | None, server: tuple[str, int | None] | None) -> str:
-    """The host of a request, as Werkzeug has it. Raises SecurityError for what is none."""
+    """The host of a request, as Werkzeug has it."""
     return get_host(scheme, header, server)
