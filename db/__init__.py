@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from gevent.monkey import is_module_patched
 from psycopg.rows import namedtuple_row
+from psycopg.types.numeric import Int8BinaryLoader
 
 from db.multiplex import Multiplexer, Unanswered
 from db.pool import SERVICE, Pool, PoolTimeout, connect
@@ -211,8 +212,13 @@ def transaction(statement_timeout: str = "") -> Iterator[Connection]:
 
 
 def dumped(connection: Connection, name: str) -> Iterator[tuple[Any, ...]]:
-    """The rows of a reading statement on this connection as Python has them, any number through little memory."""
-    return connection.cursor(binary=True).stream(STATEMENTS[name].sql, size=DUMP_SLICE)
+    """The rows of a reading statement on this connection as Python has them, any number through little memory.
+
+    Moments are integers, microseconds since 2000: what PostgreSQL sends, and takes through `copy` as bigint.
+    """
+    cursor = connection.cursor(binary=True)
+    cursor.adapters.register_loader("timestamptz", Int8BinaryLoader)
+    return cursor.stream(STATEMENTS[name].sql, size=DUMP_SLICE)
 
 
 @contextmanager

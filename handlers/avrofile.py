@@ -14,7 +14,7 @@ import fastavro
 from fastavro.write import Writer
 
 from db.turns import next_turn
-from handlers.avroblocks import SYNC, Damaged, counts
+from handlers.avroblocks import SYNC, Damaged, blocks
 
 DIGEST, TABLE, SNAPSHOT, MIGRATION = "rowhouse.sha256", "rowhouse.table", "rowhouse.snapshot", "rowhouse.migration"
 
@@ -29,13 +29,16 @@ BLOCK = 2**16
 TURN = 100
 """Rows after which another request has its turn."""
 
-TYPES: dict[str, Any] = {
-    "integer": "int",
-    "bigint": "long",
-    "text": "string",
-    "timestamp with time zone": {"type": "long", "logicalType": "timestamp-micros"},
-}
+MOMENT = {"type": "long", "logicalType": "timestamp-micros"}
+
+TYPES: dict[str, Any] = {"integer": "int", "bigint": "long", "text": "string", "timestamp with time zone": MOMENT}
 """PostgreSQL's types as Avro's."""
+
+EPOCH = 946_684_800_000_000
+"""When PostgreSQL begins to count microseconds (2000), in Avro's, which begin in 1970."""
+
+MOMENTS = range(-62_135_596_800_000_000, 253_402_300_800_000_000)
+"""The years 1 to 9999, in Avro's microseconds."""
 
 
 class Column(NamedTuple):
@@ -66,12 +69,24 @@ def schema_of(table: str, columns: list[Column]) -> dict[str, Any]:
     return {"type": "record", "name": table, "fields": fields}
 
 
+def is_moment(field: dict[str, Any]) -> bool:
+    return field["type"] in (MOMENT, ["null", MOMENT])
+
+
+def moments_of(schema: dict[str, Any]) -> list[str]:
+    """The fields that are moments."""
+    return [field["name"] for field in schema["fields"] if is_moment(field)]
+
+
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
 def write(file: BinaryIO, schema: dict[str, Any], rows: Iterable[tuple[Any, ...]], metadata: dict[str, str]) -> int:
-    """Write rows, in the order of the schema's fields, and the digest; returns how many."""
-    names = [field["name"] for field in schema["fields"]]
+    """Write rows, in the order of the schema's fields, and the digest; returns how many.
+
+    A moment comes as PostgreSQL counts it: as a datetime it would take as long as all else together.
+    """
+    names, moments = [field["name"] for field in schema["fields"]], moments_of(schema)
     writer = Writer(
         file,
         schema,
@@ -82,7 +97,11 @@ def write(file: BinaryIO, schema: dict[str, Any], rows: Iterable[tuple[Any, ...]
     )
     count = 0
     for row in rows:
-        writer.write(dict(zip(names, row, strict=True)))
+        record = dict(zip(names, row, strict=True))
+        for name in moments:
+            if record[name] is not None:
+                record[name] += EPOCH
+        writer.write(record)
         count += 1
         if count % TURN == 0:
             next_turn()
@@ -121,7 +140,7 @@ def checked(file: BinaryIO) -> tuple[Header, int]:
         place = file.read(header.length).find(stated.encode()) if len(stated) == len(OPEN) else -1
         if place < 0 or digest_of(file, place) != stated:
             raise Damaged("It is not what was written: its digest differs.")
-    return header, sum(counts(file, header.length, header.codec, header.sync))
+    return header, sum(count for count, _ in blocks(file, header.length, header.codec, header.sync))
 
 
 def header_of(file: BinaryIO) -> Header:
@@ -159,12 +178,40 @@ def check_columns(header: Header, table: str, columns: list[Column]) -> None:
             raise Damaged(f"It has no column {column.name}.")
 
 
-def rows(file: BinaryIO, columns: list[str]) -> Iterator[tuple[Any, ...]]:
-    """The rows of a checked file. Raises Damaged."""
-    file.seek(0)
+def rows(file: BinaryIO, header: Header) -> Iterator[tuple[Any, ...]]:
+    """The rows of a checked file, its moments as PostgreSQL counts them. Raises Damaged."""
+    moments = moments_of(header.schema)
+    schema = fastavro.parse_schema(undated(header.schema))
     try:
-        record: Any
-        for record in fastavro.reader(file):
-            yield tuple([record[name] for name in columns])
+        for count, data in blocks(file, header.length, header.codec, header.sync):
+            source = io.BytesIO(data)
+            for number in range(count):
+                record: Any = fastavro.schemaless_reader(source, schema, None)
+                for name in moments:
+                    if record[name] is not None:
+                        record[name] = since_2000(record[name])
+                yield tuple(record.values())
+                if number % TURN == 0:
+                    next_turn()
+            if source.read(1):
+                raise Damaged("A block holds more than its rows.")
+    except Damaged:
+        raise
     except Exception as error:  # whatever a parser makes of bytes that are no rows
         raise Damaged("Its rows cannot be read.") from error
+
+
+def undated(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema by which moments are read as the numbers they are."""
+    fields = [
+        field | {"type": "long" if field["type"] == MOMENT else ["null", "long"]} if is_moment(field) else field
+        for field in schema["fields"]
+    ]
+    return schema | {"fields": fields}
+
+
+def since_2000(micros: int) -> int:
+    """A moment as PostgreSQL counts it. Raises ValueError for what it would take for infinity, or not at all."""
+    if micros not in MOMENTS:
+        raise ValueError(micros)
+    return micros - EPOCH
