@@ -23,7 +23,7 @@ from db.turns import next_turn
 
 Connection = psycopg.Connection[tuple]
 
-COPY_SLICE = 50
+COPY_SLICE = 250
 """Rows after which a COPY lets other requests have a turn."""
 
 actor: ContextVar[tuple[str, str]] = ContextVar("actor", default=("", ""))

@@ -26,7 +26,7 @@ HEADER_LIMIT = 2**16
 
 BLOCK = 2**16
 
-TURN = 100
+TURN = 250
 """Rows after which another request has its turn."""
 
 MOMENT = {"type": "long", "logicalType": "timestamp-micros"}

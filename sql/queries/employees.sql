@@ -341,3 +341,11 @@ select stage_employees() as staged
 -- name: append
 -- The rows that wait in appending into employees, their parents checked for all at once.
 select append_employees() as rows
+
+-- name: copy
+-- Rows of a backup into appending, as COPY takes them.
+copy appending from stdin (format binary)
+
+-- name: is_empty
+-- Whether there is no employee.
+select not exists (select from employees) as is_empty

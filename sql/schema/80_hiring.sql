@@ -554,11 +554,12 @@ begin
         raise 'append_employees: a department or a job is not there'
             using errcode = 'foreign_key_violation', constraint = 'employees_department_id_fkey', table = 'employees';
     end if;
+    truncate pg_temp.appending;
     return appended;
 end
 $$;
 
-comment on function append_employees() is 'Append what waits in appending to employees, its parents checked for all rows at once; returns how many.';
+comment on function append_employees() is 'Append what waits in appending to employees, its parents checked for all rows at once; returns how many. Appending is empty then.';
 
 -- Only a superuser may do so; as anyone else's, the function is right as it is, and PostgreSQL checks row by row.
 do $$
