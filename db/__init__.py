@@ -247,6 +247,13 @@ def copy(connection: Connection, name: str, rows: Iterable[tuple[Any, ...]], typ
                 next_turn()
 
 
+def copy_lines(connection: Connection, name: str, lines: Sequence[str]) -> None:
+    """Send lines of text, each with its end, through a named COPY … FROM STDIN."""
+    with connection.cursor().copy(STATEMENTS[name].sql) as copying:
+        copying.write("".join(lines))
+    next_turn()
+
+
 def lost(error: psycopg.Error) -> bool:
     """Whether an error means that the connection is gone, rather than that the statement was wrong."""
     if error.sqlstate is None:

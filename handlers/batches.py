@@ -13,7 +13,7 @@ import db
 from handlers.access import needs
 from handlers.answers import answer
 from handlers.contract import gives, takes
-from handlers.loading import COLUMNS, WIDEST, insert
+from handlers.loading import COLUMNS, WIDEST, Staged, insert, plain
 
 batches = Blueprint("batches", __name__)
 
@@ -73,11 +73,11 @@ def batch(body: dict[str, list[Any]]) -> Response:
     """
     accepted, errors = 0, []
     with db.transaction() as connection:
-        for table, columns in COLUMNS.items():
-            if not body[table]:
-                continue
+        for place, table in enumerate(table for table in COLUMNS if body[table]):
+            if place:
+                db.run(connection, "hiring.unstage")
             digest = hashlib.sha256()
-            rows = staged(body[table], columns, digest)
+            rows = staged(table, body[table], digest)
             loaded = insert(connection, table, rows, digest.hexdigest, many=False)
             accepted += loaded.accepted
             if loaded.rejected:
@@ -100,8 +100,9 @@ def rejects(connection: db.Connection, table: str, upload_id: int) -> list[dict[
     ]
 
 
-def staged(rows: list[Any], columns: tuple[str, ...], digest: "hashlib._Hash") -> Iterator[tuple[Any, ...]]:
-    """Rows as hiring.stage has them: their place as the line, their members as a file would have them; digested."""
+def staged(table: str, rows: list[Any], digest: "hashlib._Hash") -> Iterator[Staged]:
+    """Rows as they are staged: their place as the line, their members as a file would have them; digested."""
+    columns = COLUMNS[table]
     encode = json.JSONEncoder().encode
     lacking = [""] * (WIDEST - len(columns))
     for line, row in enumerate(rows, 1):
@@ -116,7 +117,11 @@ def staged(rows: list[Any], columns: tuple[str, ...], digest: "hashlib._Hash") -
             unreadable = f"Unknown: {', '.join(sorted(json.dumps(name) for name in unknown))}."
         elif wrong := [column for column, text in zip(columns, texts, strict=True) if text is None]:
             unreadable = f"Must be text, without NUL or lone surrogates: {', '.join(wrong)}."
-        yield line, raw, len(columns), unreadable, *(text or "" for text in texts), *lacking
+        known = [text or "" for text in texts]
+        if table == "employees" and not unreadable and (taken := plain(line, raw, known)):
+            yield taken
+        else:
+            yield line, raw, len(columns), unreadable, *known, *lacking
 
 
 def as_text(column: str, value: Any) -> str | None:

@@ -112,10 +112,11 @@ def append(connection: db.Connection, coming: Coming) -> None:
     """Add rows to employees, which has none: while PostgreSQL inserts a slice of them, the next is read."""
     db.run(connection, "employees.stage")
     with ThreadPoolExecutor(1) as reader:
-        some = [*islice(coming.rows, SLICE)]
+        waiting = ((*row, None) for row in coming.rows)
+        some = [*islice(waiting, SLICE)]
         while some:
-            db.copy(connection, "employees.copy", some, coming.types)
-            following = reader.submit(list, islice(coming.rows, SLICE))
+            db.copy(connection, "employees.copy", some, [*coming.types, "text"])
+            following = reader.submit(list, islice(waiting, SLICE))
             db.run(connection, "employees.append")
             some = following.result()
 

@@ -269,6 +269,18 @@ def test_no_row_is_left_without_its_parents(house):
     assert everything(house) == before
 
 
+def test_employees_whose_ids_repeat_are_refused(house):
+    reader = fastavro.reader(io.BytesIO(house.get("/backup/employees").content))
+    rows, file = [*reader], io.BytesIO()
+    fastavro.writer(file, reader.writer_schema, [*rows, rows[0]])
+    for statement in ("select", "delete from employees"):
+        run(house, statement)
+        before = everything(house)
+        answer = house.post("/restore/employees", data=file.getvalue(), headers=AVRO)
+        assert (answer.status_code, "the same id" in answer.json()["detail"]) == (422, True)
+        assert everything(house) == before
+
+
 @pytest.mark.parametrize(
     "body, status",
     [
