@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import psycopg
@@ -247,11 +248,12 @@ def copy(connection: Connection, name: str, rows: Iterable[tuple[Any, ...]], typ
                 next_turn()
 
 
-def copy_lines(connection: Connection, name: str, lines: Sequence[str]) -> None:
+def copy_lines(connection: Connection, name: str, lines: Iterator[str]) -> None:
     """Send lines of text, each with its end, through a named COPY … FROM STDIN."""
     with connection.cursor().copy(STATEMENTS[name].sql) as copying:
-        copying.write("".join(lines))
-    next_turn()
+        while some := "".join(islice(lines, COPY_SLICE)):
+            copying.write(some)
+            next_turn()
 
 
 def lost(error: psycopg.Error) -> bool:

@@ -15,6 +15,7 @@ from fastavro.write import Writer
 
 from db.turns import next_turn
 from handlers.avroblocks import SYNC, Damaged, blocks
+from handlers.avromoments import EPOCH, MOMENT, moments_of, since_2000, undated
 
 DIGEST, TABLE, SNAPSHOT, MIGRATION = "rowhouse.sha256", "rowhouse.table", "rowhouse.snapshot", "rowhouse.migration"
 
@@ -29,16 +30,8 @@ BLOCK = 2**16
 TURN = 250
 """Rows after which another request has its turn."""
 
-MOMENT = {"type": "long", "logicalType": "timestamp-micros"}
-
 TYPES: dict[str, Any] = {"integer": "int", "bigint": "long", "text": "string", "timestamp with time zone": MOMENT}
 """PostgreSQL's types as Avro's."""
-
-EPOCH = 946_684_800_000_000
-"""When PostgreSQL begins to count microseconds (2000), in Avro's, which begin in 1970."""
-
-MOMENTS = range(-62_135_596_800_000_000, 253_402_300_800_000_000)
-"""The years 1 to 9999, in Avro's microseconds."""
 
 
 class Column(NamedTuple):
@@ -69,22 +62,13 @@ def schema_of(table: str, columns: list[Column]) -> dict[str, Any]:
     return {"type": "record", "name": table, "fields": fields}
 
 
-def is_moment(field: dict[str, Any]) -> bool:
-    return field["type"] in (MOMENT, ["null", MOMENT])
-
-
-def moments_of(schema: dict[str, Any]) -> list[str]:
-    """The fields that are moments."""
-    return [field["name"] for field in schema["fields"] if is_moment(field)]
-
-
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
 def write(file: BinaryIO, schema: dict[str, Any], rows: Iterable[tuple[Any, ...]], metadata: dict[str, str]) -> int:
     """Write rows, in the order of the schema's fields, and the digest; returns how many.
 
-    A moment comes as PostgreSQL counts it: as a datetime it would take as long as all else together.
+    Moments come as PostgreSQL counts them.
     """
     names, moments = [field["name"] for field in schema["fields"]], moments_of(schema)
     writer = Writer(
@@ -199,19 +183,3 @@ def rows(file: BinaryIO, header: Header) -> Iterator[tuple[Any, ...]]:
         raise
     except Exception as error:  # whatever a parser makes of bytes that are no rows
         raise Damaged("Its rows cannot be read.") from error
-
-
-def undated(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema by which moments are read as the numbers they are."""
-    fields = [
-        field | {"type": "long" if field["type"] == MOMENT else ["null", "long"]} if is_moment(field) else field
-        for field in schema["fields"]
-    ]
-    return schema | {"fields": fields}
-
-
-def since_2000(micros: int) -> int:
-    """A moment as PostgreSQL counts it. Raises ValueError for what it would take for infinity, or not at all."""
-    if micros not in MOMENTS:
-        raise ValueError(micros)
-    return micros - EPOCH

@@ -115,7 +115,8 @@ def staged(table: str, rows: list[Any], digest: "hashlib._Hash") -> Iterator[Sta
             unreadable = "Must be an object."
         elif unknown := members.keys() - columns:
             unreadable = f"Unknown: {', '.join(sorted(json.dumps(name) for name in unknown))}."
-        elif wrong := [column for column, text in zip(columns, texts, strict=True) if text is None]:
+        elif None in texts:
+            wrong = [column for column, text in zip(columns, texts, strict=True) if text is None]
             unreadable = f"Must be text, without NUL or lone surrogates: {', '.join(wrong)}."
         known = [text or "" for text in texts]
         if table == "employees" and not unreadable and (taken := plain(line, raw, known)):

@@ -5,8 +5,7 @@ PostgreSQL takes as what they are; the others are staged as texts, to be judged 
 """
 
 import re
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import db
@@ -24,7 +23,7 @@ STAGED = ("integer", "text", "integer", "text", *["text"] * WIDEST)
 """The types of its columns."""
 
 SLICE = 1000
-"""Rows that are staged at once."""
+"""Rows that are not plain, and are held until they are sent."""
 
 Staged = tuple[Any, ...] | str
 """A row as hiring.stage has it, or as employees.copy_plain takes it."""
@@ -54,13 +53,15 @@ def plain(line: int, raw: str, fields: list[str]) -> str | None:
 
 
 def insert(
-    connection: db.Connection, table: str, rows: Iterable[Staged], sha256: Callable[[], str], many: bool = True
+    connection: db.Connection, table: str, rows: Iterable[Any], sha256: Callable[[], str], many: bool = True
 ) -> Any:
     """Stage rows and load them into a table. Returns the row of `{table}.load`. `many` may be more than a thousand."""
     db.run(connection, "hiring.stage")
     if table == "employees":
         db.run(connection, "employees.stage")
-    stage(connection, rows)
+        stage(connection, rows)
+    else:
+        db.copy(connection, "hiring.copy", rows, STAGED)
     if many:
         db.run(connection, "hiring.measure")
     db.run(connection, f"hiring.lock_{table}")
@@ -72,10 +73,22 @@ def insert(
 
 
 def stage(connection: db.Connection, rows: Iterable[Staged]) -> None:
-    """Send rows to where they wait to be loaded."""
-    coming = iter(rows)
-    while some := [*islice(coming, SLICE)]:
-        if lines := [row for row in some if isinstance(row, str)]:
-            db.copy_lines(connection, "employees.copy_plain", lines)
-        if others := [row for row in some if not isinstance(row, str)]:
+    """Send employees to where they wait to be loaded."""
+    coming, more = iter(rows), True
+    while more:
+        others: list[tuple[Any, ...]] = []
+        db.copy_lines(connection, "employees.copy_plain", plain_until(others, coming))
+        if others:
             db.copy(connection, "hiring.copy", others, STAGED)
+        more = len(others) == SLICE
+
+
+def plain_until(others: list[Any], rows: Iterator[Staged]) -> Iterator[str]:
+    """The plain rows, until so many that are not have gathered in `others` that they are to be sent."""
+    for row in rows:
+        if isinstance(row, str):
+            yield row
+        else:
+            others.append(row)
+            if len(others) == SLICE:
+                return
