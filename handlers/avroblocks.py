@@ -17,8 +17,8 @@ class Damaged(Exception):
     """The file cannot be taken as rows of this table; the message says why."""
 
 
-def blocks(file: BinaryIO, begin: int, codec: str, sync: bytes) -> Iterator[tuple[int, bytes]]:
-    """How many rows each block has, and what they are, unpacked within BLOCK_LIMIT. Raises Damaged."""
+def blocks(file: BinaryIO, begin: int, sync: bytes) -> Iterator[tuple[int, bytes]]:
+    """How many rows each block has, and its data. Raises Damaged."""
     file.seek(begin)
     while (count := long(file)) is not None:
         size = long(file)
@@ -27,11 +27,14 @@ def blocks(file: BinaryIO, begin: int, codec: str, sync: bytes) -> Iterator[tupl
         data = file.read(size)
         if len(data) < size or file.read(SYNC) != sync:
             raise Damaged("A block does not end where it should.")
-        yield count, unpacked(data) if codec == "deflate" else data
+        yield count, data
         next_turn()
 
 
-def unpacked(data: bytes) -> bytes:
+def unpacked(data: bytes, codec: str) -> bytes:
+    """The data of a block, unpacked within BLOCK_LIMIT. Raises Damaged."""
+    if codec == "null":
+        return data
     unpacking = zlib.decompressobj(-15)
     try:
         found = unpacking.decompress(data, BLOCK_LIMIT + 1)

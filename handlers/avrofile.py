@@ -14,7 +14,7 @@ import fastavro
 from fastavro.write import Writer
 
 from db.turns import next_turn
-from handlers.avroblocks import SYNC, Damaged, blocks
+from handlers.avroblocks import SYNC, Damaged, blocks, unpacked
 from handlers.avromoments import EPOCH, MOMENT, moments_of, since_2000, undated
 
 DIGEST, TABLE, SNAPSHOT, MIGRATION = "rowhouse.sha256", "rowhouse.table", "rowhouse.snapshot", "rowhouse.migration"
@@ -116,7 +116,7 @@ def digest_of(file: BinaryIO, place: int | None = None) -> str:
 
 
 def checked(file: BinaryIO) -> tuple[Header, int]:
-    """The header of a file that is whole, and how many rows it has. Raises Damaged."""
+    """The header of a file whose digest and blocks are as they should be, and how many rows it has. Raises Damaged."""
     header = header_of(file)
     if any(name.startswith("rowhouse.") for name in header.metadata):
         stated = header.metadata.get(DIGEST, "")
@@ -124,7 +124,7 @@ def checked(file: BinaryIO) -> tuple[Header, int]:
         place = file.read(header.length).find(stated.encode()) if len(stated) == len(OPEN) else -1
         if place < 0 or digest_of(file, place) != stated:
             raise Damaged("It is not what was written: its digest differs.")
-    return header, sum(count for count, _ in blocks(file, header.length, header.codec, header.sync))
+    return header, sum(count for count, _ in blocks(file, header.length, header.sync))
 
 
 def header_of(file: BinaryIO) -> Header:
@@ -167,8 +167,8 @@ def rows(file: BinaryIO, header: Header) -> Iterator[tuple[Any, ...]]:
     moments = moments_of(header.schema)
     schema = fastavro.parse_schema(undated(header.schema))
     try:
-        for count, data in blocks(file, header.length, header.codec, header.sync):
-            source = io.BytesIO(data)
+        for count, data in blocks(file, header.length, header.sync):
+            source = io.BytesIO(unpacked(data, header.codec))
             for number in range(count):
                 record: Any = fastavro.schemaless_reader(source, schema, None)
                 for name in moments:

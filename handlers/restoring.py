@@ -21,7 +21,7 @@ PARENTS = ("departments", "jobs")
 COPIED = {"timestamp with time zone": "bigint"}
 """Types that go through COPY as another."""
 
-SLICE = 10_000
+SLICE = 20_000
 """Rows that are inserted at once."""
 
 
