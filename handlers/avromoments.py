@@ -1,4 +1,4 @@
-"""The moments of an Avro file as the numbers they are: as datetimes they would take as long as all else together."""
+"""The moments of an Avro file as the numbers they are: as datetimes they took two fifths of the time to read it."""
 
 from typing import Any
 
