@@ -128,8 +128,9 @@ comment on function trigrams(text) is 'Every three letters that stand together i
 
 -- Rules ---------------------------------------------------------------------------------------------------------------
 
+-- The first character decides for nearly all texts, in a quarter of the time that the pattern takes.
 create or replace function says_something(value text) returns boolean
 language sql immutable parallel safe
-return value ~ '[^[:space:]]';
+return ascii(value) between 33 and 126 or value ~ '[^[:space:]]';
 
 comment on function says_something(text) is 'Whether a text holds anything besides white space.';

@@ -13,6 +13,7 @@ SHARED = {
     "access",
     "answers",
     "avroblocks",
+    "avromoments",
     "avrofile",
     "backing",
     "bodies",
