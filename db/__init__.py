@@ -16,8 +16,8 @@ from gevent.monkey import is_module_patched
 from psycopg.rows import namedtuple_row
 from psycopg.types.numeric import Int8BinaryLoader
 
-from db.lines import Unanswered
 from db.multiplex import Multiplexer
+from db.pipelines import Unanswered
 from db.pool import SERVICE, Pool, PoolTimeout, connect
 from db.queries import STATEMENTS, chosen
 from db.turns import next_turn
@@ -48,7 +48,7 @@ _writers: Writers | None = None
 
 
 def open_pool(dsn: str, size: int, statement_timeout: int = 5) -> None:
-    """Open the process's pool of `size` connections, and where greenlets serve the lines that most goes through.
+    """Open the process's pool of `size` connections, and where greenlets serve the pipelines that most goes through.
 
     A statement may take `statement_timeout` seconds unless it is given more.
     They connect in the background: a database may come later.

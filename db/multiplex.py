@@ -1,4 +1,4 @@
-"""Multiplexed reads: one line a process, which all greenlets share for single reading statements.
+"""Multiplexed reads: one pipeline a process, which all greenlets share for single reading statements.
 
 A check-out from the pool costs more than the statement it is for. An error stays with its statement; those behind it,
 up to the sync point, are not run. Whatever is not run, does not come within WAIT, or fails with its connection, is for
@@ -12,7 +12,7 @@ import gevent
 import psycopg
 from psycopg.pq import ExecStatus
 
-from db.lines import Line, Unanswered, encoded
+from db.pipelines import Pipeline, Unanswered, encoded
 from db.pool import SERVICE
 from db.queries import Statement
 
@@ -39,7 +39,7 @@ class Multiplexer:
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
-        self.line: Line | None = None
+        self.pipeline: Pipeline | None = None
         self.opening = False
         self.not_before = 0.0
         self.unfit: dict[str, float] = {}
@@ -48,28 +48,28 @@ class Multiplexer:
         """The first row of a reading statement, or None. Raises Unanswered where the pool is to be asked."""
         if self.unfit and self.unfit.get(statement.name, 0.0) > time.monotonic():
             raise Unanswered("it was not fit lately")
-        line = self.ready()
-        result = line.ask(statement, encoded(values)).waiter.get()
+        pipeline = self.ready()
+        result = pipeline.ask(statement, encoded(values)).waiter.get()
         if result.status == ExecStatus.PIPELINE_ABORTED:
             raise Unanswered("one before it failed")
         if result.status != ExecStatus.TUPLES_OK:
             # It took too long, or failed as it would from the pool, or its plan is of another day.
-            line.prepared.pop(statement.name, None)
+            pipeline.prepared.pop(statement.name, None)
             self.avoid(statement.name)
-        return line.row(statement, result)
+        return pipeline.row(statement, result)
 
     def avoid(self, name: str) -> NoReturn:
         """Leave a statement to the pool for a while."""
         self.unfit[name] = time.monotonic() + UNFIT_FOR
         raise Unanswered("it is not fit")
 
-    def ready(self) -> Line:
+    def ready(self) -> Pipeline:
         """The connection, if there is one; else it is opened for those who come later."""
-        line = self.line
-        if line and line.usable:
-            if len(line.waiting) >= WAITING:
+        pipeline = self.pipeline
+        if pipeline and pipeline.usable:
+            if len(pipeline.waiting) >= WAITING:
                 raise Unanswered("too many wait")
-            return line
+            return pipeline
         if not self.opening and time.monotonic() >= self.not_before:
             self.opening = True
             gevent.spawn(self.open)
@@ -77,7 +77,7 @@ class Multiplexer:
 
     def open(self) -> None:
         try:
-            self.line = Line(self.dsn, OPTIONS, "rowhouse reads", WAIT)
+            self.pipeline = Pipeline(self.dsn, OPTIONS, "rowhouse reads", WAIT)
         except psycopg.Error:
             self.not_before = time.monotonic() + AGAIN_AFTER
         finally:

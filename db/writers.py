@@ -1,7 +1,7 @@
-"""Writers: a few lines a process, each lent to one changing statement at a time.
+"""Writers: a few pipelines a process, each lent to one changing statement at a time.
 
-A statement and what tells history who acts are one message and one transaction. What no line can do, or is free for, is
-for the caller to do through the pool.
+A statement and what tells history who acts are one message and one transaction. What no pipeline can do, or is free
+for, is for the caller to do through the pool.
 """
 
 import time
@@ -13,12 +13,12 @@ from gevent.lock import BoundedSemaphore
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 
-from db.lines import Line, Unanswered, encoded
+from db.pipelines import Pipeline, Unanswered, encoded
 from db.pool import SERVICE
 from db.queries import STATEMENTS, Statement
 
-LINES = 4
-"""Lines of a process: more would not commit more on the cores of one machine."""
+PIPELINES = 4
+"""Pipelines of a process: more would not commit more on the cores of one machine."""
 
 BUSY_FOR = 0.05
 """Seconds to wait for one that others have; some may wait for a lock, but not all others shall."""
@@ -34,14 +34,14 @@ OF_ANOTHER_DAY = ("0A000", "26000")
 
 
 class Writers:
-    """The lines of a process, opened by those who find too few."""
+    """The pipelines of a process, opened by those who find too few."""
 
     def __init__(self, dsn: str, statement_timeout: int) -> None:
         self.dsn = dsn
         self.options = f"{SERVICE} -c statement_timeout={statement_timeout}s"
         self.wait = statement_timeout + LONGER
-        self.free: list[Line] = []
-        self.room = BoundedSemaphore(LINES)
+        self.free: list[Pipeline] = []
+        self.room = BoundedSemaphore(PIPELINES)
         self.opening = False
         self.not_before = 0.0
 
@@ -52,51 +52,51 @@ class Writers:
         connection was lost and nobody knows; psycopg's errors of the statement.
         """
         given, acting = encoded(values), encoded([*actor])
-        line = self.take()
+        pipeline = self.take()
         try:
-            line.add(STATEMENTS["history.act"], acting)
-            asked = line.ask(statement, given)
+            pipeline.add(STATEMENTS["history.act"], acting)
+            asked = pipeline.ask(statement, given)
             try:
                 result = asked.waiter.get()
             except Unanswered as error:
                 raise psycopg.OperationalError(str(error)) from error
         finally:
-            self.give_back(line)
-        return self.row(line, statement, result)
+            self.give_back(pipeline)
+        return self.row(pipeline, statement, result)
 
-    def row(self, line: Line, statement: Statement, result: Any) -> Any:
+    def row(self, pipeline: Pipeline, statement: Statement, result: Any) -> Any:
         if result.status == ExecStatus.PIPELINE_ABORTED:
             raise Unanswered("history could not be told")
         if result.status == ExecStatus.FATAL_ERROR:
             error = error_from_result(result)
             if error.sqlstate in OF_ANOTHER_DAY:
-                line.prepared.clear()
+                pipeline.prepared.clear()
                 raise Unanswered(str(error))
             raise error
-        return line.row(statement, result)
+        return pipeline.row(statement, result)
 
-    def take(self) -> Line:
-        """A line that nobody has. Raises Unanswered where there is none."""
+    def take(self) -> Pipeline:
+        """A pipeline that nobody has. Raises Unanswered where there is none."""
         if not self.room.acquire(timeout=BUSY_FOR):
-            raise Unanswered("all lines are busy")
+            raise Unanswered("all pipelines are busy")
         while self.free:
-            line = self.free.pop()
-            if line.usable:
-                return line
+            pipeline = self.free.pop()
+            if pipeline.usable:
+                return pipeline
         self.room.release()
         if not self.opening and time.monotonic() >= self.not_before:
             self.opening = True
             gevent.spawn(self.open)
-        raise Unanswered("no line is there yet")
+        raise Unanswered("no pipeline is there yet")
 
-    def give_back(self, line: Line) -> None:
-        if line.usable:
-            self.free.append(line)
+    def give_back(self, pipeline: Pipeline) -> None:
+        if pipeline.usable:
+            self.free.append(pipeline)
         self.room.release()
 
     def open(self) -> None:
         try:
-            self.free.append(Line(self.dsn, self.options, "rowhouse writes", self.wait))
+            self.free.append(Pipeline(self.dsn, self.options, "rowhouse writes", self.wait))
         except psycopg.Error:
             self.not_before = time.monotonic() + AGAIN_AFTER
         finally:

@@ -7,9 +7,9 @@ import gevent
 import psycopg
 import pytest
 
-from db.lines import Unanswered
+from db.pipelines import Unanswered
 from db.queries import STATEMENTS, Statement
-from db.writers import LINES, Writers
+from db.writers import PIPELINES, Writers
 
 ADD = Statement("test.add", b"insert into jobs (id, job) values ($1::integer, $2) returning id, job", ("id", "job"))
 RENAME = Statement("test.rename", b"update jobs set job = $2 where id = $1::integer returning id", ("id", "job"))
@@ -19,7 +19,7 @@ ACTOR = ("Ann", "request 7")
 @pytest.fixture
 def writers(database):
     found = Writers(database, statement_timeout=5)
-    while len(found.free) < LINES:
+    while len(found.free) < PIPELINES:
         busy = [found.free.pop() for _ in [*found.free]]
         with pytest.raises(Unanswered):
             found.take()
@@ -28,8 +28,8 @@ def writers(database):
                 gevent.sleep(0.01)
         found.free += busy
     yield found
-    for line in found.free:
-        line.lose(OSError("the test is over"))
+    for pipeline in found.free:
+        pipeline.lose(OSError("the test is over"))
 
 
 @pytest.fixture
@@ -58,11 +58,11 @@ def test_history_knows_who_acted_and_nobody_acts_for_the_next(writers, connectio
 
 def test_an_error_is_psycopgs_and_leaves_the_line_usable(writers, connection):
     writers.write(ADD, [1, "Cook"], ACTOR)
-    for _ in range(2 * LINES):
+    for _ in range(2 * PIPELINES):
         with pytest.raises(psycopg.errors.UniqueViolation) as raised:
             writers.write(ADD, [1, "Cook"], ACTOR)
         assert raised.value.diag.constraint_name == "jobs_pkey"
-    assert len(writers.free) == LINES
+    assert len(writers.free) == PIPELINES
     assert writers.write(ADD, [2, "Baker"], ACTOR) == (2, "Baker")
 
 
@@ -82,8 +82,7 @@ def test_a_plan_of_another_day_is_for_the_pool_and_made_anew(writers, connection
     returning = Statement(
         "test.all", b"insert into jobs (id, job) values ($1::integer, 'Cook') returning jobs", ("id",)
     )
-    (line, *_), writers.free = writers.free, []
-    writers.free = [line]
+    writers.free = writers.free[:1]
     assert writers.write(returning, [1], ACTOR)
     connection.execute("alter table jobs add column level integer")
     try:
@@ -97,10 +96,10 @@ def test_one_that_waits_for_a_lock_holds_up_no_other(writers, connection):
     writers.write(ADD, [1, "Cook"], ACTOR)
     with psycopg.connect(writers.dsn) as locking:
         locking.execute("select from jobs where id = 1 for update")
-        waiting = [gevent.spawn(writers.write, RENAME, [1, "Chef"], ACTOR) for _ in range(LINES - 1)]
+        waiting = [gevent.spawn(writers.write, RENAME, [1, "Chef"], ACTOR) for _ in range(PIPELINES - 1)]
         gevent.sleep(0.05)
         assert [writers.write(ADD, [id, "Baker"], ACTOR).id for id in range(2, 50)] == [*range(2, 50)]
-        # With all lines waiting, the pool is asked; soon, and nothing was done.
+        # With all pipelines waiting, the pool is asked; soon, and nothing was done.
         waiting.append(gevent.spawn(writers.write, RENAME, [1, "Chef"], ACTOR))
         gevent.sleep(0.01)
         with gevent.Timeout(1), pytest.raises(Unanswered):
@@ -121,7 +120,7 @@ def test_a_lock_that_does_not_come_is_not_waited_for(writers, connection):
 def test_what_a_line_cannot_carry_is_for_the_pool(writers, value):
     with pytest.raises(Unanswered):
         writers.write(ADD, [1, value], ACTOR)
-    assert len(writers.free) == LINES
+    assert len(writers.free) == PIPELINES
 
 
 def test_what_was_acknowledged_is_there_once_whatever_is_killed(writers, connection):
@@ -154,7 +153,7 @@ def test_what_was_acknowledged_is_there_once_whatever_is_killed(writers, connect
 
 
 def test_every_changing_statement_can_be_carried(writers):
-    """That the service's own statements can be prepared on a line, with the rights it has."""
+    """That the service's own statements can be prepared on a pipeline, with the rights it has."""
     for name in ("users.create", "events.create", "userstories.change", "tasks.remove"):
         statement = STATEMENTS[name]
         values = ["{}" if parameter == "body" else "1" for parameter in statement.parameters]

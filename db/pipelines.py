@@ -1,4 +1,4 @@
-"""Lines: connections in pipeline mode, heard between greenlets: an answer costs one switch, to whoever asked.
+"""Pipelines: connections in pipeline mode, heard between greenlets: an answer costs one switch, to whoever asked.
 
 psycopg's own way through a pipeline takes a process much longer: it waits for each step by itself. What was asked in
 one turn of the loop goes out together, with one sync point at its end: one message to the server, and one transaction
@@ -54,7 +54,7 @@ SYNC, UNHEEDED = object(), object()
 """A sync point; a statement whose result nobody waits for."""
 
 
-class Line:
+class Pipeline:
     """A connection, and who waits for its answers: `wait` seconds at most, then it is given up."""
 
     def __init__(self, dsn: str, options: str, application_name: str, wait: float) -> None:
