@@ -8,11 +8,13 @@ import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
+from itertools import islice
 from typing import Any
 
 import psycopg
 from gevent.monkey import is_module_patched
 from psycopg.rows import namedtuple_row
+from psycopg.types.numeric import Int8BinaryLoader
 
 from db.multiplex import Multiplexer, Unanswered
 from db.pool import SERVICE, Pool, PoolTimeout, connect
@@ -21,7 +23,7 @@ from db.turns import next_turn
 
 Connection = psycopg.Connection[tuple]
 
-COPY_SLICE = 50
+COPY_SLICE = 250
 """Rows after which a COPY lets other requests have a turn."""
 
 actor: ContextVar[tuple[str, str]] = ContextVar("actor", default=("", ""))
@@ -84,8 +86,10 @@ def read(name: str, /, **parameters: Any) -> Any:
     statement = chosen(name, parameters)
     if _multiplexer and statement.kept and not _bound.get() and not project.get():
         values = [parameters.get(parameter, "") for parameter in statement.parameters]
-        with suppress(Unanswered):
+        try:
             return _multiplexer.read(statement, values)
+        except Unanswered:
+            pass
     try:
         return read_from_pool(name, parameters)
     except psycopg.OperationalError as error:
@@ -205,8 +209,13 @@ def transaction(statement_timeout: str = "") -> Iterator[Connection]:
 
 
 def dumped(connection: Connection, name: str) -> Iterator[tuple[Any, ...]]:
-    """The rows of a reading statement on this connection as Python has them, any number through little memory."""
-    return connection.cursor(binary=True).stream(STATEMENTS[name].sql, size=DUMP_SLICE)
+    """The rows of a reading statement on this connection as Python has them, any number through little memory.
+
+    Moments are integers, microseconds since 2000: what PostgreSQL sends, and takes through `copy` as bigint.
+    """
+    cursor = connection.cursor(binary=True)
+    cursor.adapters.register_loader("timestamptz", Int8BinaryLoader)
+    return cursor.stream(STATEMENTS[name].sql, size=DUMP_SLICE)
 
 
 @contextmanager
@@ -233,6 +242,14 @@ def copy(connection: Connection, name: str, rows: Iterable[tuple[Any, ...]], typ
             copying.write_row(row)
             if number % COPY_SLICE == 0:
                 next_turn()
+
+
+def copy_lines(connection: Connection, name: str, lines: Iterator[str]) -> None:
+    """Send lines of text, each with its end, through a named COPY … FROM STDIN."""
+    with connection.cursor().copy(STATEMENTS[name].sql) as copying:
+        while some := "".join(islice(lines, COPY_SLICE)):
+            copying.write(some)
+            next_turn()
 
 
 def lost(error: psycopg.Error) -> bool:

@@ -17,8 +17,8 @@ class Damaged(Exception):
     """The file cannot be taken as rows of this table; the message says why."""
 
 
-def counts(file: BinaryIO, begin: int, codec: str, sync: bytes) -> Iterator[int]:
-    """How many rows each block has; each is unpacked within BLOCK_LIMIT and its end is found. Raises Damaged."""
+def blocks(file: BinaryIO, begin: int, sync: bytes) -> Iterator[tuple[int, bytes]]:
+    """How many rows each block has, and its data. Raises Damaged."""
     file.seek(begin)
     while (count := long(file)) is not None:
         size = long(file)
@@ -27,20 +27,22 @@ def counts(file: BinaryIO, begin: int, codec: str, sync: bytes) -> Iterator[int]
         data = file.read(size)
         if len(data) < size or file.read(SYNC) != sync:
             raise Damaged("A block does not end where it should.")
-        if codec == "deflate":
-            check_packed(data)
-        yield count
+        yield count, data
         next_turn()
 
 
-def check_packed(data: bytes) -> None:
+def unpacked(data: bytes, codec: str) -> bytes:
+    """The data of a block, unpacked within BLOCK_LIMIT. Raises Damaged."""
+    if codec == "null":
+        return data
     unpacking = zlib.decompressobj(-15)
     try:
-        unpacked = unpacking.decompress(data, BLOCK_LIMIT + 1)
+        found = unpacking.decompress(data, BLOCK_LIMIT + 1)
     except zlib.error:
         raise Damaged("A block cannot be unpacked.") from None
-    if len(unpacked) > BLOCK_LIMIT or not unpacking.eof:
+    if len(found) > BLOCK_LIMIT or not unpacking.eof:
         raise Damaged(f"A block is cut off, or larger than {BLOCK_LIMIT} bytes unpacked.")
+    return found
 
 
 def long(file: BinaryIO) -> int | None:

@@ -14,7 +14,8 @@ import fastavro
 from fastavro.write import Writer
 
 from db.turns import next_turn
-from handlers.avroblocks import SYNC, Damaged, counts
+from handlers.avroblocks import SYNC, Damaged, blocks, unpacked
+from handlers.avromoments import EPOCH, MOMENT, moments_of, since_2000, undated
 
 DIGEST, TABLE, SNAPSHOT, MIGRATION = "rowhouse.sha256", "rowhouse.table", "rowhouse.snapshot", "rowhouse.migration"
 
@@ -26,15 +27,10 @@ HEADER_LIMIT = 2**16
 
 BLOCK = 2**16
 
-TURN = 100
+TURN = 250
 """Rows after which another request has its turn."""
 
-TYPES: dict[str, Any] = {
-    "integer": "int",
-    "bigint": "long",
-    "text": "string",
-    "timestamp with time zone": {"type": "long", "logicalType": "timestamp-micros"},
-}
+TYPES: dict[str, Any] = {"integer": "int", "bigint": "long", "text": "string", "timestamp with time zone": MOMENT}
 """PostgreSQL's types as Avro's."""
 
 
@@ -70,8 +66,11 @@ def schema_of(table: str, columns: list[Column]) -> dict[str, Any]:
 
 
 def write(file: BinaryIO, schema: dict[str, Any], rows: Iterable[tuple[Any, ...]], metadata: dict[str, str]) -> int:
-    """Write rows, in the order of the schema's fields, and the digest; returns how many."""
-    names = [field["name"] for field in schema["fields"]]
+    """Write rows, in the order of the schema's fields, and the digest; returns how many.
+
+    Moments come as PostgreSQL counts them.
+    """
+    names, moments = [field["name"] for field in schema["fields"]], moments_of(schema)
     writer = Writer(
         file,
         schema,
@@ -82,7 +81,11 @@ def write(file: BinaryIO, schema: dict[str, Any], rows: Iterable[tuple[Any, ...]
     )
     count = 0
     for row in rows:
-        writer.write(dict(zip(names, row, strict=True)))
+        record = dict(zip(names, row, strict=True))
+        for name in moments:
+            if record[name] is not None:
+                record[name] += EPOCH
+        writer.write(record)
         count += 1
         if count % TURN == 0:
             next_turn()
@@ -113,7 +116,7 @@ def digest_of(file: BinaryIO, place: int | None = None) -> str:
 
 
 def checked(file: BinaryIO) -> tuple[Header, int]:
-    """The header of a file that is whole, and how many rows it has. Raises Damaged."""
+    """The header of a file whose digest and blocks are as they should be, and how many rows it has. Raises Damaged."""
     header = header_of(file)
     if any(name.startswith("rowhouse.") for name in header.metadata):
         stated = header.metadata.get(DIGEST, "")
@@ -121,7 +124,7 @@ def checked(file: BinaryIO) -> tuple[Header, int]:
         place = file.read(header.length).find(stated.encode()) if len(stated) == len(OPEN) else -1
         if place < 0 or digest_of(file, place) != stated:
             raise Damaged("It is not what was written: its digest differs.")
-    return header, sum(counts(file, header.length, header.codec, header.sync))
+    return header, sum(count for count, _ in blocks(file, header.length, header.sync))
 
 
 def header_of(file: BinaryIO) -> Header:
@@ -159,12 +162,24 @@ def check_columns(header: Header, table: str, columns: list[Column]) -> None:
             raise Damaged(f"It has no column {column.name}.")
 
 
-def rows(file: BinaryIO, columns: list[str]) -> Iterator[tuple[Any, ...]]:
-    """The rows of a checked file. Raises Damaged."""
-    file.seek(0)
+def rows(file: BinaryIO, header: Header) -> Iterator[tuple[Any, ...]]:
+    """The rows of a checked file, its moments as PostgreSQL counts them. Raises Damaged."""
+    moments = moments_of(header.schema)
+    schema = fastavro.parse_schema(undated(header.schema))
     try:
-        record: Any
-        for record in fastavro.reader(file):
-            yield tuple([record[name] for name in columns])
+        for count, data in blocks(file, header.length, header.sync):
+            source = io.BytesIO(unpacked(data, header.codec))
+            for number in range(count):
+                record: Any = fastavro.schemaless_reader(source, schema, None)
+                for name in moments:
+                    if record[name] is not None:
+                        record[name] = since_2000(record[name])
+                yield tuple(record.values())
+                if number % TURN == 0:
+                    next_turn()
+            if source.read(1):
+                raise Damaged("A block holds more than its rows.")
+    except Damaged:
+        raise
     except Exception as error:  # whatever a parser makes of bytes that are no rows
         raise Damaged("Its rows cannot be read.") from error

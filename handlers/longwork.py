@@ -5,7 +5,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import psycopg
 from flask import Flask, Response, abort, current_app, g, request
@@ -16,6 +16,8 @@ from handlers import problems
 from handlers.answers import answer
 
 log = logging.getLogger("rowhouse")
+
+Row = TypeVar("Row")
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at how far an operation is, and whether it shall be broken off."""
@@ -55,7 +57,7 @@ class Done(NamedTuple):
         return response
 
 
-def told(rows: Iterator[tuple[Any, ...]], progress: Progress) -> Iterator[tuple[Any, ...]]:
+def told(rows: Iterator[Row], progress: Progress) -> Iterator[Row]:
     """The rows, while somebody is told how many there were."""
     number = 0
     for number, row in enumerate(rows, 1):

@@ -10,31 +10,28 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import Any
 from uuid import UUID
 
 import psycopg
 from prometheus_client import Counter, Gauge
 
 import db
-from db.pool import SERVICE, connect
+from db.pool import connect
 from handlers import broker
-from handlers.channels import Send
-from handlers.relay import BACK_OFF, POLL, relay
+from handlers.channels import Channel
+from handlers.lines import Delays, send_lines
+from handlers.relay import BACK_OFF, OPTIONS, POLL, relay
 
 log = logging.getLogger("rowhouse")
-
-Delays = tuple[float, ...]
-"""Seconds before the second try, the third, and so on, while the line waits; after the last the event is Failed."""
-
-SENDERS = 4
-"""How many lines are sent at once, each over connections of its own."""
 
 CLAIM, CLAIM_SECONDS = 50, 60
 """Without a broker: how many events are taken from the outbox at a time, and for how many seconds."""
 
 PREFETCH = 50
-"""Messages that wait here for their turn."""
+"""Messages that wait here for their turn, beside those that are sent at once."""
+
+GATHER = 0.02
+"""Seconds in which messages are gathered to be sent at once, where a channel takes several."""
 
 MESSAGE_LIMIT = 64 * 1024
 """Bytes of a message; ours are smaller."""
@@ -42,9 +39,6 @@ MESSAGE_LIMIT = 64 * 1024
 MEASURE_EVERY, LOOK_EVERY = 5.0, 0.2
 """Seconds between two counts of what waits, and between two looks at whether all threads live."""
 
-SENT = Counter("rowhouse_events_sent_total", "Events sent.")
-FAILED = Counter("rowhouse_events_failed_total", "Tries to send an event that failed.")
-GIVEN_UP = Counter("rowhouse_events_given_up_total", "Events that became Failed.")
 REDELIVERED = Counter("rowhouse_events_redelivered_total", "Messages that the broker delivered more than once.")
 DEAD = Counter("rowhouse_events_dead_total", "Messages put aside, because they are no events of ours.")
 WAITING = Gauge("rowhouse_events_waiting", "Events in the outbox.", multiprocess_mode="mostrecent")
@@ -57,7 +51,7 @@ class Unreadable(Exception):
     """A message that is no event of ours; the message says why."""
 
 
-def notify(dsn: str, amqp_url: str, queue: str, send: Send, delays: Delays, stop: threading.Event) -> None:
+def notify(dsn: str, amqp_url: str, queue: str, way: Channel, delays: Delays, stop: threading.Event) -> None:
     """Send events until told to stop: from RabbitMQ, with a relay beside, or without it from the outbox itself."""
 
     def work() -> None:
@@ -65,11 +59,11 @@ def notify(dsn: str, amqp_url: str, queue: str, send: Send, delays: Delays, stop
         while not stop.is_set():
             began = time.monotonic()
             try:
-                with connect(dsn, SERVICE, "notifier") as connection:
+                with connect(dsn, OPTIONS, "notifier") as connection:
                     if amqp_url:
-                        consume(connection, amqp_url, queue, send, delays, stop)
+                        consume(connection, amqp_url, queue, way, delays, stop)
                     else:
-                        drain(connection, send, delays, stop)
+                        drain(connection, way, delays, stop)
             except (psycopg.Error, *broker.Lost) as error:
                 log.warning("The notifier lost its connection and tries again: %s", str(error) or type(error).__name__)
                 lasted = time.monotonic() - began > BACK_OFF[1]
@@ -77,7 +71,7 @@ def notify(dsn: str, amqp_url: str, queue: str, send: Send, delays: Delays, stop
                 stop.wait(wait)
 
     threads = [threading.Thread(target=measure, args=(dsn, stop))]
-    threads += [threading.Thread(target=work) for _ in range(SENDERS)]
+    threads += [threading.Thread(target=work) for _ in range(way.senders)]
     if amqp_url:
         threads.append(threading.Thread(target=relay, args=(dsn, amqp_url, queue, stop)))
     for thread in threads:
@@ -92,42 +86,70 @@ def notify(dsn: str, amqp_url: str, queue: str, send: Send, delays: Delays, stop
         thread.join()
 
 
-def drain(connection: db.Connection, send: Send, delays: Delays, stop: threading.Event) -> None:
+def drain(connection: db.Connection, way: Channel, delays: Delays, stop: threading.Event) -> None:
     """Send what is due in the outbox."""
     while not stop.is_set():
         rows = [*db.run(connection, "outbox.claim", limit=CLAIM, seconds=CLAIM_SECONDS)]
-        for user_id in dict.fromkeys(row.user_id for row in rows):
+        users = [*dict.fromkeys(row.user_id for row in rows)]
+        for start in range(0, len(users), way.at_once):
             with suppress(psycopg.errors.LockNotAvailable):  # another notifier is at it
-                send_line(connection, user_id, send, delays, stop)
+                send_lines(connection, users[start : start + way.at_once], way, delays, stop)
         if not rows:
             stop.wait(POLL)
 
 
-def consume(connection: db.Connection, url: str, queue: str, send: Send, delays: Delays, stop: threading.Event) -> None:
-    """Take messages and send what they are about; each is acknowledged once nothing more is to be done for it."""
+def consume(
+    connection: db.Connection, url: str, queue: str, way: Channel, delays: Delays, stop: threading.Event
+) -> None:
+    """Take messages and send what they are about; they are acknowledged once nothing more is to be done for them."""
     channel = broker.open_channel(url, queue)
     try:
-        channel.basic_qos(prefetch_count=PREFETCH)
-        for method, _, body in channel.consume(queue, inactivity_timeout=POLL):
+        channel.basic_qos(prefetch_count=PREFETCH + way.at_once)
+        bodies: list[bytes] = []
+        began, tag = 0.0, 0
+        for method, _, body in channel.consume(queue, inactivity_timeout=GATHER):
             if stop.is_set():
                 return
-            if method is None:
+            if method is not None:
+                REDELIVERED.inc(method.redelivered)
+                began, tag = began if bodies else time.monotonic(), method.delivery_tag
+                bodies.append(body)
+            if not bodies or (len(bodies) < way.at_once and time.monotonic() - began < GATHER):
                 continue
-            REDELIVERED.inc(method.redelivered)
             try:
-                event_id, user_id = about(body)
-                if not send_line(connection, user_id, send, delays, stop):
-                    check_known(connection, event_id)
-                channel.basic_ack(method.delivery_tag)
-            except Unreadable as error:
-                DEAD.inc()
-                log.warning("A message was put aside: %s", error)
-                broker.put_aside(channel, queue, method.delivery_tag, body, str(error))
+                put_aside = send_messages(connection, bodies, way, delays, stop)
+                if stop.is_set():
+                    return  # what was not sent any more is delivered again
+                for bad, reason in put_aside:
+                    DEAD.inc()
+                    log.warning("A message was put aside: %s", reason)
+                    broker.put_aside(channel, queue, bad, reason)
+                channel.basic_ack(tag, multiple=True)
             except psycopg.errors.LockNotAvailable:
-                # Another notifier is at this user's line for long: a webhook that does not answer.
-                channel.basic_nack(method.delivery_tag)
+                # Another notifier is at the line of one of these users for long: a webhook that does not answer.
+                channel.basic_nack(tag, multiple=True)
+            bodies = []
     finally:
         broker.close(channel)
+
+
+def send_messages(
+    connection: db.Connection, bodies: list[bytes], way: Channel, delays: Delays, stop: threading.Event
+) -> list[tuple[bytes, str]]:
+    """Send what messages are about; those that are no events of ours, each with the reason."""
+    bad, known = [], {}
+    for body in bodies:
+        try:
+            event_id, user_id = about(body)
+            known[event_id] = user_id, body
+        except Unreadable as error:
+            bad.append((body, str(error)))
+    met = send_lines(connection, [*{user_id for user_id, _ in known.values()}], way, delays, stop)
+    # An event whose line did not have it was sent before, or must wait; or there is none.
+    if left := known.keys() - met:
+        for row in db.run(connection, "outbox.unknown", ids=",".join(left)):
+            bad.append((known[row.event_id][1], f"There is no event {row.event_id}."))
+    return bad
 
 
 def about(body: bytes) -> tuple[str, str]:
@@ -137,59 +159,19 @@ def about(body: bytes) -> tuple[str, str]:
     try:
         members = json.loads(body)
         event_id, user_id = str(UUID(members["event_id"])), members["user_id"]
+        readable = b"\0" not in user_id.encode()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        event_id, user_id = "", None
-    if not isinstance(user_id, str) or "\0" in user_id:
+        readable = False
+    if not readable:
         raise Unreadable("It is no JSON object with an event_id and a user_id.")
     return event_id, user_id
-
-
-def check_known(connection: db.Connection, event_id: str) -> None:
-    """Raises Unreadable where there is no such event."""
-    if next(db.run(connection, "outbox.known", event_id=event_id), None) is None:
-        raise Unreadable(f"There is no event {event_id}.")
-
-
-def send_line(connection: db.Connection, user_id: str, send: Send, delays: Delays, stop: threading.Event) -> bool:
-    """Send what waits for a user, in order, until nothing is left or one must wait; whether there was anything."""
-    with connection.pipeline():
-        db.run(connection, "outbox.lock", user_id=user_id)
-        rows = db.run(connection, "outbox.first", user_id=user_id)
-    event = first = next(rows, None)
-    try:
-        while event and not event.held and not stop.is_set():
-            event = sent(connection, event, send, delays)
-    finally:
-        if not connection.closed:
-            db.run(connection, "outbox.unlock", user_id=user_id)
-    return first is not None
-
-
-def sent(connection: db.Connection, event: Any, send: Send, delays: Delays) -> Any:
-    """Send one event, and note how that went; the next in its line, if there is one."""
-    try:
-        send(event)
-    except Exception as error:  # whatever a channel raises is why it failed
-        FAILED.inc()
-        log.warning("Event %s could not be sent: %s", event.event_id, error)
-        seconds = [*delays, 0][min(event.tries, len(delays))]
-        reason = str(error) or type(error).__name__
-        failed = {"event_id": event.event_id, "reason": reason, "seconds": seconds, "most": len(delays) + 1}
-        row = next(db.run(connection, "outbox.failed", **failed), None)
-        GIVEN_UP.inc(bool(row and row.given_up))
-        return next(db.run(connection, "outbox.first", user_id=event.user_id), None)
-    SENT.inc()
-    with connection.pipeline():
-        db.run(connection, "outbox.processed", event_id=event.event_id)
-        rows = db.run(connection, "outbox.first", user_id=event.user_id)
-    return next(rows, None)
 
 
 def measure(dsn: str, stop: threading.Event) -> None:
     """Keep the gauges of what waits."""
     while not stop.is_set():
         try:
-            with connect(dsn, SERVICE, "notifier") as connection:
+            with connect(dsn, OPTIONS, "notifier") as connection:
                 while not stop.is_set():
                     row = next(db.run(connection, "outbox.waiting"))
                     WAITING.set(row.events)

@@ -6,7 +6,6 @@ import threading
 import time
 
 import psycopg
-from pika.adapters.blocking_connection import BlockingChannel
 
 import db
 from db.pool import SERVICE, connect
@@ -26,6 +25,9 @@ POLL = 0.05
 SAY_EVERY = 5.0
 """Seconds between two words on whether the broker is up."""
 
+OPTIONS = f"{SERVICE} -c enable_seqscan=off"
+"""Of connections that work on the outbox. Mostly empty, it would be planned for as such, and read as a whole."""
+
 BACK_OFF = (0.2, 5.0)
 """Seconds before the first try to reach a broker that is away, and at most; twice as many each time."""
 
@@ -35,7 +37,7 @@ def relay(dsn: str, url: str, queue: str, stop: threading.Event) -> None:
     wait = BACK_OFF[0]
     while not stop.is_set():
         try:
-            with connect(dsn, SERVICE, "relay") as connection:
+            with connect(dsn, OPTIONS, "relay") as connection:
                 wait = session(connection, url, queue, stop, wait)
         except psycopg.Error as error:
             log.warning("The relay lost the database and tries again: %s", str(error).partition("\n")[0])
@@ -45,13 +47,10 @@ def relay(dsn: str, url: str, queue: str, stop: threading.Event) -> None:
 def session(connection: db.Connection, url: str, queue: str, stop: threading.Event, wait: float) -> float:
     """Hand events on over one connection to the broker; returns how long to wait should the next one fail, too."""
     try:
-        channel = broker.open_channel(url, queue)
-        wait = BACK_OFF[0]
-        log.info("The relay hands events on to %s.", queue)
-        try:
-            hand_on(connection, channel, queue, stop)
-        finally:
-            broker.close(channel)
+        with broker.publisher(url, queue) as publisher:
+            wait = BACK_OFF[0]
+            log.info("The relay hands events on to %s.", queue)
+            hand_on(connection, publisher, stop)
     except broker.Lost as error:
         log.warning("The relay cannot reach the broker and tries again: %s", error or type(error).__name__)
         say(connection, queue, up=False)
@@ -60,27 +59,23 @@ def session(connection: db.Connection, url: str, queue: str, stop: threading.Eve
     return BACK_OFF[0]
 
 
-def hand_on(connection: db.Connection, channel: BlockingChannel, queue: str, stop: threading.Event) -> None:
-    """Claim, publish, note what was confirmed, again and again. Raises broker.Lost."""
+def hand_on(connection: db.Connection, publisher: broker.Publisher, stop: threading.Event) -> None:
+    """Claim, publish, note that it was confirmed, again and again. Raises broker.Lost."""
     said = float("-inf")
     while not stop.is_set():
         rows = [*db.run(connection, "outbox.claim", limit=CLAIM, seconds=CLAIM_SECONDS)]
-        confirmed: list[str] = []
-        try:
-            for row in rows:
-                broker.publish(channel, queue, row.event_id, message(row))
-                confirmed.append(row.event_id)
-        finally:
-            if confirmed:
-                db.run(connection, "outbox.postpone", ids=",".join(confirmed), seconds=KEPT_SECONDS)
-            if left := [row.event_id for row in rows[len(confirmed) :]]:
-                db.run(connection, "outbox.postpone", ids=",".join(left), seconds=0)
+        if rows:
+            ids, due = ",".join(row.event_id for row in rows), 0
+            try:
+                publisher.publish((row.event_id, message(row)) for row in rows)
+                due = KEPT_SECONDS
+            finally:
+                db.run(connection, "outbox.postpone", ids=ids, seconds=due)
         if time.monotonic() - said > SAY_EVERY:
-            say(connection, queue, up=True)
+            say(connection, publisher.queue, up=True)
             said = time.monotonic()
         if len(rows) < CLAIM:
-            channel.connection.process_data_events(0)
-            stop.wait(POLL)
+            publisher.idle(POLL)
 
 
 def message(row: object) -> bytes:

@@ -1,9 +1,11 @@
 """How tables get back: staged, compared, and changed where they differ, as one transaction."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import psycopg
 
@@ -15,6 +17,19 @@ from handlers.longwork import Progress, told
 
 PARENTS = ("departments", "jobs")
 """Tables from which rows are removed last, when none refers to them any more."""
+
+COPIED = {"timestamp with time zone": "bigint"}
+"""Types that go through COPY as another."""
+
+SLICE = 20_000
+"""Rows that are inserted at once."""
+
+
+class Coming(NamedTuple):
+    """The rows of a file, and the types as which COPY takes its columns."""
+
+    rows: Iterator[tuple[Any, ...]]
+    types: list[str]
 
 
 class Trial(Exception):
@@ -34,11 +49,16 @@ def restore(
     try:
         with db.transaction(STATEMENT_TIMEOUT) as connection:
             db.run(connection, "backups.call", backup=called)
-            columns = {}
+            columns, whole = {}, {}
             for each, (header, rows) in checked.items():
                 columns[each] = [*header.columns]
-                found.append({"table": each, "rows": rows, **compared(connection, each, files[each], header, progress)})
-            replace(connection, columns)
+                coming = Coming(told(avrofile.rows(files[each], header), progress), types_of(connection, each, header))
+                if is_lacking(connection, each, columns[each]):
+                    whole[each], differing = coming, {"added": rows, "removed": 0, "changed": 0}
+                else:
+                    differing = compared(connection, each, columns[each], coming)
+                found.append({"table": each, "rows": rows, **differing})
+            replace(connection, columns, whole)
             if dry_run:
                 raise Trial
     except Trial:
@@ -48,30 +68,57 @@ def restore(
     return found
 
 
-def compared(
-    connection: db.Connection, table: str, file: BinaryIO, header: avrofile.Header, progress: Progress
-) -> dict[str, int]:
-    """How many rows a file has more, less and otherwise than its table. Raises Damaged where its columns do not fit."""
+def types_of(connection: db.Connection, table: str, header: avrofile.Header) -> list[str]:
+    """The types as which COPY takes the columns of a file. Raises Damaged where they do not fit its table."""
     known = columns_of(connection, table)
     avrofile.check_columns(header, table, known)
-    columns, types = [*header.columns], {column.name: column.type for column in known}
+    types = {column.name: COPIED.get(column.type, column.type) for column in known}
+    return [types[name] for name in header.columns]
+
+
+def is_lacking(connection: db.Connection, table: str, columns: list[str]) -> bool:
+    """Whether a table has no row, and nothing but what rows of these columns bring: there is nothing to compare."""
+    if table != "employees" or columns != [column.name for column in columns_of(connection, table)]:
+        return False
+    db.run(connection, "hiring.lock_employees")
+    lacking: bool = next(db.run(connection, "employees.is_empty")).is_empty
+    return lacking
+
+
+def compared(connection: db.Connection, table: str, columns: list[str], coming: Coming) -> dict[str, int]:
+    """How many rows a file has more, less and otherwise than its table."""
     db.run(connection, "backups.stage", table=table, columns=columns)
-    coming = told(avrofile.rows(file, columns), progress)
-    db.copy(connection, "backups.copy", coming, [types[name] for name in columns])
+    db.copy(connection, "backups.copy", coming.rows, coming.types)
     row = next(db.run(connection, "backups.compare", table=table, columns=columns))
     return {"added": row.added, "removed": row.removed, "changed": row.changed}
 
 
-def replace(connection: db.Connection, columns: dict[str, list[str]]) -> None:
+def replace(connection: db.Connection, columns: dict[str, list[str]], whole: dict[str, Coming]) -> None:
     """Remove, change and add what was found, in an order in which no row ever refers to one that is not there."""
     for table in reversed(columns):
-        if table not in PARENTS:
+        if table not in PARENTS and table not in whole:
             db.run(connection, "backups.remove", table=table)
     for table in columns:
-        db.run(connection, "backups.change", table=table, columns=columns[table])
+        if table in whole:
+            append(connection, whole[table])
+        else:
+            db.run(connection, "backups.change", table=table, columns=columns[table])
     for table in columns:
         if table in PARENTS:
             db.run(connection, "backups.remove", table=table)
+
+
+def append(connection: db.Connection, coming: Coming) -> None:
+    """Add rows to employees, which has none: while PostgreSQL inserts a slice of them, the next is read."""
+    db.run(connection, "employees.stage")
+    with ThreadPoolExecutor(1) as reader:
+        waiting = ((*row, None) for row in coming.rows)
+        some = [*islice(waiting, SLICE)]
+        while some:
+            db.copy(connection, "employees.copy", some, [*coming.types, "text"])
+            following = reader.submit(list, islice(waiting, SLICE))
+            db.run(connection, "employees.append")
+            some = following.result()
 
 
 def reason(error: psycopg.Error) -> str:
@@ -79,7 +126,7 @@ def reason(error: psycopg.Error) -> str:
     constraint = error.diag.constraint_name or ""
     if constraint.endswith("_fkey"):
         return f"Rows would refer to others that are not there ({constraint}): restore those first, or all."
-    if constraint.startswith("restoring"):
+    if constraint.endswith("_pkey"):
         return "Two rows have the same id."
     if constraint:
         return f"Rows break the rule {constraint}."

@@ -14,7 +14,7 @@ from handlers.answers import page
 from handlers.contract import CSV, GZIP, gives, takes
 from handlers.fields import Digits, Text
 from handlers.files import sent_file
-from handlers.loading import COLUMNS, WIDEST, insert
+from handlers.loading import COLUMNS, WIDEST, Staged, insert, plain
 from handlers.longwork import Done, Progress, perform, told
 from handlers.problems import Problem
 from handlers.schemas import page_query
@@ -145,8 +145,7 @@ def load(
     Returns the row of `{table}.load`, the file's SHA-256, and why nothing of it was kept, if so.
     """
     source = csvfile.Unpacked(file)
-    columns = COLUMNS[table]
-    rows = told(staged(csvfile.rows(source, columns, header), len(columns)), progress)
+    rows = told(staged(table, csvfile.rows(source, COLUMNS[table], header)), progress)
     allowed = 0 if mode == "atomic" else max_errors
     try:
         with db.transaction(LOAD_TIMEOUT) as connection:
@@ -166,11 +165,14 @@ def first_rejects(connection: db.Connection, table: str, upload_id: int) -> list
     return json.loads(found.body)["items"]
 
 
-def staged(rows: Iterable[csvfile.Row], width: int) -> Iterator[tuple[Any, ...]]:
-    """Rows as hiring.stage has them."""
+def staged(table: str, rows: Iterable[csvfile.Row]) -> Iterator[Staged]:
+    """Rows as they are staged."""
+    width = len(COLUMNS[table])
     lacking = [""] * (WIDEST - width)
     for line, raw, found, unreadable in rows:
-        if len(found) != width:
+        if table == "employees" and (row := plain(line, raw, found)):
+            yield row
+        elif len(found) != width:
             yield line, raw, len(found), unreadable, *(found + [""] * WIDEST)[:WIDEST]
         else:
             yield line, None if ",".join(found) == raw else raw, width, unreadable, *found, *lacking

@@ -6,7 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from db.queries import STATEMENTS
+from handlers.loading import PLAIN, plain
 from tests.conftest import ROOT, serve, shown_by_psql
 
 SAMPLE = ROOT / "tests" / "hiring"
@@ -245,6 +249,9 @@ BAD_EMPLOYEES = [
     ("1,Ann,2021-01-01T00:00:00Z,9,1", "department_id", "unknown"),
     ("1,Ann,2021-01-01T00:00:00Z,1,9", "job_id", "unknown"),
     ("1,A\0nn,2021-01-01T00:00:00Z,1,1", None, "unreadable"),
+    ('"1";"Ann";"2021-01-01T00:00:00Z";"9";"1"', "department_id", "unknown"),
+    ("1,A\\tnn,2021-01-01T00:00:00Z,9,1", "department_id", "unknown"),
+    ("1,Ann,2020-02-29T00:00:00Z,9,1", "department_id", "unknown"),
 ]
 
 
@@ -282,6 +289,79 @@ def test_of_rows_with_one_id_the_first_that_is_good_wins(house):
         (1, "missing"),
         (3, "duplicate"),
     ]
+
+
+def test_of_employees_with_one_id_the_first_wins_however_they_are_written(house):
+    upload_sample(house, "departments", "jobs")
+    plain, leap = "2021-01-01T00:00:00Z", "2020-02-29T00:00:00Z"
+    lines = [
+        f"1,Ann,{leap},1,1",
+        f"1,Bob,{plain},1,1",
+        f"2,Cleo,{plain},1,1",
+        f"2,Dan,{leap},1,1",
+        f"2,Eve,{plain},1,1",
+    ]
+    found = upload(house, "employees", "\n".join(lines).encode())
+    assert (found["accepted"], found["rejected"]) == (2, 3)
+    assert [row[:2] for row in rows(house, "employees")] == [[1, "Ann"], [2, "Cleo"]]
+    assert [(each["line"], each["code"], each["raw"]) for each in rejects(house, "employees")] == [
+        (line, "duplicate", lines[line - 1]) for line in (2, 4, 5)
+    ]
+    told = [house.get(f"/employees/{id}/provenance").json() for id in (1, 2)]
+    assert [(each["upload_id"], each["line"]) for each in told] == [(found["upload_id"], 1), (found["upload_id"], 3)]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.from_regex(PLAIN, fullmatch=True), st.sampled_from(["{}", '"{}"']))
+def test_no_rule_refuses_a_plain_row_and_copy_reads_what_was_written(house, text, written):
+    fields, raw = text.split(","), written.format(text)
+    line = plain(7, raw, fields)
+    with psycopg.connect(house.database) as connection:
+        connection.execute("set timezone = 'UTC'")
+        faults = (
+            "coalesce(id_fault('', %s), name_fault('', %s), datetime_fault('', %s), id_fault('', %s), id_fault('', %s))"
+        )
+        assert connection.execute(f"select {faults}", fields).fetchone() == (None,)
+        connection.execute("select stage_employees()")
+        with connection.cursor().copy(STATEMENTS["employees.copy_plain"].sql) as copying:
+            copying.write(line)
+        found = "concat_ws(',', id, name, iso8601(datetime), department_id, job_id)"
+        assert connection.execute(f"select line, coalesce(raw, {found}), {found} from appending").fetchone() == (
+            7,
+            raw,
+            text,
+        )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0,Ann,2021-01-01T00:00:00Z,1,1",
+        "1234567890,Ann,2021-01-01T00:00:00Z,1,1",
+        "1, Ann,2021-01-01T00:00:00Z,1,1",
+        "1,A\tnn,2021-01-01T00:00:00Z,1,1",
+        "1,A\\nn,2021-01-01T00:00:00Z,1,1",
+        f"1,{'x' * 1001},2021-01-01T00:00:00Z,1,1",
+        "1,Ann,2021-02-29T00:00:00Z,1,1",
+        "1,Ann,2021-04-31T00:00:00Z,1,1",
+        "1,Ann,2021-01-01T24:00:00Z,1,1",
+        "1,Ann,0001-01-01T00:00:00Z,1,1",
+        "1,Ann,2021-01-01,1,1",
+        "1,Ann,2021-01-01T00:00:00Z,1,1,1",
+        "1,Ann,2021-01-01T00:00:00Z,٥,1",
+    ],
+)
+def test_whatever_a_rule_might_refuse_is_not_plain(text):
+    assert plain(1, text, text.split(",")) is None
+
+
+def test_a_load_of_several_statements_is_one_entry(house):
+    with psycopg.connect(house.database) as connection:
+        connection.execute("set app.load = 'in parts'")
+        for id in (1, 2, 3):
+            connection.execute("insert into departments (id, department) values (%s, 'Sales')", [id])
+        entries = connection.execute("select new_obj from history.entries where new_obj ->> 'load' = 'in parts'")
+        assert entries.fetchall() == [({"load": "in parts", "rows": 3},)]
 
 
 def test_a_row_whose_id_is_taken_is_kept_aside(house):

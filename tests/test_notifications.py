@@ -19,6 +19,8 @@ import pytest
 
 import db
 from db.pool import connect
+from handlers.channels import Channel
+from handlers.notifier import consume
 from tests.conftest import ROOT, free_port, serve, wait_for
 
 BROKER = os.environ.get("AMQP_URL") or "amqp://guest:guest@127.0.0.1:5672/"
@@ -295,6 +297,74 @@ def test_what_failed_before_the_relay_noted_it_is_due_as_the_failure_says(databa
     assert at_once <= 0 < soon <= 30 < 590 < late <= 600
 
 
+def test_of_each_line_the_first_events_are_sent_at_once_unless_one_before_them_waits(database):
+    with connect(database) as connection:
+        connection.execute(
+            "insert into events (user_id, description)"
+            " values ('ann', 'a'), ('bob', 'b'), ('ann', 'c'), ('eve', 'd'), ('bob', 'e'), ('eve', 'f')"
+        )
+        ids = dict(connection.execute("select description, id::text from events"))
+
+        def first(limit):
+            rows = db.run(connection, "outbox.first", user_ids=["ann", "bob", "eve"], limit=limit)
+            return "".join(row.description for row in rows)
+
+        assert (first(10), first(3)) == ("abcdef", "abc")
+        db.run(connection, "outbox.failed", event_id=ids["b"], seconds=30, most=5, reason="x")
+        assert first(10) == "acdf"
+        db.run(connection, "outbox.processed", ids=f"{ids['a']},{ids['d']}")
+        assert first(10) == "cf"
+
+
+def test_what_a_notifier_has_in_hand_is_not_postponed_and_holds_no_relay_up(database):
+    with connect(database) as notifier, connect(database) as relay:
+        notifier.execute("insert into events (user_id, description) values ('ann', 'a'), ('bob', 'b')")
+        claimed = [row.event_id for row in db.run(relay, "outbox.claim", limit=10, seconds=60)]
+        with notifier.transaction():
+            db.run(notifier, "outbox.processed", ids=claimed[0])
+            db.run(relay, "outbox.postpone", ids=",".join(claimed), seconds=600)
+        due = "select event_id::text, relay_at > now() + interval '500 s' from outbox"
+        assert relay.execute(due).fetchall() == [(claimed[1], True)]
+
+
+def many(database):
+    """Ten lines of ten events each, made at once; their ids by user."""
+    made = {}
+    with connect(database) as connection:
+        rows = connection.execute(
+            "insert into events (user_id, description) select 'user ' || i % 10, 'It happened.'"
+            " from generate_series(1, 100) as i returning user_id, id::text"
+        )
+        for user, id in sorted(rows, key=lambda row: row[1]):
+            made.setdefault(user, []).append(id)
+    return made
+
+
+def told(printed):
+    """The ids that were printed, by user."""
+    found = {}
+    for line in printed.splitlines():
+        _, id, rest = line.split(" ", 2)
+        found.setdefault(rest.removeprefix("has been sent to ").partition(":")[0], []).append(id)
+    return found
+
+
+def processed_in(database):
+    """How many events were processed, in how many transactions."""
+    with connect(database) as connection:
+        return connection.execute(
+            "select count(*), count(distinct xid) from history.entries where obj_type = 'event' and action = 'update'"
+        ).fetchone()
+
+
+def test_many_events_are_printed_in_order_and_noted_at_once(alone):
+    made = many(alone.database)
+    with working(alone) as notifier:
+        wait_for(lambda: processed_in(alone.database)[0] == 100)
+        assert told(notifier.stop()) == made
+    assert processed_in(alone.database)[1] <= 20
+
+
 # Through RabbitMQ -----------------------------------------------------------------------------------------------------
 
 
@@ -396,6 +466,47 @@ def test_an_event_goes_through_the_broker(alone, queue):
             wait_for(lambda: status(alone, made) == "Processed")
 
 
+def test_many_events_go_through_the_broker_and_are_noted_at_once(alone, queue):
+    with working(alone, **queue.settings) as notifier:
+        wait_for(lambda: declared(queue))
+        made = many(alone.database)
+        wait_for(lambda: processed_in(alone.database)[0] == 100)
+        assert told(notifier.stop()) == made
+    assert processed_in(alone.database)[1] <= 20
+
+
+def test_what_a_notifier_that_is_stopped_did_not_send_stays_in_the_queue(alone, queue):
+    stop, sent = threading.Event(), []
+    way = Channel(sent.extend, at_once=10, senders=1)
+    with (
+        working(alone, "relay", **queue.settings),
+        connect(alone.database) as another,
+        connect(alone.database) as connection,
+    ):
+        db.run(another, "outbox.lock", user_ids=["ann"])
+        event(alone)
+        notifier = threading.Thread(target=consume, args=(connection, queue.url, queue.name, way, (), stop))
+        notifier.start()
+        wait_for(lambda: another.execute("select from pg_locks where not granted").fetchone() is not None)
+        stop.set()
+        db.run(another, "outbox.unlock")
+        notifier.join()
+        with queue.channel() as channel:
+            wait_for(lambda: channel.basic_get(queue.name)[0])
+    assert sent == []
+
+
+def test_a_queue_that_vanished_is_made_again_and_no_event_is_lost(alone, queue):
+    with working(alone, "relay", **queue.settings):
+        wait_for(lambda: declared(queue))
+        with queue.channel() as channel:
+            channel.queue_delete(queue.name)
+        made = event(alone)
+        wait_for(lambda: declared(queue))
+        with working(alone, **queue.settings):
+            wait_for(lambda: status(alone, made) == "Processed")
+
+
 def test_what_is_no_event_is_put_aside_with_the_reason_and_the_queue_goes_on(alone, queue):
     with working(alone, **queue.settings):
         absent = "00000000-0000-7000-8000-000000000000"
@@ -404,6 +515,9 @@ def test_what_is_no_event_is_put_aside_with_the_reason_and_the_queue_goes_on(alo
             b"[1, 2]": "It is no JSON object with an event_id and a user_id.",
             b'{"event_id": 7}': "It is no JSON object with an event_id and a user_id.",
             json.dumps({"event_id": absent, "user_id": "nobody"}).encode(): f"There is no event {absent}.",
+            json.dumps({"event_id": absent, "user_id": "\ud800"}).encode(): (
+                "It is no JSON object with an event_id and a user_id."
+            ),
             b"[" * 10_000: "It is no JSON object with an event_id and a user_id.",
             b"x" * 2**20: "It is larger than 65536 bytes.",
         }

@@ -248,8 +248,7 @@ appended as (
 
 healed as (
     delete from departments_errors as e
-    using upload as u
-    where e.upload_id = u.id
+    where e.upload_id = (select u.id from upload as u)
         and not exists (select from rejects as j where j.line = e.line)
 ),
 

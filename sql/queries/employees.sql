@@ -156,15 +156,45 @@ cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'l
 -- The staged rows into employees, and those that break a rule into employees_errors, by their first fault. A row that is in the table
 -- already, equal in all, counts as accepted; the first of several with one id wins. A row that comes in clears the rejects of earlier
 -- files that it corrects: those with its id, and those of its line that differ from it in their first field alone.
--- The rows wait in appending, a place of the owner, for employees.append.
-with judged as materialized (
+-- The rows wait in appending, a place of the owner, for employees.append: there most are from the start, because each field of them is
+-- good as far as can be seen without the table (see handlers/loading.py); the others are in staging, as texts.
+with fields as materialized (
+    select
+        s.line,
+        case when s.fault is null then s.c1::integer end as id,
+        case when s.fault is null then s.c2 end as name,
+        case when s.fault is null then s.c3::timestamptz end as datetime,
+        case when s.fault is null then s.c4::integer end as department_id,
+        case when s.fault is null then s.c5::integer end as job_id,
+        s.fault
+    from (
+        select
+            s.line,
+            s.c1,
+            s.c2,
+            s.c3,
+            s.c4,
+            s.c5,
+            case
+                when s.unreadable is not null then array[null, 'unreadable', s.unreadable]
+                when s.width <> 5 then array[null, 'width', 'Expected 5 fields, found ' || s.width || '.']
+                else coalesce(
+                    id_fault('id', s.c1),
+                    name_fault('name', s.c2),
+                    datetime_fault('datetime', s.c3),
+                    id_fault('department_id', s.c4),
+                    id_fault('job_id', s.c5)
+                )
+            end as fault
+        from staging as s
+        offset 0 -- so that a row is judged once, and read as what it is only after that
+    ) as s
+),
+
+judged as materialized (
     select
         t.line,
         t.id,
-        t.name,
-        t.datetime,
-        t.department_id,
-        t.job_id,
         case
             when t.fault is not null then t.fault
             when r.name <> t.name or r.datetime <> t.datetime or r.department_id <> t.department_id or r.job_id <> t.job_id then array['id', 'taken', 'Another row of employees has the id ' || t.id || '.']
@@ -174,35 +204,24 @@ with judged as materialized (
         r.id is not null as present
     from (
         select
-            s.line,
-            case when s.fault is null then s.c1::integer end as id,
-            case when s.fault is null then s.c2 end as name,
-            case when s.fault is null then s.c3::timestamptz end as datetime,
-            case when s.fault is null then s.c4::integer end as department_id,
-            case when s.fault is null then s.c5::integer end as job_id,
-            s.fault
-        from (
-            select
-                s.line,
-                s.c1,
-                s.c2,
-                s.c3,
-                s.c4,
-                s.c5,
-                case
-                    when s.unreadable is not null then array[null, 'unreadable', s.unreadable]
-                    when s.width <> 5 then array[null, 'width', 'Expected 5 fields, found ' || s.width || '.']
-                    else coalesce(
-                        id_fault('id', s.c1),
-                        name_fault('name', s.c2),
-                        datetime_fault('datetime', s.c3),
-                        id_fault('department_id', s.c4),
-                        id_fault('job_id', s.c5)
-                    )
-                end as fault
-            from staging as s
-            offset 0 -- so that a row is judged once, and read as what it is only after that
-        ) as s
+            f.line,
+            f.id,
+            f.name,
+            f.datetime,
+            f.department_id,
+            f.job_id,
+            f.fault
+        from fields as f
+        union all
+        select
+            a.line,
+            a.id,
+            a.name,
+            a.datetime,
+            a.department_id,
+            a.job_id,
+            null as fault
+        from appending as a
     ) as t
     left join employees as r on r.id = t.id
     left join departments as d on d.id = t.department_id
@@ -221,13 +240,17 @@ repeated as materialized (
 
 rejects as materialized (
     select
-        s.line,
-        case when id_fault('id', s.c1) is null then s.c1::integer end as row_id,
-        coalesce(s.raw, concat_ws(',', s.c1, s.c2, s.c3, s.c4, s.c5)) as raw,
+        j.line,
+        coalesce(case when id_fault('id', s.c1) is null then s.c1::integer end, a.id) as row_id,
+        case
+            when s.line is null then coalesce(a.raw, concat_ws(',', a.id, a.name, iso8601(a.datetime), a.department_id, a.job_id))
+            else coalesce(s.raw, concat_ws(',', s.c1, s.c2, s.c3, s.c4, s.c5))
+        end as raw,
         coalesce(j.fault, array['id', 'duplicate', 'An earlier line has the id ' || j.id || '.']) as fault
     from judged as j
     left join repeated as p on p.id = j.id
-    join staging as s on s.line = j.line
+    left join staging as s on s.line = j.line
+    left join appending as a on a.line = j.line
     where j.fault is not null
         or p.first_line < j.line
 ),
@@ -235,11 +258,7 @@ rejects as materialized (
 incoming as materialized (
     select
         f.line,
-        f.id,
-        f.name,
-        f.datetime,
-        f.department_id,
-        f.job_id
+        f.id
     from judged as f
     left join repeated as p on p.id = f.id
     where f.fault is null
@@ -255,7 +274,7 @@ upload as (
         s.rows,
         s.rows - j.rows,
         j.rows
-    from (select count(*)::integer as rows from staging) as s
+    from (select count(*)::integer as rows from judged) as s
     cross join (select count(*)::integer as rows from rejects) as j
     on conflict (table_name, sha256) do update
     set accepted = excluded.accepted,
@@ -269,23 +288,29 @@ upload as (
 ),
 
 appended as (
-    insert into appending (id, name, datetime, department_id, job_id, upload_id, line)
+    insert into appending (id, name, datetime, department_id, job_id, line)
     select
-        i.id,
-        i.name,
-        i.datetime,
-        i.department_id,
-        i.job_id,
-        u.id,
-        i.line
-    from incoming as i
-    cross join upload as u
+        f.id,
+        f.name,
+        f.datetime,
+        f.department_id,
+        f.job_id,
+        f.line
+    from fields as f
+    join incoming as i on i.line = f.line
+),
+
+withheld as (
+    delete from appending as a
+    using judged as j
+    left join repeated as p on p.id = j.id
+    where j.line = a.line
+        and (j.fault is not null or j.present or p.first_line < j.line)
 ),
 
 healed as (
     delete from employees_errors as e
-    using upload as u
-    where e.upload_id = u.id
+    where e.upload_id = (select u.id from upload as u)
         and not exists (select from rejects as j where j.line = e.line)
 ),
 
@@ -294,16 +319,26 @@ corrected as (
     using incoming as i, upload as u
     where e.row_id = i.id
         and e.upload_id <> u.id
+        and exists (select from employees_errors)
 ),
 
 corrected_ids as (
     delete from employees_errors as e
-    using incoming as i, upload as u, staging as s
+    using
+        incoming as i
+        left join staging as s on s.line = i.line
+        left join appending as a on a.line = i.line,
+        upload as u
     where e.line = i.line
-        and s.line = i.line
         and e.row_id is distinct from i.id
-        and after_first_field(e.raw) = after_first_field(coalesce(s.raw, concat_ws(',', s.c1, s.c2, s.c3, s.c4, s.c5)))
+        and after_first_field(e.raw) = after_first_field(
+            case
+                when s.line is null then coalesce(a.raw, concat_ws(',', a.id, a.name, iso8601(a.datetime), a.department_id, a.job_id))
+                else coalesce(s.raw, concat_ws(',', s.c1, s.c2, s.c3, s.c4, s.c5))
+            end
+        )
         and e.upload_id <> u.id
+        and exists (select from employees_errors)
 ),
 
 logged as (
@@ -339,5 +374,17 @@ from upload as u
 select stage_employees() as staged
 
 -- name: append
--- The rows that wait in appending into employees, their parents checked for all at once.
-select append_employees() as rows
+-- The rows that wait in appending into employees, their parents checked for all at once; those that name no upload are of this one.
+select append_employees(nullif(:'upload', '')::bigint) as rows
+
+-- name: copy_plain
+-- Rows into appending, as COPY takes lines of text.
+copy appending (line, raw, id, name, datetime, department_id, job_id) from stdin
+
+-- name: copy
+-- Rows of a backup into appending, as COPY takes them.
+copy appending from stdin (format binary)
+
+-- name: is_empty
+-- Whether there is no employee.
+select not exists (select from employees) as is_empty

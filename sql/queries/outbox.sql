@@ -32,42 +32,65 @@ order by e.id
 
 -- name: postpone
 -- When these events (ids, separated by commas) are due once more: long after the broker confirmed them, should it lose them; at once
--- where it did not. Not those that were tried in vain meanwhile: when they are due again is settled.
+-- where it did not. Not those that were tried in vain meanwhile: when they are due again is settled. Nor those that a notifier just now
+-- notes as sent or failed: it notes many at once, and each would wait for the other.
+with
+    handed_on as (
+        select o.event_id
+        from outbox as o
+        where o.event_id = any (string_to_array(:'ids', ',')::uuid[])
+            and o.relay_at > now()
+            and (o.retry_at is null or o.retry_at <= now())
+        for update skip locked
+    )
 update outbox as o
 set relay_at = now() + :'seconds'::integer * interval '1 second'
-where o.event_id = any (string_to_array(:'ids', ',')::uuid[])
-    and o.relay_at > now()
-    and (o.retry_at is null or o.retry_at <= now())
+from handed_on as h
+where o.event_id = h.event_id
 
 -- name: lock
--- The line of a user, for this connection alone until it unlocks it or is gone: events of one user are sent one after the other.
-select pg_advisory_lock(hashtextextended('outbox of ' || :'user_id', 0))
+-- The lines of these users, for this connection alone until it unlocks them or is gone: events of one user are sent one after the other.
+-- By the order of their keys, so that no two connections wait for each other.
+select pg_advisory_lock(line.key)
+from (
+    select distinct hashtextextended('outbox of ' || u.user_id, 0)
+    from unnest(:'user_ids'::text[]) as u (user_id)
+    order by 1
+) as line (key)
 
 -- name: unlock
--- The line of a user, left to others.
-select pg_advisory_unlock(hashtextextended('outbox of ' || :'user_id', 0))
+-- All lines that this connection has, left to others.
+select pg_advisory_unlock_all()
 
 -- name: first
--- The event at the head of a user's line, and whether it must wait for its next try. No row: nothing waits.
+-- The events at the heads of these users' lines, at most so many, in order; none that waits for its next try, and none behind such a one.
 select
     e.id::text as event_id,
     e.user_id,
     e.description,
-    coalesce(o.retry_at > now(), false) as held,
     o.tries
-from outbox as o
+from unnest(:'user_ids'::text[]) as u (user_id)
+cross join lateral (
+    select
+        o.event_id,
+        o.tries,
+        bool_or(coalesce(o.retry_at > now(), false)) over (order by o.event_id) as held
+    from outbox as o
+    where o.user_id = u.user_id
+    order by o.event_id
+    limit :'limit'::integer
+) as o
 join events as e on e.id = o.event_id
-where o.user_id = :'user_id'
-order by o.event_id
-limit 1
+where not o.held
+order by e.id
+limit :'limit'::integer
 
 -- name: processed
--- An event that was sent. No row: it was not waiting any more.
+-- Events (ids, separated by commas) that were sent; those that were not waiting any more are left as they are.
 update events as e
 set status = 'Processed'
-where e.id = :'event_id'::uuid
+where e.id = any (string_to_array(:'ids', ',')::uuid[])
     and e.status = 'NotProcessed'
-returning e.version
 
 -- name: failed
 -- A try that failed: the next after so many seconds, or none where `most` have failed.
@@ -103,11 +126,12 @@ select
     exists (select from given_up) as given_up
 from tried as t
 
--- name: known
--- Whose an event is. No row: there is no such event.
-select e.user_id
-from events as e
-where e.id = :'event_id'::uuid
+-- name: unknown
+-- Which of these events (ids, separated by commas) there are not.
+select u.event_id::text
+from unnest(string_to_array(:'ids', ',')::uuid[]) as u (event_id)
+where not exists (select from events as e where e.id = u.event_id)
+order by u.event_id
 
 -- name: waiting
 -- How many events wait, and for how many seconds the oldest of them.

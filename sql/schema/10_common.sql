@@ -139,8 +139,9 @@ comment on function trigrams_of_part(text) is 'As few trigrams of a text as cove
 
 -- Rules ---------------------------------------------------------------------------------------------------------------
 
+-- The first character decides for nearly all texts, in a quarter of the time that the pattern takes.
 create or replace function says_something(value text) returns boolean
 language sql immutable parallel safe
-return value ~ '[^[:space:]]';
+return ascii(value) between 33 and 126 or value ~ '[^[:space:]]';
 
 comment on function says_something(text) is 'Whether a text holds anything besides white space.';

@@ -213,17 +213,30 @@ create or replace function history.record_load() returns trigger
 language plpgsql security definer
 set search_path = history, pg_catalog, pg_temp
 as $$
+declare
+    rows bigint := (select count(*) from loaded);
 begin
-    insert into entries (operation_date, obj_type, action, actor, request_id, new_obj)
-    select
-        clock_timestamp(),
-        tg_argv[0],
-        'create',
-        actor(),
-        nullif(current_setting('app.request_id', true), ''),
-        jsonb_build_object('load', current_setting('app.load'), 'rows', count(*))
-    from loaded
-    having count(*) > 0;
+    if rows = 0 then
+        return null;
+    end if;
+    -- A load may take several statements.
+    update entries as e
+    set new_obj = e.new_obj || jsonb_build_object('rows', (e.new_obj ->> 'rows')::bigint + rows)
+    where e.xid = pg_current_xact_id()
+        and e.obj_type = tg_argv[0]
+        and e.obj_id is null
+        and e.new_obj ->> 'load' = current_setting('app.load');
+    if not found then
+        insert into entries (operation_date, obj_type, action, actor, request_id, new_obj)
+        values (
+            clock_timestamp(),
+            tg_argv[0],
+            'create',
+            actor(),
+            nullif(current_setting('app.request_id', true), ''),
+            jsonb_build_object('load', current_setting('app.load'), 'rows', rows)
+        );
+    end if;
     return null;
 end
 $$;

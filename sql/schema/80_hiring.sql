@@ -523,18 +523,25 @@ language plpgsql security definer
 set search_path = public, pg_temp
 as $$
 begin
-    create temporary table appending (like employees including defaults) on commit drop;
-    grant select, insert on appending to rowhouse_service;
+    create temporary table appending (like employees including defaults, raw text) on commit drop;
+    grant select, insert, delete on appending to rowhouse_service;
 end
 $$;
 
-comment on function stage_employees() is 'Make appending, where employees wait for append_employees() in this transaction.';
+comment on function stage_employees() is 'Make appending, where employees wait for append_employees() in this transaction, each with its line as it came (null where that is its fields between commas).';
 
-create or replace function append_employees() returns bigint
+create or replace function append_employees(upload bigint default null) returns bigint
 language plpgsql security definer
 set search_path = public, pg_temp
 as $$
 declare
+    columns  text[] := array(
+        select quote_ident(a.attname)
+        from pg_attribute as a
+        where a.attrelid = 'employees'::regclass and a.attnum > 0 and not a.attisdropped
+        order by a.attnum
+    );
+    waiting  bigint;
     appended bigint;
 begin
     if (select pg_get_userbyid(c.relowner) from pg_class as c where c.oid = 'pg_temp.appending'::regclass) <> current_user then
@@ -544,26 +551,34 @@ begin
         raise 'append_employees: app.load must say what history calls the load' using errcode = 'invalid_parameter_value';
     end if;
     lock table departments, jobs in share mode;
-    insert into employees
-    select a.* -- as stage_employees() made it, whatever columns there are
-    from pg_temp.appending as a
-    where exists (select from departments as d where d.id = a.department_id)
-        and exists (select from jobs as j where j.id = a.job_id);
+    execute format(
+        $sql$
+            insert into employees (%s)
+            select %s
+            from pg_temp.appending as a
+            where exists (select from departments as d where d.id = a.department_id)
+                and exists (select from jobs as j where j.id = a.job_id)
+        $sql$,
+        array_to_string(columns, ', '),
+        array_to_string(array_replace(columns, 'upload_id', 'coalesce(upload_id, $1)'), ', ')
+    ) using upload;
     get diagnostics appended = row_count;
-    if appended < (select count(*) from pg_temp.appending) then
+    select count(*) into waiting from pg_temp.appending;
+    if appended < waiting then
         raise 'append_employees: a department or a job is not there'
             using errcode = 'foreign_key_violation', constraint = 'employees_department_id_fkey', table = 'employees';
     end if;
+    truncate pg_temp.appending;
     return appended;
 end
 $$;
 
-comment on function append_employees() is 'Append what waits in appending to employees, its parents checked for all rows at once; returns how many.';
+comment on function append_employees(bigint) is 'Append what waits in appending to employees, its parents checked for all rows at once, those without an upload as rows of this one; returns how many. Appending is empty then.';
 
 -- Only a superuser may do so; as anyone else's, the function is right as it is, and PostgreSQL checks row by row.
 do $$
 begin
-    alter function append_employees() set session_replication_role = replica;
+    alter function append_employees(bigint) set session_replication_role = replica;
 exception
     when insufficient_privilege then null;
 end

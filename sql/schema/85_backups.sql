@@ -25,7 +25,6 @@ begin
         restored_columns(columns, 'r.'),
         relation
     );
-    alter table pg_temp.restoring add primary key (id);
 end
 $$;
 
@@ -47,6 +46,7 @@ declare
     data constant text := '^(?!(id|version|created_at|updated_at)$)';
 begin
     execute format('lock table %s in share row exclusive mode', relation);
+    alter table pg_temp.restoring add primary key (id);
     analyze pg_temp.restoring;
     execute format(
         $sql$

@@ -92,10 +92,10 @@ revoke execute on function
     history.drop_triggers(regclass),
     history.prune(timestamptz),
     stage_employees(),
-    append_employees()
+    append_employees(bigint)
 from public;
 
-grant execute on function stage_employees(), append_employees() to rowhouse_service;
+grant execute on function stage_employees(), append_employees(bigint) to rowhouse_service;
 
 
 -- Projects ------------------------------------------------------------------------------------------------------------
