@@ -70,7 +70,7 @@ def said(command: list[str], **settings: str) -> str:
 
 def spent(pid: int) -> float:
     """CPU seconds of a process and of all below it, those that ended included."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, ProcessLookupError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
         tasks = [task.read_text().split() for task in Path(f"/proc/{pid}/task").glob("*/children")]

@@ -57,7 +57,7 @@ from (
         where (:'id' = '' or u.id = nullif(:'id', '')::bigint)
             and (:'email' = '' or lower(u.email) = lower(:'email'))
             and (:'name' = '' or coalesce(u.name, '') = :'name')
-            and (:'address' = '' or char_length(:'address') < 3 or trigrams(u.address) @> trigrams(:'address'))
+            and (:'address' = '' or char_length(:'address') < 3 or trigrams(u.address) @> trigrams_of_part(:'address'))
             and (:'address' = '' or strpos(lower(u.address), lower(:'address')) > 0)
             and (
                 :'cursor' = ''

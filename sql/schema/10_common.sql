@@ -125,6 +125,17 @@ return array(
 
 comment on function trigrams(text) is 'Every three letters that stand together in a text, in lower case. A GIN index on it finds any part of three letters or more.';
 
+-- Side by side they cover the part, and the fewer lists of the index are read the sooner they are merged; the match is rechecked anyhow.
+create or replace function trigrams_of_part(value text) returns text[]
+language sql immutable strict parallel safe
+return array(
+    select distinct substr(lower(value), least(i, length(value) - 2), 3)
+    from generate_series(1, length(value), 3) as i
+    where length(value) >= 3
+);
+
+comment on function trigrams_of_part(text) is 'As few trigrams of a text as cover it: what trigrams() of any text must contain that this is a part of.';
+
 
 -- Rules ---------------------------------------------------------------------------------------------------------------
 
