@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -158,18 +159,23 @@ class Worker:
         self.start()
 
     def start(self):
+        # A file, not a pipe: one that nobody reads would hold the notifier up after some 700 events.
+        self.printed = tempfile.TemporaryFile("w+")  # noqa: SIM115  # read once it has ended
         self.process = subprocess.Popen(
-            self.command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            self.command, cwd=ROOT, env=self.environment, stdout=self.printed, stderr=subprocess.DEVNULL, text=True
         )
 
     def kill(self):
         self.process.kill()
-        self.process.communicate()
+        self.process.wait(15)
+        self.printed.close()
 
     def stop(self):
         """Ends it as an operator would; returns what it printed."""
         self.process.terminate()
-        return self.process.communicate(timeout=15)[0]
+        self.process.wait(15)
+        self.printed.seek(0)
+        return self.printed.read()
 
 
 @contextmanager
