@@ -16,10 +16,12 @@ from gevent.monkey import is_module_patched
 from psycopg.rows import namedtuple_row
 from psycopg.types.numeric import Int8BinaryLoader
 
-from db.multiplex import Multiplexer, Unanswered
+from db.multiplex import Multiplexer
+from db.pipelines import Unanswered
 from db.pool import SERVICE, Pool, PoolTimeout, connect
 from db.queries import STATEMENTS, chosen
 from db.turns import next_turn
+from db.writers import Writers
 
 Connection = psycopg.Connection[tuple]
 
@@ -42,18 +44,20 @@ DUMP_SLICE = 1000
 
 _pool: Pool | None = None
 _multiplexer: Multiplexer | None = None
+_writers: Writers | None = None
 
 
 def open_pool(dsn: str, size: int, statement_timeout: int = 5) -> None:
-    """Open the process's pool of `size` connections, and where greenlets serve the one that they read through.
+    """Open the process's pool of `size` connections, and where greenlets serve the pipelines that most goes through.
 
     A statement may take `statement_timeout` seconds unless it is given more.
     They connect in the background: a database may come later.
     """
-    global _pool, _multiplexer
+    global _pool, _multiplexer, _writers
     _pool = Pool(dsn, size, statement_timeout)
     _pool.open()
-    _multiplexer = Multiplexer(dsn) if is_module_patched("socket") else None
+    if is_module_patched("socket"):
+        _multiplexer, _writers = Multiplexer(dsn), Writers(dsn, statement_timeout)
 
 
 def close_pool() -> None:
@@ -113,6 +117,11 @@ def hold(connection: Connection) -> None:
 
 def write(name: str, /, **parameters: Any) -> Any:
     """The first row of a changing statement, or None; committed when this returns, unless within a `transaction`."""
+    if _writers and not _bound.get() and not project.get():
+        statement = STATEMENTS[name]
+        values = [parameters.get(parameter, "") for parameter in statement.parameters]
+        with suppress(Unanswered):
+            return _writers.write(statement, values, actor.get())
     # A pipeline is one round trip and one transaction: history learns who acts, and the connection keeps nothing of it.
     with lend() as connection, connection.pipeline():
         act(connection)

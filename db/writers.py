@@ -1,0 +1,103 @@
+"""Writers: a few pipelines a process, each lent to one changing statement at a time.
+
+A statement and what tells history who acts are one message and one transaction. What no pipeline can do, or is free
+for, is for the caller to do through the pool.
+"""
+
+import time
+from typing import Any
+
+import gevent
+import psycopg
+from gevent.lock import BoundedSemaphore
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
+
+from db.pipelines import Pipeline, Unanswered, encoded
+from db.pool import SERVICE
+from db.queries import STATEMENTS, Statement
+
+PIPELINES = 4
+"""Pipelines of a process: more would not commit more on the cores of one machine."""
+
+BUSY_FOR = 0.05
+"""Seconds to wait for one that others have; some may wait for a lock, but not all others shall."""
+
+AGAIN_AFTER = 1.0
+"""Seconds after a loss until the next connection is tried."""
+
+LONGER = 2.0
+"""Seconds that an answer may take beyond what the server may compute for it."""
+
+OF_ANOTHER_DAY = ("0A000", "26000")
+"""SQLSTATEs of a plan that is no longer the statement's: the statement was not run."""
+
+
+class Writers:
+    """The pipelines of a process, opened by those who find too few."""
+
+    def __init__(self, dsn: str, statement_timeout: int) -> None:
+        self.dsn = dsn
+        self.options = f"{SERVICE} -c statement_timeout={statement_timeout}s"
+        self.wait = statement_timeout + LONGER
+        self.free: list[Pipeline] = []
+        self.room = BoundedSemaphore(PIPELINES)
+        self.opening = False
+        self.not_before = 0.0
+
+    def write(self, statement: Statement, values: list[Any], actor: tuple[str, str]) -> Any:
+        """The first row of a changing statement, or None; committed when this returns.
+
+        Raises Unanswered where nothing was done and the pool is to be asked; psycopg.OperationalError where the
+        connection was lost and nobody knows; psycopg's errors of the statement.
+        """
+        given, acting = encoded(values), encoded([*actor])
+        pipeline = self.take()
+        try:
+            pipeline.add(STATEMENTS["history.act"], acting)
+            asked = pipeline.ask(statement, given)
+            try:
+                result = asked.waiter.get()
+            except Unanswered as error:
+                raise psycopg.OperationalError(str(error)) from error
+        finally:
+            self.give_back(pipeline)
+        return self.row(pipeline, statement, result)
+
+    def row(self, pipeline: Pipeline, statement: Statement, result: Any) -> Any:
+        if result.status == ExecStatus.PIPELINE_ABORTED:
+            raise Unanswered("history could not be told")
+        if result.status == ExecStatus.FATAL_ERROR:
+            error = error_from_result(result)
+            if error.sqlstate in OF_ANOTHER_DAY:
+                pipeline.prepared.clear()
+                raise Unanswered(str(error))
+            raise error
+        return pipeline.row(statement, result)
+
+    def take(self) -> Pipeline:
+        """A pipeline that nobody has. Raises Unanswered where there is none."""
+        if not self.room.acquire(timeout=BUSY_FOR):
+            raise Unanswered("all pipelines are busy")
+        while self.free:
+            pipeline = self.free.pop()
+            if pipeline.usable:
+                return pipeline
+        self.room.release()
+        if not self.opening and time.monotonic() >= self.not_before:
+            self.opening = True
+            gevent.spawn(self.open)
+        raise Unanswered("no pipeline is there yet")
+
+    def give_back(self, pipeline: Pipeline) -> None:
+        if pipeline.usable:
+            self.free.append(pipeline)
+        self.room.release()
+
+    def open(self) -> None:
+        try:
+            self.free.append(Pipeline(self.dsn, self.options, "rowhouse writes", self.wait))
+        except psycopg.Error:
+            self.not_before = time.monotonic() + AGAIN_AFTER
+        finally:
+            self.opening = False
