@@ -223,6 +223,7 @@ def test_a_list_is_planned_anew_for_whatever_is_not_a_page_of_a_closed_list(give
         ("users.id_by_email", {"email": "USER7@example.com"}, "users_email_key"),
         ("users.list", {"sort": "-email"}, "Backward using users_email_key"),
         ("users.list", {"address": "1679091c5a880faf"}, "users_address_idx"),
+        ("users.search", {"address": "1679091c5a880faf"}, "users_address_idx"),
         ("users.change", {"id": 7, "body": '{"name": "Anna"}', "versions": "1"}, "users_pkey"),
         ("users.remove", {"id": 7, "versions": "1"}, "users_pkey"),
         ("users.as_of", {"id": 7, "as_of": "1"}, "users_pkey"),
@@ -241,6 +242,22 @@ def test_a_statement_goes_by_its_index(crowd, statement, given, index):
     found = plan(crowd, statement, **given)
     assert index in found
     assert not SCANNED.search(found), found
+    assert buffers(found) <= FEW, found
+
+
+@pytest.mark.parametrize("letters", ["1679091c5a880faf", "qqq", "%_\\", "ärger", "street", "1679", "9 street 1"])
+@pytest.mark.parametrize("cursor", ["", "fDk5OTk4fA"], ids=["first", "late"])
+def test_a_search_goes_by_the_same_indexes_whatever_is_searched_for(crowd, letters, cursor):
+    """Found in one row, in none, in all, in a few."""
+    given = {"address": letters, "cursor": cursor}
+    search = STATEMENTS["users.search"]
+    with connect(crowd) as connection:
+        kept = "\n".join(line for (line,) in connection.execute(b"explain (generic_plan) " + search.sql))
+    assert kept.count("Bitmap Index Scan on users_address_idx") == 2, "those who are few, and the remaining"
+    assert kept.count("Index Scan using users_pkey") == 3, "a sample, the walk, and those found"
+    assert not SCANNED.search(kept), kept
+    found = plan(crowd, "users.search", **given)
+    assert shape(found) == shape(kept)
     assert buffers(found) <= FEW, found
 
 
