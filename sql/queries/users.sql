@@ -87,7 +87,8 @@ cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'l
 -- name: search
 -- The same page by id as users.list with an address of three letters or more, by one plan that is kept: it tries what is cheapest and
 -- goes on only where that was not enough. Those who follow tell whether the part is frequent. Is it not, the index finds all who have
--- it. Is it, a page is soon full on a walk by id; the walk has an end, because those with this part may all live further on.
+-- it. Is it, a page is soon full on a walk by id. That has an end, because those with this part may all come later: after the last it
+-- met they are found by the index. Where fewer than 200 follow, they are walked.
 -- All parameters come from `asked`, so that the plan is the same whatever they are. A `+ 0` keeps the walk by id out of what is the
 -- address index's, and a join with `asked` keeps out parallel workers, who take 7 ms to start.
 with asked as materialized (
@@ -98,7 +99,9 @@ with asked as materialized (
         coalesce(nullif(:'limit', '')::integer, 50) as size
 ),
 sampled as materialized (
-    select count(next.id) as matches
+    select
+        count(next.id) as users,
+        count(next.id) filter (where strpos(lower(next.address), (select asked.part from asked)) > 0) as matches
     from (
         select
             u.id,
@@ -108,19 +111,18 @@ sampled as materialized (
         order by u.id
         limit 200
     ) as next
-    where strpos(lower(next.address), (select asked.part from asked)) > 0
 ),
 few as materialized (
     select
         u.id,
         u.address
     from asked
-    join sampled on sampled.matches < 3
+    join sampled on sampled.users = 200 and sampled.matches < 3
     join users as u on trigrams(u.address) @> asked.trigrams
     limit 501
 ),
 frequent as materialized (
-    select sampled.matches >= 3 or (select count(few.id) from few) > 500 as so
+    select sampled.users < 200 or sampled.matches >= 3 or (select count(few.id) from few) > 500 as so
     from sampled
 ),
 walked as materialized (
@@ -139,13 +141,22 @@ walked as materialized (
     order by next.id
     limit (select asked.size + 1 from asked)
 ),
+last as materialized (
+    select u.id
+    from users as u
+    where (select frequent.so and (select count(walked.id) from walked) <= asked.size from asked cross join frequent)
+        and u.id > (select asked.after from asked)
+    order by u.id
+    offset (select 400 * (asked.size + 1) - 1 from asked)
+    limit 1
+),
 remaining as materialized (
     select u.id
     from asked
-    join frequent on frequent.so and (select count(walked.id) from walked) <= asked.size
+    cross join last
     join users as u on trigrams(u.address) @> asked.trigrams
     where strpos(lower(u.address), asked.part) > 0
-        and u.id + 0 > coalesce((select max(walked.id) from walked), asked.after)
+        and u.id + 0 > last.id
     order by u.id + 0
     limit (select asked.size + 1 from asked)
 )
