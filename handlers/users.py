@@ -15,7 +15,7 @@ from handlers.fields import BIGINT, Digits, Text, Whole, email
 from handlers.merging import changed, removed
 from handlers.past import hang_past
 from handlers.preconditions import Expected
-from handlers.schemas import Item, VersionQuery, fields_of, instant, item_query, page_query
+from handlers.schemas import Item, PageQuery, VersionQuery, fields_of, instant, item_query, page_query
 
 users = Blueprint("users", __name__)
 
@@ -68,6 +68,9 @@ UserPageQuery = page_query(
     **UserSearch._declared_fields | {"id": Digits(most=BIGINT, metadata={"description": "Exactly this id."})},
 )
 
+SEARCHED = {"address", *PageQuery._declared_fields, "fields"}
+"""What users.search heeds: a part of an address, and what any page is asked for by but its order."""
+
 
 class EmailQuery(Schema):
     """Whom /user means."""
@@ -88,7 +91,7 @@ class EmailVersionQuery(EmailQuery, VersionQuery):
 @gives(SavedUser, many=True)
 def list(query: dict[str, Any]) -> Response:
     """Users page by page, or all of them as NDJSON or CSV."""
-    return page("users.list", query)
+    return found(query)
 
 
 @users.post("/users")
@@ -107,7 +110,13 @@ def create(body: dict[str, Any]) -> Response:
 @gives(SavedUser, many=True)
 def search(body: dict[str, Any], query: dict[str, Any]) -> Response:
     """Users that fit all that the body says; the same as `GET /users` with it as parameters."""
-    return page("users.list", query | body)
+    return found(query | body)
+
+
+def found(query: dict[str, Any]) -> Response:
+    """A page; where three letters or more of an address are all there is to fit, by the plan that is kept for it."""
+    searched = query.keys() <= SEARCHED and len(query.get("address", "")) >= 3
+    return page("users.search" if searched else "users.list", query)
 
 
 @users.get("/users/<id:id>")

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from base64 import urlsafe_b64encode
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
@@ -12,6 +13,9 @@ import pytest
 import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from db.pool import connect
+from db.queries import STATEMENTS
 
 ORDERS = ["id", "-id", "email", "-email", "name", "-name", "created_at", "-created_at"]
 
@@ -282,6 +286,88 @@ def test_a_page_is_of_fifty_unless_told(service, unique):
     assert (len(last.json()["items"]), last.json()["next"], "Link" in last.headers) == (60, None, False)
 
 
+# A page of seven ends every way there is: among those who follow, on the walk, at its end, at the end of all.
+STREETS = """
+    insert into users (email, address)
+    select i || '@example.com', case
+        when i % 5000 = 0 then null
+        when i <= 4 then 'Gathered at the Front'
+        when i between 29000 and 29020 then 'Gathered at the Back'
+        else i || case i % 2 when 0 then ' MAIN Street, ' else ' Öland_50%\\\\ ' end
+            || case when i % 23 = 0 then 'Springfield' when i % 200 = 1 then 'Middletown' else 'Ärger ' || i % 7000 end
+    end
+    from generate_series(1, 30000) as i
+"""
+
+
+@pytest.fixture(scope="module")
+def town(module_database):
+    """A connection to a database of people whose addresses are neither alike nor evenly spread."""
+    with connect(module_database) as connection:
+        connection.execute(STREETS.encode())
+        connection.execute("analyze users")
+        connection.execute("set plan_cache_mode = force_generic_plan")
+        yield connection
+
+
+def rows(connection, name: str, **given: object) -> tuple:
+    """The row of a statement as it stands in its page."""
+    statement = STATEMENTS[name]
+    (row,) = connection.execute(statement.sql, [given.get(parameter, "") for parameter in statement.parameters])
+    return row
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "springfield",
+        "MAIN",
+        "street",
+        "middletown",
+        "gathered",
+        "front",
+        "back",
+        "ärger 77",
+        "öland_50%",
+        "50%\\ ärger",
+        "%%%",
+        "___",
+        "\\ mid",
+        "12345 ",
+        "6999",
+        "qqq",
+        "ärger 12 and more",
+        " main street, spring",
+    ],
+)
+@pytest.mark.parametrize("limit, fields, form", [("7", "", ""), ("7", "id,address", "lines"), ("1000", "id", "")])
+def test_a_search_finds_page_by_page_what_a_list_finds(town, part, limit, fields, form):
+    given = {"address": part, "limit": limit, "fields": fields, "form": form}
+    for cursor in ("", *(cursor_after(id) for id in (3, 100, 4000, 29005, 29990, 30000, 10**17))):
+        for _ in range(3):
+            found = rows(town, "users.search", cursor=cursor, **given)
+            assert found == rows(town, "users.list", cursor=cursor, **given)
+            cursor = found[0]
+            if not cursor:
+                break
+
+
+def cursor_after(id: int) -> str:
+    """The cursor of a page by id."""
+    return urlsafe_b64encode(f"|{id}|".encode()).decode().rstrip("=")
+
+
+@settings(max_examples=200, deadline=None)
+@given(start=st.integers(1, 30000), first=st.integers(0, 40), length=st.integers(3, 20), limit=st.integers(1, 60))
+def test_a_search_for_a_part_of_anybodys_address_finds_what_a_list_finds(town, start, first, length, limit):
+    address = town.execute("select address from users where id = $1", [start]).fetchone()[0] or "nowhere"
+    part = address[first : first + length]
+    if len(part) >= 3:
+        for cursor in ("", cursor_after(start - 1)):
+            given = {"address": part, "limit": str(limit), "cursor": cursor}
+            assert rows(town, "users.search", **given) == rows(town, "users.list", **given)
+
+
 @pytest.mark.parametrize("sort", ORDERS)
 def test_a_walk_meets_the_nameless_and_those_in_capitals(service, unique, sort):
     mark = unique("odd")
@@ -489,6 +575,7 @@ def test_psql_prints_the_bodies_of_the_service(service, psql, unique):
         cursor = page.json()["next"]
         late = service.get("/users", params={"limit": 2, "sort": sort, "cursor": cursor})
         assert psql("users.list", limit=2, sort=sort, cursor=cursor) == late.text
+    assert psql("users.search", address=address) == service.get("/users", params={"address": address}).text
     assert psql("users.list", address=address) == service.get("/users", params={"address": address}).text
 
 

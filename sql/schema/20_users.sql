@@ -40,7 +40,7 @@ create index if not exists users_name_id_idx on users (coalesce(name, ''), id);
 -- ?sort=created_at.
 create index if not exists users_created_at_id_idx on users (created_at, id);
 
--- ?address=, users.list.
+-- ?address=, users.search and users.list.
 create index if not exists users_address_idx on users using gin (trigrams(address));
 
 create or replace trigger users_10_count_version

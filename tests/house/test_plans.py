@@ -2,6 +2,7 @@
 
 import os
 import re
+from base64 import urlsafe_b64encode
 from datetime import date
 
 import psycopg
@@ -223,6 +224,7 @@ def test_a_list_is_planned_anew_for_whatever_is_not_a_page_of_a_closed_list(give
         ("users.id_by_email", {"email": "USER7@example.com"}, "users_email_key"),
         ("users.list", {"sort": "-email"}, "Backward using users_email_key"),
         ("users.list", {"address": "1679091c5a880faf"}, "users_address_idx"),
+        ("users.search", {"address": "1679091c5a880faf"}, "users_address_idx"),
         ("users.change", {"id": 7, "body": '{"name": "Anna"}', "versions": "1"}, "users_pkey"),
         ("users.remove", {"id": 7, "versions": "1"}, "users_pkey"),
         ("users.as_of", {"id": 7, "as_of": "1"}, "users_pkey"),
@@ -242,6 +244,32 @@ def test_a_statement_goes_by_its_index(crowd, statement, given, index):
     assert index in found
     assert not SCANNED.search(found), found
     assert buffers(found) <= FEW, found
+
+
+@pytest.mark.parametrize("after", [0, 20, ROWS // 2, ROWS - 100, ROWS - 2])
+@pytest.mark.parametrize(
+    "address, most",
+    [
+        ("1679091c5a880faf", FEW),
+        ("qqq", FEW),
+        ("%_\\", FEW),
+        ("ärger", FEW),
+        ("street", FEW),
+        ("9 street 1", FEW * 5),
+    ],
+    ids=["one", "none", "signs", "umlaut", "all", "one in 160"],
+)
+def test_a_search_goes_by_the_same_indexes_wherever_and_for_whatever(crowd, address, most, after):
+    cursor = urlsafe_b64encode(f"|{after}|".encode()).decode().rstrip("=")
+    with connect(crowd) as connection:
+        search = STATEMENTS["users.search"].sql
+        kept = "\n".join(line for (line,) in connection.execute(b"explain (generic_plan) " + search))
+    assert kept.count("Bitmap Index Scan on users_address_idx") == 2, "the few, and the remaining"
+    assert kept.count("using users_pkey") == 4, "the sample, the walk, its last, and the users found"
+    assert not SCANNED.search(kept), kept
+    found = plan(crowd, "users.search", address=address, cursor=cursor)
+    assert shape(found) == shape(kept)
+    assert buffers(found) <= most, found
 
 
 @pytest.mark.parametrize("sort", ["", "-id", "email", "-email", "name", "-name", "created_at", "-created_at"])
