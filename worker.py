@@ -210,7 +210,7 @@ class Worker(GeventWorker):
         try:
             client.setblocking(True)
             unread = self.answer_plain(client, addr, listener.getsockname())
-        except OSError:  # the client is gone
+        except (OSError, gevent.GreenletExit):  # the client is gone, or the worker
             pass
         except BaseException as error:
             self.handle_error(None, client, addr, error)

@@ -18,7 +18,7 @@ from db.pool import SERVICE
 from db.queries import STATEMENTS, Statement
 
 PIPELINES = 4
-"""Pipelines of a process: more would not commit more on the cores of one machine."""
+"""Pipelines of a process, each a connection."""
 
 BUSY_FOR = 0.05
 """Seconds to wait for one that others have; some may wait for a lock, but not all others shall."""

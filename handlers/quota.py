@@ -83,8 +83,8 @@ def tell(response: Response) -> Response:
     quota = app_ctx.g.get("quota")
     if quota:
         seconds = max(1, round(quota.until - time.monotonic()))
-        response.headers["RateLimit-Policy"] = f'"token";q={current_app.config["RATE_LIMIT"]};w={WINDOW}'
-        response.headers["RateLimit"] = f'"token";r={quota.left + quota.others};t={seconds}'
+        response.headers.add("RateLimit-Policy", f'"token";q={current_app.config["RATE_LIMIT"]};w={WINDOW}')
+        response.headers.add("RateLimit", f'"token";r={quota.left + quota.others};t={seconds}')
         if response.status_code == 429:
             response.headers["Retry-After"] = str(seconds)
     return response
