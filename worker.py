@@ -114,11 +114,13 @@ class Asked(NamedTuple):
         return False
 
 
-class Answer(Response):
+class Answer(Response):  # type: ignore[misc]
     """gunicorn's, whose first block goes out with its head."""
 
+    headers_sent: bool
+
     def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
-        rest = []
+        rest: list[tuple[str, str]] = []
         for header in headers:
             (self.headers if is_plain(*header) else rest).append(header)
         super().process_headers(rest)
@@ -174,7 +176,7 @@ class Unread:
         return getattr(self.socket, name)
 
 
-class Worker(GeventWorker):
+class Worker(GeventWorker):  # type: ignore[misc]
     """gunicorn's gevent worker, which answers plain requests itself."""
 
     def run(self) -> None:
@@ -234,15 +236,10 @@ class Worker(GeventWorker):
             head = read_head(data, common, self.limits) if data else None
             if head is None:
                 return data
-            if head.length:
-                data = self.answer_with_body(client, head)
-                if data is None:
-                    return b""
-            else:
-                head.environ["wsgi.input"] = BytesIO()
-                if not self.answer(client, head.environ):
-                    return b""
-                data = head.rest
+            behind = self.answer_with_body(client, head) if head.length else self.answer_without(client, head)
+            if behind is None:
+                return b""
+            data = behind
 
     def receive(self, client: Any) -> bytes:
         """The next bytes of a connection that nothing is asked on just now; none where they do not come in time."""
@@ -252,8 +249,13 @@ class Worker(GeventWorker):
         finally:
             del self.idle[client]
 
+    def answer_without(self, client: Any, head: Head) -> bytes | None:
+        """Answer a request without a body: what was read behind it, or None where the connection ends here."""
+        head.environ["wsgi.input"] = BytesIO()
+        return head.rest if self.answer(client, head.environ) else None
+
     def answer_with_body(self, client: Any, head: Head) -> bytes | None:
-        """Answer a request that has a body: what was read behind it, or None where the connection ends here."""
+        """Answer a request that has a body; as `answer_without`."""
         unreader = SocketUnreader(client)
         unreader.unread(head.rest)
         body = head.environ["wsgi.input"] = Body(LengthReader(unreader, head.length))
