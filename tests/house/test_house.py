@@ -104,3 +104,9 @@ def test_a_door_is_no_longer_than_three_pages(path):
 
 def test_the_hall_is_small():
     assert len((ROOT / "app.py").read_text().splitlines()) <= 120
+
+
+def test_the_container_has_every_module():
+    copied = (ROOT / "container/Containerfile").read_text()
+    for path in ROOT.glob("*.py"):
+        assert path.name in copied or path.name == "locustfile.py", path
