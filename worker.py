@@ -9,7 +9,7 @@ gunicorn to say.
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
@@ -232,7 +232,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         }
         data = b""
         while True:
-            data = data or self.receive(client)
+            data = data or self.receive(client, client.recv)
             head = read_head(data, common, self.limits) if data else None
             if head is None:
                 return data
@@ -241,11 +241,11 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 return b""
             data = behind
 
-    def receive(self, client: Any) -> bytes:
+    def receive(self, client: Any, some: Callable[[int], bytes]) -> bytes:
         """The next bytes of a connection that nothing is asked on just now; none where they do not come in time."""
         self.idle[client] = time.monotonic()
         try:
-            return client.recv(BLOCK)
+            return some(BLOCK)
         finally:
             del self.idle[client]
 
@@ -262,11 +262,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if not self.answer(client, head.environ) or body.failed:
             return None
         # What the application left of it must go before the next head can be told.
-        self.idle[client] = time.monotonic()
-        try:
-            left = body.read(BLOCK)
-        finally:
-            del self.idle[client]
+        left = self.receive(client, body.read)
         return unreader.take_buffered() if len(left) < BLOCK else None
 
     def answer(self, client: Any, environ: dict[str, Any]) -> bool:

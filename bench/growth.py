@@ -141,7 +141,7 @@ def cost(connection: Connection, name: str, given: Callable[[], dict[str, Any]])
 def pages(connection: Connection, name: str, parameters: dict[str, Any]) -> int:
     """The pages that a statement touches once it is planned."""
     statement = chosen(name, parameters)
-    values = [parameters.get(parameter, "") for parameter in statement.parameters]
+    values = statement.values(parameters)
     plan = connection.execute(b"explain (analyze, buffers, format json) " + statement.sql, values).fetchone()[0]
     top = json.loads(plan)[0]["Plan"]
     return top["Shared Hit Blocks"] + top["Shared Read Blocks"]

@@ -21,7 +21,8 @@ def soak() -> None:
     """Read through the shared connection while it is killed again and again: no answer goes to another request."""
     import gevent
 
-    from db.multiplex import Multiplexer, Unanswered
+    from db.multiplex import Multiplexer
+    from db.pipelines import Unanswered
     from db.queries import STATEMENTS
 
     with database(users=10_000, projects=0, userstories=0) as url:
@@ -35,7 +36,7 @@ def soak() -> None:
                 statement = statements[not by_id]
                 given = {"id": id, "email": f"user{id}.1@example.com"}
                 try:
-                    body = shared.read(statement, [given.get(name, "") for name in statement.parameters]).body
+                    body = shared.read(statement, statement.values(given)).body
                 except Unanswered:
                     counts["left to the pool"] += 1
                     gevent.sleep(0.001)

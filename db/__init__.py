@@ -78,7 +78,7 @@ def pool() -> Pool:
 def run(connection: Connection, name: str, /, **parameters: Any) -> Iterator[Any]:
     """The rows of a named statement on this connection."""
     statement = chosen(name, parameters)
-    values = [parameters.get(parameter, "") for parameter in statement.parameters]
+    values = statement.values(parameters)
     cursor = connection.cursor(row_factory=namedtuple_row)
     # A list is planned for its values (see sql/README.md), and what is held to a project with its policies; all else
     # keeps one prepared plan.
@@ -89,7 +89,7 @@ def read(name: str, /, **parameters: Any) -> Any:
     """The first row of a reading statement, or None; asked once more where its connection turns out to be lost."""
     statement = chosen(name, parameters)
     if _multiplexer and statement.kept and not _bound.get() and not project.get():
-        values = [parameters.get(parameter, "") for parameter in statement.parameters]
+        values = statement.values(parameters)
         try:
             return _multiplexer.read(statement, values)
         except Unanswered:
@@ -119,7 +119,7 @@ def write(name: str, /, **parameters: Any) -> Any:
     """The first row of a changing statement, or None; committed when this returns, unless within a `transaction`."""
     if _writers and not _bound.get() and not project.get():
         statement = STATEMENTS[name]
-        values = [parameters.get(parameter, "") for parameter in statement.parameters]
+        values = statement.values(parameters)
         with suppress(Unanswered):
             return _writers.write(statement, values, actor.get())
     # A pipeline is one round trip and one transaction: history learns who acts, and the connection keeps nothing of it.
@@ -145,7 +145,7 @@ def stream(name: str, /, statement_timeout: str, **parameters: Any) -> Generator
 def streamed(connection: Connection, name: str, /, **parameters: Any) -> Iterator[Any]:
     """As `stream`, on this connection."""
     statement = STATEMENTS[name]
-    values = [parameters.get(parameter, "") for parameter in statement.parameters]
+    values = statement.values(parameters)
     return connection.cursor(row_factory=namedtuple_row).stream(statement.sql, values, size=STREAM_SLICE)
 
 
@@ -271,7 +271,7 @@ def lost(error: psycopg.Error) -> bool:
 def explain(dsn: str, name: str, parameters: dict[str, Any]) -> list[str]:
     """The plan of a named statement as it ran, line by line; whatever it changed is rolled back."""
     statement = STATEMENTS[name]
-    values = [parameters.get(parameter, "") for parameter in statement.parameters]
+    values = statement.values(parameters)
     lines: list[str] = []
     with connect(dsn) as connection:
         for _ in ("to read the catalog", "to measure"):

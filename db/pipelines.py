@@ -7,6 +7,7 @@ there. Its answers are handed out when that has ended.
 
 import time
 from collections import deque, namedtuple
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -185,12 +186,13 @@ class Pipeline:
 
     def look(self) -> None:
         """In the hub, now and then: an answer that does not come is not waited for."""
-        first = next((asked for asked in self.all_asked() if isinstance(asked, Asked)), None)
+        first = next(self.all_asked(), None)
         if first and time.monotonic() - first.at > self.wait:
             self.lose(TimeoutError("no answer came"))
 
-    def all_asked(self) -> list[Any]:
-        return [*self.answered, *self.waiting]
+    def all_asked(self) -> Iterator[Asked]:
+        """Those who wait, first come first."""
+        return (each for each in [*self.answered, *self.waiting] if isinstance(each, Asked))
 
     def lose(self, error: Exception) -> None:
         """In the hub: the connection is gone, and nobody is left waiting."""
@@ -202,8 +204,7 @@ class Pipeline:
             watcher.close()
         self.connection.close()
         for asked in self.all_asked():
-            if isinstance(asked, Asked):
-                asked.waiter.throw(Unanswered(str(error)))
+            asked.waiter.throw(Unanswered(str(error)))
         self.waiting.clear()
         self.answered.clear()
 

@@ -36,6 +36,10 @@ class Statement(NamedTuple):
     parameters: tuple[str, ...]
     kept: bool = True
 
+    def values(self, given: dict[str, Any]) -> list[Any]:
+        """Its parameters in their order; one that is not given is empty."""
+        return [given.get(parameter, "") for parameter in self.parameters]
+
 
 def parse(page: str, text: str) -> dict[str, Statement]:
     """The statements of a page, by their full name: {"users.get": Statement(…)}."""

@@ -55,7 +55,7 @@ def needs(role: str) -> Callable[[View], View]:
 
 def current_view() -> Any:
     """The function of the route that is asked for, with all that its decorators stated."""
-    return current_app.view_functions[request_ctx.request.endpoint or ""]
+    return current_app.view_functions[request.endpoint or ""]
 
 
 def check_access() -> None:
@@ -114,11 +114,7 @@ def bearer(given: str) -> str:
 
 def guarded() -> bool:
     """Whether nobody is let in without a token: one was made, or there is an issuer of JWTs."""
-    return bool(app_ctx.app.config["OIDC_ISSUER"] or remembered("", any_made))
-
-
-def any_made() -> bool:
-    return bool(read("access.made").made)
+    return bool(current_app.config["OIDC_ISSUER"] or remembered("", lambda: read("access.made").made))
 
 
 def waits_for_token() -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 
 import gevent
 from flask import Response, abort, current_app, request
-from flask.globals import request_ctx
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from db.turns import next_turn
@@ -24,7 +23,7 @@ BLOCK = 2**18
 
 def sends_any() -> bool:
     """Whether there is a body."""
-    environ = request_ctx.request.environ
+    environ = request.environ
     return environ.get("CONTENT_LENGTH", "0") not in ("0", "") or "HTTP_TRANSFER_ENCODING" in environ
 
 

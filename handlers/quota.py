@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import psycopg
 from flask import Response, abort, current_app, g
-from flask.globals import app_ctx
 
 from db import write
 
@@ -80,7 +79,7 @@ def spend(holder: str) -> None:
 
 def tell(response: Response) -> Response:
     """After a request with a token: how many more it may make, and when it may again."""
-    quota = app_ctx.g.get("quota")
+    quota = g.get("quota")
     if quota:
         seconds = max(1, round(quota.until - time.monotonic()))
         response.headers.add("RateLimit-Policy", f'"token";q={current_app.config["RATE_LIMIT"]};w={WINDOW}')

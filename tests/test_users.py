@@ -313,7 +313,7 @@ def town(module_database):
 def rows(connection, name: str, **given: object) -> tuple:
     """The row of a statement as it stands in its page."""
     statement = STATEMENTS[name]
-    (row,) = connection.execute(statement.sql, [given.get(parameter, "") for parameter in statement.parameters])
+    (row,) = connection.execute(statement.sql, statement.values(given))
     return row
 
 
