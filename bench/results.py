@@ -71,32 +71,35 @@ def asked_of(work: str, name: str, sign: str) -> str:
     return f"{sign} {asked:g}" if asked else ""
 
 
+def sides(
+    figures: Figures, measured: dict[str, dict[str, list[Any]]]
+) -> Iterator[tuple[str, str, list[Any], str, str]]:
+    """Each server measured: its work, name and rounds; the work once more where it is to be shown, and the ratio."""
+    for work, servers in measured.items():
+        ratios = figures.ratios(work)
+        for name, rounds in servers.items():
+            ratio = f"{ratios[name]:.2f}" if name in ratios else ""
+            yield work, name, rounds, work if name == "Rowhouse" else "", ratio
+
+
 def rates_table(figures: Figures) -> Iterator[str]:
     yield "| work | server | answers/s | CPU, s per 1,000: server, database, generator | Rowhouse is x times | asked |"
     yield "| --- | --- | --- | --- | --- | --- |"
-    for work, sides in figures.rates.items():
-        ratios = figures.ratios(work)
-        for name, rounds in sides.items():
-            cpu = ", ".join(
-                f"{median(getattr(seen, part) for seen in rounds):.2f}" for part in ("server", "database", "generator")
-            )
-            ratio = f"{ratios[name]:.2f}" if name in ratios else ""
-            shown = work if name == "Rowhouse" else ""
-            rate = spread([seen.rate for seen in rounds])
-            yield f"| {shown} | {name} | {rate} | {cpu} | {ratio} | {asked_of(work, name, '≥')} |"
+    for work, name, rounds, shown, ratio in sides(figures, figures.rates):
+        cpu = ", ".join(
+            f"{median(getattr(seen, part) for seen in rounds):.2f}" for part in ("server", "database", "generator")
+        )
+        rate = spread([seen.rate for seen in rounds])
+        yield f"| {shown} | {name} | {rate} | {cpu} | {ratio} | {asked_of(work, name, '≥')} |"
 
 
 def waits_table(figures: Figures) -> Iterator[str]:
     yield "| work | server | requests/s | median, ms | p99, ms | Rowhouse's p99 is x times | asked |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
-    for work, sides in figures.waits.items():
-        ratios = figures.ratios(work)
-        for name, rounds in sides.items():
-            p50, p99, rates = ([each[part] for each in rounds] for part in (0, 1, 2))
-            ratio = f"{ratios[name]:.2f}" if name in ratios else ""
-            shown = work if name == "Rowhouse" else ""
-            asked = asked_of(work, name, "≤")
-            yield f"| {shown} | {name} | {rates[0]:,.0f} | {spread(p50, 1)} | {spread(p99, 1)} | {ratio} | {asked} |"
+    for work, name, rounds, shown, ratio in sides(figures, figures.waits):
+        p50, p99, rates = ([each[part] for each in rounds] for part in (0, 1, 2))
+        asked = asked_of(work, name, "≤")
+        yield f"| {shown} | {name} | {rates[0]:,.0f} | {spread(p50, 1)} | {spread(p99, 1)} | {ratio} | {asked} |"
 
 
 def text(figures: Figures) -> str:

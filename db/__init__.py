@@ -85,10 +85,15 @@ def run(connection: Connection, name: str, /, **parameters: Any) -> Iterator[Any
     return cursor.execute(statement.sql, values, prepare=None if statement.kept and not project.get() else False)
 
 
+def bound() -> bool:
+    """Whether this context is within a transaction, or held to a project: it cannot share a connection."""
+    return bool(_bound.get() or project.get())
+
+
 def read(name: str, /, **parameters: Any) -> Any:
     """The first row of a reading statement, or None; asked once more where its connection turns out to be lost."""
     statement = chosen(name, parameters)
-    if _multiplexer and statement.kept and not _bound.get() and not project.get():
+    if _multiplexer and statement.kept and not bound():
         values = statement.values(parameters)
         try:
             return _multiplexer.read(statement, values)
@@ -117,7 +122,7 @@ def hold(connection: Connection) -> None:
 
 def write(name: str, /, **parameters: Any) -> Any:
     """The first row of a changing statement, or None; committed when this returns, unless within a `transaction`."""
-    if _writers and not _bound.get() and not project.get():
+    if _writers and not bound():
         statement = STATEMENTS[name]
         values = statement.values(parameters)
         with suppress(Unanswered):

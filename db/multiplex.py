@@ -8,11 +8,9 @@ the caller to ask of the pool.
 import time
 from typing import Any, NoReturn
 
-import gevent
-import psycopg
 from psycopg.pq import ExecStatus
 
-from db.pipelines import Pipeline, Unanswered, encoded
+from db.pipelines import Opener, Pipeline, Unanswered, encoded
 from db.pool import SERVICE
 from db.queries import Statement
 
@@ -21,9 +19,6 @@ WAIT = 1.0
 
 STATEMENT_TIMEOUT = "250ms"
 """What one statement may take: so long it may hold up those behind it."""
-
-AGAIN_AFTER = 1.0
-"""Seconds after a loss until the next connection is tried."""
 
 UNFIT_FOR = 60.0
 """Seconds for which a statement that failed or took too long is left to the pool."""
@@ -38,10 +33,8 @@ class Multiplexer:
     """The shared connection of a process, opened by the first who asks and again after a loss."""
 
     def __init__(self, dsn: str) -> None:
-        self.dsn = dsn
+        self.opener = Opener(dsn, OPTIONS, "rowhouse reads", WAIT)
         self.pipeline: Pipeline | None = None
-        self.opening = False
-        self.not_before = 0.0
         self.unfit: dict[str, float] = {}
 
     def read(self, statement: Statement, values: list[Any]) -> Any:
@@ -70,15 +63,8 @@ class Multiplexer:
             if len(pipeline.waiting) >= WAITING:
                 raise Unanswered("too many wait")
             return pipeline
-        if not self.opening and time.monotonic() >= self.not_before:
-            self.opening = True
-            gevent.spawn(self.open)
+        self.opener.open_later(self.use)
         raise Unanswered("it is not connected")
 
-    def open(self) -> None:
-        try:
-            self.pipeline = Pipeline(self.dsn, OPTIONS, "rowhouse reads", WAIT)
-        except psycopg.Error:
-            self.not_before = time.monotonic() + AGAIN_AFTER
-        finally:
-            self.opening = False
+    def use(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline

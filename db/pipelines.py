@@ -7,7 +7,7 @@ there. Its answers are handed out when that has ended.
 
 import time
 from collections import deque, namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
@@ -22,6 +22,9 @@ from db.queries import Statement
 
 BATCH = 8
 """Statements that are sent at once: the server works on them while the loop takes others in."""
+
+AGAIN_AFTER = 1.0
+"""Seconds after a connection that could not be made until the next is tried."""
 
 READ, WRITE = 1, 2
 """What a loop watches a socket for."""
@@ -207,6 +210,29 @@ class Pipeline:
             asked.waiter.throw(Unanswered(str(error)))
         self.waiting.clear()
         self.answered.clear()
+
+
+class Opener:
+    """Opens pipelines in the background, one at a time, and none soon after one that could not be opened."""
+
+    def __init__(self, dsn: str, options: str, application_name: str, wait: float) -> None:
+        self.dsn, self.options, self.application_name, self.wait = dsn, options, application_name, wait
+        self.opening = False
+        self.not_before = 0.0
+
+    def open_later(self, use: Callable[[Pipeline], object]) -> None:
+        """Have one opened, unless one is being opened or it is too soon; it is given to `use`."""
+        if not self.opening and time.monotonic() >= self.not_before:
+            self.opening = True
+            gevent.spawn(self.open, use)
+
+    def open(self, use: Callable[[Pipeline], object]) -> None:
+        try:
+            use(Pipeline(self.dsn, self.options, self.application_name, self.wait))
+        except psycopg.Error:
+            self.not_before = time.monotonic() + AGAIN_AFTER
+        finally:
+            self.opening = False
 
 
 def encoded(values: list[Any]) -> list[bytes]:

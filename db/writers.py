@@ -4,16 +4,14 @@ A statement and what tells history who acts are one message and one transaction.
 for, is for the caller to do through the pool.
 """
 
-import time
 from typing import Any
 
-import gevent
 import psycopg
 from gevent.lock import BoundedSemaphore
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 
-from db.pipelines import Pipeline, Unanswered, encoded
+from db.pipelines import Opener, Pipeline, Unanswered, encoded
 from db.pool import SERVICE
 from db.queries import STATEMENTS, Statement
 
@@ -22,9 +20,6 @@ PIPELINES = 4
 
 BUSY_FOR = 0.05
 """Seconds to wait for one that others have; some may wait for a lock, but not all others shall."""
-
-AGAIN_AFTER = 1.0
-"""Seconds after a loss until the next connection is tried."""
 
 LONGER = 2.0
 """Seconds that an answer may take beyond what the server may compute for it."""
@@ -37,13 +32,10 @@ class Writers:
     """The pipelines of a process, opened by those who find too few."""
 
     def __init__(self, dsn: str, statement_timeout: int) -> None:
-        self.dsn = dsn
-        self.options = f"{SERVICE} -c statement_timeout={statement_timeout}s"
-        self.wait = statement_timeout + LONGER
+        options = f"{SERVICE} -c statement_timeout={statement_timeout}s"
+        self.opener = Opener(dsn, options, "rowhouse writes", statement_timeout + LONGER)
         self.free: list[Pipeline] = []
         self.room = BoundedSemaphore(PIPELINES)
-        self.opening = False
-        self.not_before = 0.0
 
     def write(self, statement: Statement, values: list[Any], actor: tuple[str, str]) -> Any:
         """The first row of a changing statement, or None; committed when this returns.
@@ -84,20 +76,10 @@ class Writers:
             if pipeline.usable:
                 return pipeline
         self.room.release()
-        if not self.opening and time.monotonic() >= self.not_before:
-            self.opening = True
-            gevent.spawn(self.open)
+        self.opener.open_later(self.free.append)
         raise Unanswered("no pipeline is there yet")
 
     def give_back(self, pipeline: Pipeline) -> None:
         if pipeline.usable:
             self.free.append(pipeline)
         self.room.release()
-
-    def open(self) -> None:
-        try:
-            self.free.append(Pipeline(self.dsn, self.options, "rowhouse writes", self.wait))
-        except psycopg.Error:
-            self.not_before = time.monotonic() + AGAIN_AFTER
-        finally:
-            self.opening = False

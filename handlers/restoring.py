@@ -52,8 +52,9 @@ def restore(
             columns, whole = {}, {}
             for each, (header, rows) in checked.items():
                 columns[each] = [*header.columns]
-                coming = Coming(told(avrofile.rows(files[each], header), progress), types_of(connection, each, header))
-                if is_lacking(connection, each, columns[each]):
+                known = columns_of(connection, each)
+                coming = Coming(told(avrofile.rows(files[each], header), progress), types_of(header, each, known))
+                if is_lacking(connection, each, columns[each], known):
                     whole[each], differing = coming, {"added": rows, "removed": 0, "changed": 0}
                 else:
                     differing = compared(connection, each, columns[each], coming)
@@ -68,17 +69,16 @@ def restore(
     return found
 
 
-def types_of(connection: db.Connection, table: str, header: avrofile.Header) -> list[str]:
+def types_of(header: avrofile.Header, table: str, known: list[avrofile.Column]) -> list[str]:
     """The types as which COPY takes the columns of a file. Raises Damaged where they do not fit its table."""
-    known = columns_of(connection, table)
     avrofile.check_columns(header, table, known)
     types = {column.name: COPIED.get(column.type, column.type) for column in known}
     return [types[name] for name in header.columns]
 
 
-def is_lacking(connection: db.Connection, table: str, columns: list[str]) -> bool:
+def is_lacking(connection: db.Connection, table: str, columns: list[str], known: list[avrofile.Column]) -> bool:
     """Whether a table has no row, and nothing but what rows of these columns bring: there is nothing to compare."""
-    if table != "employees" or columns != [column.name for column in columns_of(connection, table)]:
+    if table != "employees" or columns != [column.name for column in known]:
         return False
     db.run(connection, "hiring.lock_employees")
     lacking: bool = next(db.run(connection, "employees.is_empty")).is_empty

@@ -24,7 +24,7 @@ def writers(database):
         with pytest.raises(Unanswered):
             found.take()
         with gevent.Timeout(20):
-            while found.opening:
+            while found.opener.opening:
                 gevent.sleep(0.01)
         found.free += busy
     yield found
@@ -94,7 +94,7 @@ def test_a_plan_of_another_day_is_for_the_pool_and_made_anew(writers, connection
 
 def test_one_that_waits_for_a_lock_holds_up_no_other(writers, connection):
     writers.write(ADD, [1, "Cook"], ACTOR)
-    with psycopg.connect(writers.dsn) as locking:
+    with psycopg.connect(writers.opener.dsn) as locking:
         locking.execute("select from jobs where id = 1 for update")
         waiting = [gevent.spawn(writers.write, RENAME, [1, "Chef"], ACTOR) for _ in range(PIPELINES - 1)]
         gevent.sleep(0.05)
@@ -110,7 +110,7 @@ def test_one_that_waits_for_a_lock_holds_up_no_other(writers, connection):
 
 def test_a_lock_that_does_not_come_is_not_waited_for(writers, connection):
     writers.write(ADD, [1, "Cook"], ACTOR)
-    with psycopg.connect(writers.dsn) as locking:
+    with psycopg.connect(writers.opener.dsn) as locking:
         locking.execute("select from jobs where id = 1 for update")
         with gevent.Timeout(10), pytest.raises(psycopg.errors.LockNotAvailable):
             writers.write(RENAME, [1, "Chef"], ACTOR)
