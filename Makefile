@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test fuzz seed lint format lock load bench bench-growth bench-soak bench-tree bench-events bench-notifications bench-tables bench-hostile audit clean
+.PHONY: help run test fuzz thorough seed lint format lock load bench bench-growth bench-soak bench-tree bench-events bench-notifications bench-tables bench-hostile audit clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -18,6 +18,9 @@ test: .venv/test ## Run every test
 
 fuzz: .venv/test ## Answer 10,000 requests made from the OpenAPI document as it says
 	@exec $(BIN)/python -m pytest -m thorough tests/test_fuzzing.py
+
+thorough: .venv/test ## Walk whole kinds that take minutes, the fuzzing among them
+	@exec $(BIN)/python -m pytest -m thorough -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 seed: .venv/run ## Put in sample data: make seed ARGS="--users 100000 --projects 10" (ARGS=--help says more)
 	@exec $(BIN)/flask --app app seed $(ARGS)
