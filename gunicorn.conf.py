@@ -1,21 +1,31 @@
 """How many may come in, and what the master does before and after them: the database made ready, the first words."""
 
+import errno
 import gc
 import json
+import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-import threading
+import time
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import gunicorn.app.base
 from gunicorn import util
 from gunicorn.workers.base import Worker
+
+import logs
+import supervisor
+from supervisor import Beside, Master
+
+logs.open_missing()
 
 HOST = os.environ.get("HOST") or "127.0.0.1"
 PORT = os.environ.get("PORT") or "8000"
@@ -52,8 +62,11 @@ limit_request_line = 8190
 limit_request_fields = int(os.environ.get("HEADERS_LIMIT") or 100)
 limit_request_field_size = int(os.environ.get("HEADER_LIMIT") or 8190)
 
-# Seconds before a notifier that died is started again, and in which one that is told to stop must have stopped.
-RESTART_AFTER, NOTIFIER_WITHIN = 1, 2
+# Seconds in which the notifier and then the private PostgreSQL must have stopped.
+NOTIFIER_WITHIN, DATABASE_WITHIN = 1.5, 5
+
+# Seconds in which workers of a master that was killed leave its port.
+PORT_WITHIN = 3
 
 # Seconds in which a client must take what it is sent, before the system cuts it off.
 SEND_TIMEOUT = int(os.environ.get("SEND_TIMEOUT") or 30)
@@ -78,28 +91,14 @@ def write_problem(client: socket.socket, status: int, reason: str, detail: str) 
 
 util.write_error = write_problem
 
-PLAIN = {"format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%H:%M:%S"}
-LINES = {
-    "()": "pythonjsonlogger.json.JsonFormatter",
-    "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s",
-    "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
-    "datefmt": "%Y-%m-%dT%H:%M:%S%z",
-}
-logconfig_dict = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"log": PLAIN if sys.stderr.isatty() else LINES},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "log"}},
-    "root": {"level": "WARNING", "handlers": ["stderr"]},
-    "loggers": {
-        "gunicorn.error": {"level": "WARNING", "propagate": True},
-        "rowhouse": {"level": os.environ.get("LOG_LEVEL", "INFO").upper(), "propagate": True},
-    },
-}
+gunicorn.app.base.Arbiter = Master
 
-keeper: "subprocess.Popen[bytes] | None" = None
-notifier: "subprocess.Popen[bytes] | None" = None
-stopping = threading.Event()
+logconfig_dict = logs.config(os.environ.get("LOG_LEVEL") or "INFO")
+
+database: Beside | None = None
+notifier: Beside | None = None
+
+output = logs.Writer(1)
 
 
 def on_starting(server: object) -> None:
@@ -137,13 +136,19 @@ def check_issuer(issuer: str) -> None:
 
 
 def check_address() -> None:
+    """The port must be free; workers whose master was killed have it for a second more."""
     family = socket.AF_INET6 if ":" in HOST else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, int(PORT)))
-        except OSError as error:
-            sys.exit(f"Cannot listen on {bind}: {error.strerror}. PORT= chooses another port.")
+    deadline = time.monotonic() + PORT_WITHIN
+    while True:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, int(PORT)))
+                return
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    sys.exit(f"Cannot listen on {bind}: {error.strerror}. PORT= chooses another port.")
+        time.sleep(0.1)
 
 
 def prepare_metrics() -> None:
@@ -158,16 +163,17 @@ def prepare_metrics() -> None:
 
 def start_private_database() -> None:
     """Start PostgreSQL under a keeper of its own, which stops it as soon as this process is gone, however it went."""
-    global keeper
+    global database
     # Not imported: psycopg must first be seen by the workers, after gevent has patched what it waits with.
-    keeper = subprocess.Popen(
-        [sys.executable, "-m", "db.embedded", str(DATA_DIR)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert keeper.stdout
-    answer = json.loads(keeper.stdout.readline() or b'{"error": "The private PostgreSQL did not start."}')
+    command = [sys.executable, "-m", "db.embedded", str(DATA_DIR)]
+    database = Beside("The keeper of the private PostgreSQL", *command, stdout=subprocess.PIPE)
+    database.start()
+    assert database.process.stdout
+    answer = json.loads(database.process.stdout.readline() or b'{"error": "The private PostgreSQL did not start."}')
     if "error" in answer:
         sys.exit(answer["error"])
     os.environ["DATABASE_URL"] = answer["url"]
+    Master.beside.append(database)
 
 
 def when_ready(server: Any) -> None:
@@ -178,35 +184,34 @@ def when_ready(server: Any) -> None:
             listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT * 1000)
     if os.environ.get("NOTIFIER") != "no":
         start_notifier()
-        threading.Thread(target=watch_notifier, daemon=True).start()
     url = f"http://{bind}"
     lines = [
-        f"Rowhouse serves on {url}: {workers} processes over {'a private' if keeper else 'your'} PostgreSQL.",
+        f"Rowhouse serves on {url}: {workers} processes over {'a private' if database else 'your'} PostgreSQL.",
         f"  try   curl {url}/users/1",
         f"  read  {url}/docs",
     ]
-    if keeper:
+    if database:
         lines.append(f'  look  psql "{os.environ["DATABASE_URL"]}"')
-    print("\n".join([*lines, "  stop  Ctrl-C"]), flush=True)
+    output.write("\n".join([*lines, "  stop  Ctrl-C\n"]))
 
 
 def start_notifier() -> None:
-    """Send events from a process of its own: out of Ctrl-C's reach, as it is stopped last, but gone with this one."""
+    """Send events from a process of its own: it is stopped last, but is gone with this one."""
     global notifier
-    notifier = subprocess.Popen(
-        [sys.executable, "-m", "flask", "--app", "app", "notifier", "--until-eof"],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
+    command = [sys.executable, "-m", "flask", "--app", "app", "notifier", "--until-eof"]
+    notifier = Beside("The notifier", *command)
+    notifier.start()
+    Master.beside.append(notifier)
 
 
-def watch_notifier() -> None:
-    """Start the notifier again whenever it dies."""
-    while not stopping.is_set():
-        assert notifier
-        notifier.wait()
-        if not stopping.wait(RESTART_AFTER):
-            start_notifier()
+def pre_fork(server: object, worker: Worker) -> None:
+    supervisor.announce(worker)
+
+
+def post_fork(server: object, worker: Worker) -> None:
+    """Until a worker serves, it ends when it is told to; the master's own handlers would only take note of it."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, supervisor.end_at_once)
 
 
 def post_worker_init(worker: Worker) -> None:
@@ -214,6 +219,7 @@ def post_worker_init(worker: Worker) -> None:
     import gevent
 
     from handlers.events import close_all
+    from handlers.telemetry import DROPPED
 
     def farewell() -> None:
         while worker.alive:
@@ -221,10 +227,14 @@ def post_worker_init(worker: Worker) -> None:
         close_all()
 
     gevent.spawn(farewell)
+    for handler in logging.root.handlers:
+        if isinstance(handler, logs.Handler):
+            handler.count = DROPPED.inc
     # A full collection over 1,000 sockets held all up for 120 ms, every two seconds; what requests leave is young.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 100)
+    worker.serves[0] = 1
 
 
 def worker_int(worker: Worker) -> None:
@@ -234,17 +244,16 @@ def worker_int(worker: Worker) -> None:
     close_all()
 
 
+def child_exit(server: object, worker: Worker) -> None:
+    """After a worker: what it had open is no more; what it counted stays."""
+    for path in METRICS.glob(f"gauge_live*_{worker.pid}.db"):
+        path.unlink(missing_ok=True)
+
+
 def on_exit(server: object) -> None:
     """After the last worker: let the notifier and the private database stop."""
-    stopping.set()
     if notifier:
-        notifier.terminate()
-        try:
-            notifier.wait(NOTIFIER_WITHIN)
-        except subprocess.TimeoutExpired:
-            notifier.kill()
+        notifier.stop(NOTIFIER_WITHIN)
+    if database:
+        database.stop(DATABASE_WITHIN)
     shutil.rmtree(METRICS, ignore_errors=True)
-    if keeper:
-        assert keeper.stdin
-        keeper.stdin.close()
-        keeper.wait()

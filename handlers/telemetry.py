@@ -24,6 +24,8 @@ SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
 )
 
+DROPPED = Counter("rowhouse_log_lines_dropped_total", "Lines of the log that nobody read, or no disk took.")
+
 
 @cache
 def counter(method: str, route: str, status: int) -> Any:

@@ -74,7 +74,7 @@ def free_port() -> int:
 def answers(url: str) -> bool:
     try:
         return requests.get(f"{url}/health/ready", timeout=5).status_code == 200
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         return False
 
 

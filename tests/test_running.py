@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -237,10 +238,106 @@ def test_a_statement_over_its_time_is_a_504(database):
         assert service.get("/users/1").json()["version"] == 1
 
 
+@contextmanager
+def asking(url: str, clients: int = 2):
+    """Clients that ask without pause, of which one opens a connection each time: [(status or error, seconds), …]."""
+    found: list[tuple[object, float]] = []
+    enough = threading.Event()
+
+    def ask(kept: bool) -> None:
+        session = requests.Session()
+        while not enough.is_set():
+            began = time.monotonic()
+            try:
+                status: object = session.get(f"{url}/users/1", timeout=20).status_code
+            except requests.RequestException as error:
+                status = error
+            found.append((status, time.monotonic() - began))
+            if not kept:
+                session.close()
+
+    threads = [threading.Thread(target=ask, args=(number > 0,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield found
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join()
+
+
+def workers_of(master: int) -> set[int]:
+    """The workers of a master: what it forked, and what did not end yet."""
+    found = set()
+    for child in psutil.Process(master).children():
+        with suppress(psutil.Error):
+            if child.cmdline() == psutil.Process(master).cmdline():
+                found.add(child.pid)
+    return found
+
+
+def test_a_reload_cuts_and_stops_nothing_and_a_stop_amid_reloads_ends_all(database):
+    served = serve(database, NOTIFIER="")
+    with served as service:
+        master = served.process.pid
+        before = workers_of(master)
+        kept = {child.pid for child in psutil.Process(master).children()} - before
+        with asking(service.url) as found:
+            for name in ("USR2", "USR1", "WINCH", "HUP", "HUP", "TTIN"):
+                served.process.send_signal(getattr(signal, f"SIG{name}"))
+            wait_for(lambda: len(workers_of(master)) == 2 and not workers_of(master) & before)
+            served.process.send_signal(signal.SIGTTOU)
+            wait_for(lambda: len(workers_of(master)) == 1)
+        assert kept == {child.pid for child in psutil.Process(master).children()} - workers_of(master)
+        assert 'route="/users/<id:id>",status="404"' in service.get("/metrics").text
+        for _ in range(3):
+            served.process.send_signal(signal.SIGHUP)
+            time.sleep(0.1)
+        family = psutil.Process(master).children(recursive=True)
+        began = time.monotonic()
+        served.process.terminate()
+        served.process.wait(15)
+        assert time.monotonic() - began < 10
+        wait_for(lambda: not any(each.is_running() and each.status() != "zombie" for each in family), 2)
+    assert {status for status, _ in found} == {404}
+    assert max(seconds for _, seconds in found) < 1.5
+
+
+@pytest.mark.thorough
+def test_code_that_cannot_start_replaces_none_that_serves(database, tmp_path):
+    copy = shutil.copytree(ROOT, tmp_path / "house", ignore=shutil.ignore_patterns(".*", "tests", "bench"))
+    served = serve(database)
+    with served.log.open("w") as log:
+        served.process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn"], cwd=copy, env=served.environment, stdout=log, stderr=log
+        )
+    url = f"http://127.0.0.1:{served.port}"
+    try:
+        wait_for(lambda: answers(url))
+        before = workers_of(served.process.pid)
+        app = (copy / "app.py").read_text()
+        (copy / "app.py").write_text("no python")
+        with asking(url) as found:
+            served.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: "SyntaxError" in served.log.read_text())
+            time.sleep(2)
+            assert workers_of(served.process.pid) >= before
+            (copy / "app.py").write_text(app)
+            served.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: not workers_of(served.process.pid) & before)
+        assert {status for status, _ in found} == {404}
+    finally:
+        served.process.terminate()
+        assert served.process.wait(15) == 0
+        served.directory.cleanup()
+
+
 def test_each_request_leaves_a_line_with_its_id(database):
     served = serve(database)
     with served as service:
         service.get("/users/1", headers={"X-Request-Id": "find-me"})
+        wait_for(lambda: "find-me" in served.log.read_text())
         lines = [line for line in served.log.read_text().splitlines() if "find-me" in line]
     assert len(lines) == 1
     assert re.search(r'"status": 404', lines[0])
