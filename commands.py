@@ -51,6 +51,8 @@ class one_line_errors(AbstractContextManager[None]):
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, psycopg.OperationalError):
             sys.exit(f"The database is not reachable: {str(error).splitlines()[0]}")
+        if isinstance(error, psycopg.IntegrityError):
+            sys.exit(" ".join(filter(None, (error.diag.message_primary, error.diag.message_detail))))
         if isinstance(error, ONE_LINE):
             sys.exit(str(error).splitlines()[0])
         if isinstance(error, HTTPException):

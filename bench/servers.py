@@ -50,7 +50,7 @@ def grown(server: str, users: int) -> str:
     url = on(server, f"grown_{users}")
     migrate(url)
     with connect(url) as connection:
-        last = "select from users where lower(email) = $1"
+        last = "select from users where email_key(email) = $1"
         if not connection.execute(last, [f"user{users}.1@example.com"]).fetchone():
             for _ in seeding.seed(url, users=users, projects=0, userstories=0, seed=1):
                 pass

@@ -2,7 +2,10 @@
 
 import re
 from datetime import UTC
+from ipaddress import ip_address
 from typing import Any
+from unicodedata import normalize
+from urllib.parse import urlsplit
 
 from marshmallow import ValidationError, fields, validate
 
@@ -108,17 +111,36 @@ class Moment(Instant):
         return super()._deserialize(value, *args, **options)
 
 
-def one_at(value: str) -> None:
-    """Marshmallow's e-mail may hold a quoted "@"; ours may not."""
+WEB_ADDRESS = validate.URL(schemes={"http", "https"}, require_tld=False)
+
+
+def is_web_address(value: str) -> None:
+    """An http or https URL, also of a host without a dot, or with "_", which Marshmallow does not know."""
+    WEB_ADDRESS(value.replace("_", "x"))
+    try:
+        parts = urlsplit(value)
+        hostname, _ = parts.hostname or "", parts.port  # whose number has a bound
+        if hostname.replace(".", "").isdecimal():
+            ip_address(hostname)
+    except ValueError:
+        raise ValidationError(WEB_ADDRESS.error) from None
+
+
+EMAIL = validate.Email()
+
+
+def is_email(value: str) -> None:
+    """An e-mail address as Marshmallow knows it; composed or not, and without its quoted "@"."""
+    EMAIL(normalize("NFC", value))
     if value.count("@") != 1:
-        raise ValidationError("Not a valid email address.")
+        raise ValidationError(EMAIL.error)
 
 
 def email(**options: Any) -> Text:
     """An e-mail address."""
     return Text(
         254,
-        validate=[validate.Email(), one_at],
+        validate=[is_email],
         metadata={"description": "Unique whatever the case.", "example": "ann@example.com", "format": "idn-email"},
         **options,
     )

@@ -3,15 +3,16 @@
 import json
 from collections.abc import Callable
 from typing import Any
+from unicodedata import normalize
 
 from flask import Blueprint, Response, abort
-from marshmallow import Schema, validate
+from marshmallow import Schema
 
 from db import read, write
 from handlers.access import needs
 from handlers.answers import created, item, page
 from handlers.contract import gives, takes
-from handlers.fields import BIGINT, Digits, Text, Whole, email
+from handlers.fields import BIGINT, Digits, Text, Whole, email, is_web_address
 from handlers.merging import changed, removed
 from handlers.past import hang_past
 from handlers.preconditions import Expected
@@ -29,7 +30,7 @@ class User(Item):
     image = Text(
         100,
         required=True,
-        validate=[validate.URL(schemes={"http", "https"})],
+        validate=[is_web_address],
         metadata={"example": "https://example.com/ann.png", "format": "uri"},
     )
     text = Text(1000, blank=True, allow_none=True, load_default=None, metadata={"example": "Likes row houses."})
@@ -115,7 +116,7 @@ def search(body: dict[str, Any], query: dict[str, Any]) -> Response:
 
 def found(query: dict[str, Any]) -> Response:
     """A page; where three letters or more of an address are all there is to fit, by the plan that is kept for it."""
-    searched = query.keys() <= SEARCHED and len(query.get("address", "")) >= 3
+    searched = query.keys() <= SEARCHED and len(normalize("NFC", query.get("address", ""))) >= 3
     return page("users.search" if searched else "users.list", query)
 
 

@@ -459,6 +459,32 @@ def test_fields_choose_and_leave_the_version_alone(service, ann):
     assert only == {"email": ann["email"]}
 
 
+HOSTS = ("localhost", "intranet", "cdn_1.example.com", "a_b", "127.0.0.1", "[::1]", "münchen.example", "EXAMPLE.COM")
+ADDRESSES = [
+    f"{scheme}://{host}{rest}" for scheme in ("http", "HTTPS") for host in HOSTS for rest in ("", "/", ":80/ü_?c#e")
+]
+NO_ADDRESSES = [
+    *(
+        "http://",
+        "http:///a",
+        "http://?",
+        "http://.",
+        "http://a b/c",
+        "http://-a.example/",
+        "//example.com/a",
+        "http:/a",
+    ),
+    *("http://a:99999/", "http://a:b/", "http://999.1.1.1/", "http://[::1", "ftp_://a/", "http://a\n"),
+]
+
+
+@pytest.mark.parametrize(
+    ("image", "status"), [*((each, 201) for each in ADDRESSES), *((each, 422) for each in NO_ADDRESSES)]
+)
+def test_an_image_is_at_a_web_address(service, unique, image, status):
+    assert service.post("/users", json=person(unique("image"), image=image)).status_code == status
+
+
 # Search ---------------------------------------------------------------------------------------------------------------
 
 

@@ -36,7 +36,7 @@ class User(BaseModel):
 
 COLUMNS = "id, version, email, name, address, image, text, created_at, updated_at"
 BY_ID = f"select {COLUMNS} from users where id = %s"  # noqa: S608
-BY_EMAIL = f"select {COLUMNS} from users where lower(email) = lower(%s)"  # noqa: S608
+BY_EMAIL = f"select {COLUMNS} from users where email_key(email) = email_key(%s)"  # noqa: S608
 PAGE = f"select {COLUMNS} from users where id > %s order by id limit %s"  # noqa: S608
 # Where there is pg_trgm an index on the column serves ILIKE. Here it is given the index that ours has.
 SEARCH = f"""

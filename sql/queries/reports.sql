@@ -34,9 +34,9 @@ from (
         array_agg(
             to_json(h)::text
             order by
-                lower(h.department) collate "C",
+                folded(h.department) collate "C",
                 h.department collate "C",
-                lower(h.job) collate "C",
+                folded(h.job) collate "C",
                 h.job collate "C"
         ) as items
     from hired as h

@@ -24,13 +24,13 @@ select
     u.version,
     pick(user_json(u), :'fields') as body
 from users as u
-where lower(u.email) = lower(:'email')
+where email_key(u.email) = email_key(:'email')
 
 -- name: id_by_email
 -- Whose e-mail this is, whatever the case. No row: nobody's.
 select u.id
 from users as u
-where lower(u.email) = lower(:'email')
+where email_key(u.email) = email_key(:'email')
 
 -- name: list
 -- A page of users after the cursor: by id, email, name or created_at, each also from the end (-name). Planned for the values at
@@ -47,7 +47,7 @@ from (
         select
             pick(user_json(u), :'fields')::text as item,
             case ltrim(:'sort', '-')
-                when 'email' then lower(u.email)
+                when 'email' then email_key(u.email)
                 when 'name' then coalesce(u.name, '')
                 when 'created_at' then iso8601(u.created_at)
                 else ''
@@ -55,15 +55,15 @@ from (
             u.id::text as id
         from users as u
         where (:'id' = '' or u.id = nullif(:'id', '')::bigint)
-            and (:'email' = '' or lower(u.email) = lower(:'email'))
+            and (:'email' = '' or email_key(u.email) = email_key(:'email'))
             and (:'name' = '' or coalesce(u.name, '') = :'name')
-            and (:'address' = '' or char_length(:'address') < 3 or trigrams(u.address) @> trigrams_of_part(:'address'))
-            and (:'address' = '' or strpos(lower(u.address), lower(:'address')) > 0)
+            and (:'address' = '' or char_length(folded(:'address')) < 3 or trigrams(u.address) @> trigrams_of_part(:'address'))
+            and (:'address' = '' or strpos(folded(u.address), folded(:'address')) > 0)
             and (
                 :'cursor' = ''
                 or case :'sort'
-                    when 'email' then lower(u.email) > cursor_part(:'cursor', 1)
-                    when '-email' then lower(u.email) < cursor_part(:'cursor', 1)
+                    when 'email' then email_key(u.email) > cursor_part(:'cursor', 1)
+                    when '-email' then email_key(u.email) < cursor_part(:'cursor', 1)
                     when 'name' then (coalesce(u.name, ''), u.id) > (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
                     when '-name' then (coalesce(u.name, ''), u.id) < (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
                     when 'created_at' then (u.created_at, u.id) > (cursor_part(:'cursor', 1)::timestamptz, cursor_part(:'cursor', 2)::bigint)
@@ -73,8 +73,8 @@ from (
                 end
             )
         order by
-            case :'sort' when 'email' then lower(u.email) when 'name' then coalesce(u.name, '') end,
-            case :'sort' when '-email' then lower(u.email) when '-name' then coalesce(u.name, '') end desc,
+            case :'sort' when 'email' then email_key(u.email) when 'name' then coalesce(u.name, '') end,
+            case :'sort' when '-email' then email_key(u.email) when '-name' then coalesce(u.name, '') end desc,
             case :'sort' when 'created_at' then u.created_at end,
             case :'sort' when '-created_at' then u.created_at end desc,
             case when :'sort' like '-%' then u.id end desc,
@@ -93,7 +93,7 @@ cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'l
 -- address index's, and a join with `asked` keeps out parallel workers, who take 7 ms to start.
 with asked as materialized (
     select
-        lower(:'address') as part,
+        folded(:'address') as part,
         trigrams_of_part(:'address') as trigrams,
         coalesce(cursor_part(:'cursor', 2)::bigint, 0) as after,
         coalesce(nullif(:'limit', '')::integer, 50) as size
@@ -101,7 +101,7 @@ with asked as materialized (
 sampled as materialized (
     select
         count(next.id) as users,
-        count(next.id) filter (where strpos(lower(next.address), (select asked.part from asked)) > 0) as matches
+        count(next.id) filter (where strpos(folded(next.address), (select asked.part from asked)) > 0) as matches
     from (
         select
             u.id,
@@ -137,7 +137,7 @@ walked as materialized (
         limit (select 400 * (asked.size + 1) from asked)
     ) as next
     where (select frequent.so from frequent)
-        and strpos(lower(next.address), (select asked.part from asked)) > 0
+        and strpos(folded(next.address), (select asked.part from asked)) > 0
     order by next.id
     limit (select asked.size + 1 from asked)
 ),
@@ -155,7 +155,7 @@ remaining as materialized (
     from asked
     cross join last
     join users as u on trigrams(u.address) @> asked.trigrams
-    where strpos(lower(u.address), asked.part) > 0
+    where strpos(folded(u.address), asked.part) > 0
         and u.id + 0 > last.id
     order by u.id + 0
     limit (select asked.size + 1 from asked)
@@ -175,7 +175,7 @@ from (
             select few.id
             from asked
             join frequent on not frequent.so
-            join few on few.id > asked.after and strpos(lower(few.address), asked.part) > 0
+            join few on few.id > asked.after and strpos(folded(few.address), asked.part) > 0
             union all
             select walked.id from walked
             union all
@@ -234,7 +234,7 @@ returning
 -- The text of the user with this e-mail, who is made if unknown.
 insert into users as u (email, text)
 values (:'email', :'body'::jsonb ->> 'text')
-on conflict (lower(email)) do update
+on conflict (email_key(email)) do update
 set text = excluded.text
 returning
     u.id,

@@ -113,25 +113,145 @@ comment on function page(text[], text[], text[], text, integer, text) is
     'Of up to size + 1 rows, a page of size: its body as a JSON object, or as lines, and the cursor of the next page, null on the last.';
 
 
+-- Whatever the case -----------------------------------------------------------------------------------------------------
+
+-- Unicode's small letters whatever the database's locale is. A server from 17 on has them built in; an older one asks the system.
+do $$
+begin
+    if current_setting('server_version_num')::integer >= 170000 then
+        create collation if not exists unicode_case (provider = builtin, locale = 'C.UTF-8');
+    else
+        create collation if not exists unicode_case (provider = libc, locale = 'C.UTF-8');
+    end if;
+end
+$$;
+
+comment on collation unicode_case is 'Knows the small letter of every letter of Unicode; orders by code point.';
+
+-- Not strict, and one expression, so that it is inlined: most texts are ASCII, and cost no more than lower() does. Composed before and
+-- after, because a few letters have a small form, or a composed one, in one case only. citext and ICU are not everywhere.
+create or replace function folded(value text) returns text
+language sql immutable parallel safe
+return case
+    when octet_length(value) = char_length(value) then lower(value collate unicode_case)
+    else replace(replace(normalize(lower(normalize(value) collate unicode_case)), 'ς', 'σ'), 'ß', 'ss')
+end;
+
+comment on function folded(text) is 'A text whatever its case: composed (NFC), in small letters, the final sigma as any other, ß as ss. Equal for texts that differ in nothing else.';
+
+
+-- E-mail --------------------------------------------------------------------------------------------------------------
+
+-- RFC 3492, 6.2. What it cannot read is left as it is: then it equals nothing but itself.
+create or replace function punycode_decoded(label text) returns text
+language plpgsql immutable strict parallel safe
+as $$
+declare
+    digits  constant text := 'abcdefghijklmnopqrstuvwxyz0123456789';
+    coded   constant text := substr(label, 5);
+    basic   constant text := coalesce(substring(coded from '^(.*)-'), '');
+    letters text[] := string_to_array(nullif(basic, ''), null);
+    place   integer := case when strpos(coded, '-') > 0 then char_length(basic) + 2 else 1 end;
+    letter  integer := 128;
+    bias    integer := 72;
+    i       integer := 0;
+    before  integer;
+    weight  integer;
+    digit   integer;
+    least   integer;
+    size    integer;
+    delta   integer;
+    k       integer;
+begin
+    letters := coalesce(letters, '{}');
+    while place <= char_length(coded) loop
+        before := i;
+        weight := 1;
+        k := 36;
+        loop
+            digit := strpos(digits, substr(coded, place, 1)) - 1;
+            if digit < 0 or place > char_length(coded) then
+                return label;
+            end if;
+            place := place + 1;
+            i := i + digit * weight;
+            least := greatest(1, least(26, k - bias));
+            exit when digit < least;
+            weight := weight * (36 - least);
+            k := k + 36;
+        end loop;
+        size := cardinality(letters) + 1;
+        delta := case before when 0 then i / 700 else (i - before) / 2 end;
+        delta := delta + delta / size;
+        k := 0;
+        while delta > 455 loop
+            delta := delta / 35;
+            k := k + 36;
+        end loop;
+        bias := k + 36 * delta / (delta + 38);
+        letter := letter + i / size;
+        i := i % size;
+        letters := letters[:i] || chr(letter) || letters[i + 1:];
+        i := i + 1;
+    end loop;
+    return array_to_string(letters, '');
+exception
+    when data_exception or program_limit_exceeded then
+        return label;
+end
+$$;
+
+comment on function punycode_decoded(text) is 'The letters that a label of a domain in Punycode (xn--…) stands for.';
+
+create or replace function domain_decoded(email text) returns text
+language sql immutable parallel safe
+return split_part(email, '@', 1) || '@' || (
+    select string_agg(case when label.text like 'xn--%' then punycode_decoded(label.text) else label.text end, '.' order by label.place)
+    from string_to_table(lower(split_part(email, '@', 2) collate unicode_case), '.') with ordinality as label (text, place)
+);
+
+comment on function domain_decoded(text) is 'An e-mail address with the labels of its domain as letters where they are in Punycode.';
+
+create or replace function email_key(email text) returns text
+language sql immutable parallel safe
+return case
+    when strpos(lower(email collate unicode_case), 'xn--') = 0 then folded(email)
+    else folded(domain_decoded(email))
+end;
+
+comment on function email_key(text) is 'What two e-mail addresses share that are one: folded(), and an internationalised domain is its Punycode.';
+
+-- Default_Ignorable_Code_Point of Unicode, what sets a direction, and control characters: two addresses that look the same must be one.
+create or replace function has_invisible(value text) returns boolean
+language sql immutable parallel safe
+return value ~ ('[\u0001-\u001F\u007F-\u009F\u00AD\u034F\u061C\u115F\u1160\u17B4\u17B5\u180B-\u180F\u200B-\u200F\u2028-\u202E\u2060-\u206F\u3164'
+    || '\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFFB\U0001BCA0-\U0001BCA3\U0001D173-\U0001D17A\U000E0000-\U000E0FFF]');
+
+comment on function has_invisible(text) is 'Whether a text holds a character that is not seen, or turns the direction in which others are read.';
+
+
 -- Search by any part of a text ----------------------------------------------------------------------------------------
 
--- By hand, because pg_trgm is not everywhere (the embedded server has no contrib) and this needs no more than an array.
+-- By hand, because pg_trgm is not everywhere (the embedded server has no contrib) and this needs no more than an array. The offset has
+-- the text folded once, not for each of its letters.
 create or replace function trigrams(value text) returns text[]
 language sql immutable strict parallel safe
 return array(
-    select distinct substr(lower(value), i, 3)
-    from generate_series(1, length(value) - 2) as i
+    select distinct substr(plain.text, i, 3)
+    from (select folded(value) offset 0) as plain (text)
+    cross join generate_series(1, char_length(plain.text) - 2) as i
 );
 
-comment on function trigrams(text) is 'Every three letters that stand together in a text, in lower case. A GIN index on it finds any part of three letters or more.';
+comment on function trigrams(text) is 'Every three letters that stand together in a text, whatever their case. A GIN index on it finds any part of three letters or more.';
 
 -- Side by side they cover the part, and the fewer lists of the index are read the sooner they are merged; the match is rechecked anyhow.
 create or replace function trigrams_of_part(value text) returns text[]
 language sql immutable strict parallel safe
 return array(
-    select distinct substr(lower(value), least(i, length(value) - 2), 3)
-    from generate_series(1, length(value), 3) as i
-    where length(value) >= 3
+    select distinct substr(plain.text, least(i, char_length(plain.text) - 2), 3)
+    from (select folded(value) offset 0) as plain (text)
+    cross join generate_series(1, char_length(plain.text), 3) as i
+    where char_length(plain.text) >= 3
 );
 
 comment on function trigrams_of_part(text) is 'As few trigrams of a text as cover it: what trigrams() of any text must contain that this is a part of.';

@@ -13,7 +13,7 @@ create table if not exists users (
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     constraint users_pkey primary key (id),
-    constraint users_email_check check (char_length(email) <= 254 and email ~ '^[^@[:space:]]+@[^@[:space:]]+$'),
+    constraint users_email_check check (char_length(email) <= 254 and email ~ '^[^@[:space:]]+@[^@[:space:]]+$' and not has_invisible(email)),
     constraint users_name_check check (char_length(name) <= 30 and says_something(name)),
     constraint users_address_check check (char_length(address) <= 100 and says_something(address)),
     constraint users_image_check check (char_length(image) <= 100 and image ~* '^https?://[^[:space:]]+$'),
@@ -23,7 +23,7 @@ create table if not exists users (
 comment on table users is 'The people of all systems.';
 comment on column users.id is 'Given by the database, never used again.';
 comment on column users.version is 'Counts the saves that changed something; 1 when created.';
-comment on column users.email is 'Where to write to; unique whatever the case.';
+comment on column users.email is 'Where to write to; unique whatever the case, and whether its domain is spelled in letters or in Punycode.';
 comment on column users.name is 'What to call them.';
 comment on column users.address is 'Where they live, one line; any part of it can be searched for.';
 comment on column users.image is 'An http or https address of a picture.';
@@ -31,8 +31,8 @@ comment on column users.text is 'Anything else about them.';
 comment on column users.created_at is 'When the row was inserted.';
 comment on column users.updated_at is 'When this version was saved.';
 
--- users.by_email and ?email=, ?sort=email. An expression, because citext is not everywhere.
-create unique index if not exists users_email_key on users (lower(email));
+-- users.by_email and ?email=, ?sort=email.
+create unique index if not exists users_email_key on users (email_key(email));
 
 -- ?sort=name and ?name=. A person without a name stands first, and a key must not be null to be walked.
 create index if not exists users_name_id_idx on users (coalesce(name, ''), id);

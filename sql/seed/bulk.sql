@@ -33,7 +33,7 @@ select
     timestamptz '2024-01-01T00:00:00Z' + p.i * interval '1 second'
 from people as p
 where set_config('app.load', 'seed', true) = 'seed'
-on conflict (lower(email)) do nothing
+on conflict (email_key(email)) do nothing
 
 -- name: projects
 -- The projects with these numbers; each belongs to one of the first thousand people, or to nobody where there are none.

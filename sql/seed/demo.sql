@@ -6,4 +6,4 @@ values
     ('chloé@example.com', 'Chloé', '3 rue des Lilas, Lyon', 'https://example.com/chloe.png', 'Prefers trees.'),
     ('dmitri@example.com', 'Дмитрий', 'Невский проспект 4, Санкт-Петербург', 'https://example.com/dmitri.png', null),
     ('erin@example.com', 'Erin', '5 Harbour Road, Cork', 'https://example.com/erin.png', 'Away in August.')
-on conflict (lower(email)) do nothing;
+on conflict (email_key(email)) do nothing;
