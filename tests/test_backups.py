@@ -45,6 +45,7 @@ def sample(request):
     for path in house.directory.iterdir():
         path.unlink()
     run(house, "truncate departments, jobs, employees, uploads cascade")
+    run(house, "truncate history.deleted")
     for table, file in FILES.items():
         assert house.post(f"/upload/{table}", files={"file": (SAMPLE / file).read_bytes()}).status_code == 200
 
@@ -200,9 +201,35 @@ def test_all_comes_back_into_an_empty_house(house):
     run(house, "truncate departments, jobs, employees, uploads restart identity cascade")
     restored = restore(house, "all")
     assert (restored["backup"], restored["added"]) == (manifest["name"], manifest["rows"])
-    assert everything(house) == before
+    for table in ("departments", "jobs", "employees"):
+        before[table] = [(id, version + 1, *others) for id, version, *others in before[table]]
+    assert everything(house) == before, "but for the versions: those were taken"
     again = house.post("/upload/jobs", files={"file": b"77,Baker\n,nobody\n"}).json()
     assert again["upload_id"] > max(row[0] for row in before["uploads"]), "the sequence goes on after what was restored"
+
+
+@pytest.mark.parametrize("table", ["departments", "jobs", "employees"])
+@pytest.mark.parametrize("missing", ["some", "all"])
+@pytest.mark.parametrize("columns", ["every", "none that counts versions"])
+def test_what_comes_back_counts_on(house, table, missing, columns):
+    """A row that was saved three times and deleted: its backup says 1, and 1 to 3 were another's."""
+    run(house, "delete from employees where id > 2" if table == "employees" else "delete from employees")
+    manifest = back_up(house, table)
+    before = dict(run(house, f"select id, version from {table}"))
+    run(house, f"update {table} set created_at = created_at - interval '1 day'")
+    run(house, f"update {table} set created_at = created_at - interval '1 day'")
+    run(house, f"delete from {table} where id = 1" if missing == "some" else f"delete from {table}")
+    rows = io.BytesIO()
+    with (house.directory / manifest["file"]).open("rb") as file:
+        schema = manifest["schema"]
+        if columns != "every":
+            schema = schema | {"fields": [field for field in schema["fields"] if field["name"] != "version"]}
+        fastavro.writer(rows, schema, fastavro.reader(file))
+    assert house.post(f"/restore/{table}", data=rows.getvalue(), headers=AVRO).status_code == 200
+    after = dict(run(house, f"select id, version from {table}"))
+    assert before.keys() == after.keys()
+    assert after[1] == before[1] + 3
+    assert {*after.values()} == {4 if missing == "all" else 3, 4} if len(after) > 1 else {4}
 
 
 def test_a_table_of_all_can_be_restored_alone(house):

@@ -236,14 +236,16 @@ upload as (
 ),
 
 appended as (
-    insert into jobs (id, job, upload_id, line)
+    insert into jobs (id, version, job, upload_id, line)
     select
         i.id,
+        coalesce(d.version, 0) + 1,
         i.job,
         u.id,
         i.line
     from incoming as i
     cross join upload as u
+    left join history.deleted as d on d.obj_type = 'job' and d.obj_id = i.id::text
 ),
 
 healed as (

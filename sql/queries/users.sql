@@ -239,5 +239,5 @@ set text = excluded.text
 returning
     u.id,
     u.version,
-    u.version = 1 and u.xmax = 0 as created,
+    u.xmax = 0 as created,
     user_json(u) as body

@@ -86,6 +86,19 @@ create table if not exists history.entries_default partition of history.entries 
 
 comment on table history.entries_default is 'Entries of months without a partition of their own.';
 
+-- Beside the entries and not among them: months of those are dropped, and whoever inserts a row asks here once, by its key.
+create table if not exists history.deleted (
+    obj_type text    not null,
+    obj_id   text    not null,
+    version  integer not null,
+    constraint deleted_pkey primary key (obj_type, obj_id)
+);
+
+comment on table history.deleted is 'The last versions of objects that were deleted, also of those that were made anew since: from there they count on.';
+comment on column history.deleted.obj_type is 'What kind of object it was.';
+comment on column history.deleted.obj_id is 'Its key, as in history.entries.';
+comment on column history.deleted.version is 'Its last version.';
+
 create or replace function history.make_room(months integer default 3) returns void
 language plpgsql security definer
 set search_path = history, pg_catalog, pg_temp
@@ -124,12 +137,67 @@ return coalesce(
 
 comment on function history.actor() is 'Who acts: app.actor as the service sets it, else the role and the application that are connected.';
 
+-- What jsonb cannot hold is written as the text that it is ({"x": "\u0000"}, 1e999999 or half a letter in a json): a row that could
+-- be written before its table was tracked can be written still.
+create or replace function history.spelled(object anyelement) returns jsonb
+language plpgsql stable strict
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    spelled jsonb := '{}';
+    member  jsonb;
+    name    text;
+begin
+    for name in
+        select a.attname
+        from pg_type as t
+        join pg_attribute as a on a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+        where t.oid = pg_typeof(object)
+        order by a.attnum
+    loop
+        begin
+            execute format('select to_jsonb(($1).%I)', name) into member using object;
+        exception
+            when others then
+                execute format('select to_jsonb(($1).%I::text)', name) into member using object;
+        end;
+        spelled := spelled || jsonb_build_object(name, member);
+    end loop;
+    return spelled;
+end
+$$;
+
+comment on function history.spelled(anyelement) is 'A row as jsonb, of which each column that jsonb cannot hold is its text.';
+
+create or replace function history.row_json(object anyelement) returns jsonb
+language plpgsql stable strict
+as $$
+begin
+    return to_jsonb(object);
+exception
+    when others then
+        return history.spelled(object);
+end
+$$;
+
+comment on function history.row_json(anyelement) is 'A row as jsonb, whatever it holds.';
+
+-- Texts are longer than numbers: what a primary key can hold and an index with more columns cannot is told by its beginning and digest.
+create or replace function history.fit(key text) returns text
+language sql stable parallel safe
+return case
+    when octet_length(key) <= 1000 then key
+    else to_json(left(key, 100) || '… sha256:' || encode(sha256(convert_to(key, 'UTF8')), 'hex'))::text
+end;
+
+comment on function history.fit(text) is 'A key as JSON, short enough for the indexes of history.';
+
 -- The names in a trigger's arguments serve one key column that still has its name; all else is looked up in the catalog.
 create or replace function history.obj_id(object jsonb, relation oid) returns text
 language sql stable
 set search_path = history, pg_catalog, pg_temp
 begin atomic
-    select case when count(*) < 2 then jsonb_agg(object -> a.attname) ->> 0 else jsonb_agg(object -> a.attname order by k.place)::text end
+    select history.fit(case when count(*) < 2 then jsonb_agg(object -> a.attname) ->> 0 else jsonb_agg(object -> a.attname order by k.place)::text end)
     from pg_index as i
     cross join unnest(i.indkey::int2[]) with ordinality as k (attnum, place)
     join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
@@ -138,6 +206,16 @@ begin atomic
 end;
 
 comment on function history.obj_id(jsonb, oid) is 'The key of a row as JSON; null where its table has none.';
+
+create or replace function history.obj_id(object jsonb, called text, relation oid) returns text
+language sql stable
+return case
+    when object is null then null
+    when object ? called then history.fit((object -> called)::text)
+    else history.obj_id(object, relation)
+end;
+
+comment on function history.obj_id(jsonb, text, oid) is 'The same, without a look at the catalog where the column that was called so still is.';
 
 create or replace function history.project(object jsonb, relation oid) returns bigint
 language sql stable
@@ -151,41 +229,118 @@ end;
 
 comment on function history.project(jsonb, oid) is 'The project of a row whose project column was renamed; null where its table has none.';
 
+-- A column may have got another type since its table was tracked.
+create or replace function history.number_in(value jsonb) returns bigint
+language sql immutable parallel safe
+return case when jsonb_typeof(value) = 'number' then value::bigint end;
+
+comment on function history.number_in(jsonb) is 'The number that a value is; null where it is none.';
+
+create or replace function history.moment_in(value text) returns timestamptz
+language sql stable parallel safe
+return case when value like '____-__-__T__:__:__%+00:00' then value::timestamptz end;
+
+comment on function history.moment_in(text) is 'The moment that jsonb has as this text; null where it is none, or beyond the years of four digits.';
+
+-- A clock may be set back: then what comes later for an object would seem to be earlier, and its past could not be told.
+create or replace function history.moment_after(kind text, key text, moment timestamptz) returns timestamptz
+language sql stable
+begin atomic
+    select coalesce(greatest(own.latest, common.latest) + interval '1 microsecond', moment)
+    from (
+        select max(e.operation_date)
+        from history.entries as e
+        where e.obj_type = kind and e.obj_id = key and e.operation_date >= moment
+    ) as own (latest)
+    cross join (
+        select max(e.operation_date)
+        from history.entries as e
+        where e.obj_type = kind and e.obj_id is null and e.operation_date >= moment
+    ) as common (latest);
+end;
+
+comment on function history.moment_after(text, text, timestamptz) is 'The moment, unless history has something later of this object or of its whole table: then right after that.';
+
+create or replace function history.moment_after_all(kind text, moment timestamptz) returns timestamptz
+language sql stable
+return (
+    select coalesce(max(e.operation_date) + interval '1 microsecond', moment)
+    from history.entries as e
+    where e.obj_type = kind and e.operation_date >= moment
+);
+
+comment on function history.moment_after_all(text, timestamptz) is 'The moment, unless history has something later of this kind of object: then right after that.';
+
 -- One for all tables, with the rights of its owner, because nobody else may write to history. Its arguments are the kind of object and the
--- columns that hold its key, its project, when it was changed, and its version; empty where there is none.
+-- columns that hold its key, its project, when it was changed, and its version; empty where there is none. Then the names of what is
+-- computed when it is read, which no trigger is told.
 create or replace function history.record() returns trigger
 language plpgsql security definer
 set search_path = history, pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 declare
-    before     jsonb       := to_jsonb(old);
-    after      jsonb       := to_jsonb(new);
-    object     jsonb       := coalesce(after, before);
-    said       timestamptz := after ->> tg_argv[3];
-    -- Not now(): of two transactions, the one that began first may well change a row last.
-    changed_at timestamptz := clock_timestamp();
+    before     jsonb;
+    after      jsonb;
+    object     jsonb;
+    key        text;
+    version    integer;
+    said       timestamptz;
+    -- Not now() alone: of two transactions, the one that began first may well change a row last.
+    changed_at timestamptz := greatest(now(), clock_timestamp());
+    ended      integer;
 begin
+    begin
+        before := to_jsonb(old);
+        after := to_jsonb(new);
+    exception
+        when others then
+            before := spelled(old);
+            after := spelled(new);
+    end;
     if before = after then
         return null;
     end if;
+    if tg_argv[5] <> '{}' then
+        before := before - tg_argv[5]::text[];
+        after := after - tg_argv[5]::text[];
+    end if;
+    object := coalesce(after, before);
+    key := obj_id(object, tg_argv[1], tg_relid);
+    version := number_in(object -> tg_argv[4]);
+    said := moment_in(after ->> tg_argv[3]);
     -- A row that says itself when it was changed is right, unless somebody made that up.
     if said between now() and changed_at then
         changed_at := said;
+    end if;
+    if tg_op = 'INSERT' then
+        select d.version into ended from deleted as d where d.obj_type = tg_argv[0] and d.obj_id = key;
+        -- Who deleted it had not committed when this one began to count (go_on).
+        if ended >= version then
+            raise 'another transaction deleted the % % just now', tg_argv[0], key using errcode = 'serialization_failure';
+        end if;
+    end if;
+    -- History is asked for what came before only where that may be later than the clock.
+    if ended is not null
+        or tg_argv[3] = ''
+        or moment_in(before ->> tg_argv[3]) >= changed_at
+        or obj_id(before, tg_argv[1], tg_relid) <> key
+    then
+        changed_at := moment_after(tg_argv[0], key, changed_at);
     end if;
     insert into entries (operation_date, obj_type, obj_id, action, project, actor, request_id, version, old_obj, new_obj)
     values (
         changed_at,
         tg_argv[0],
-        case when object ? tg_argv[1] then (object -> tg_argv[1])::text else obj_id(object, tg_relid) end,
+        key,
         case tg_op when 'INSERT' then 'create' when 'UPDATE' then 'update' else 'delete' end,
         case
-            when object ? tg_argv[2] then (object ->> tg_argv[2])::bigint
+            when object ? tg_argv[2] then number_in(object -> tg_argv[2])
             when tg_argv[2] <> '' then project(object, tg_relid)
         end,
         actor(),
         nullif(current_setting('app.request_id', true), ''),
-        (object ->> tg_argv[4])::integer,
+        version,
         before,
         after
     );
@@ -201,12 +356,86 @@ set search_path = history, pg_catalog, pg_temp
 as $$
 begin
     insert into entries (operation_date, obj_type, action, actor, request_id)
-    values (clock_timestamp(), tg_argv[0], 'truncate', actor(), nullif(current_setting('app.request_id', true), ''));
+    values (
+        moment_after_all(tg_argv[0], clock_timestamp()),
+        tg_argv[0],
+        'truncate',
+        actor(),
+        nullif(current_setting('app.request_id', true), '')
+    );
     return null;
 end
 $$;
 
 comment on function history.record_truncate() is 'Trigger: the emptying of a table becomes an entry.';
+
+-- Before the row is written: who inserts it is answered with the version that it has. A load counts on by itself, for all its rows at
+-- once (80_hiring.sql, 85_backups.sql), as others of whom a trigger asked row by row would be slow.
+create or replace function history.go_on() returns trigger
+language plpgsql security definer
+set search_path = history, pg_catalog, pg_temp
+as $$
+declare
+    left_key text;
+    key      text;
+    ended    integer;
+begin
+    if tg_argv[1] = 'id' then
+        begin
+            -- Of nearly every table; by the whole row as jsonb it takes ten times as long.
+            left_key := fit(to_jsonb(old.id)::text);
+            key := fit(to_jsonb(new.id)::text);
+        exception
+            when undefined_column then null; -- renamed since
+        end;
+    end if;
+    if left_key is null and key is null then
+        left_key := obj_id(row_json(old), tg_argv[1], tg_relid);
+        key := obj_id(row_json(new), tg_argv[1], tg_relid);
+    end if;
+    if left_key <> key or key is null then
+        insert into deleted as d (obj_type, obj_id, version)
+        values (tg_argv[0], left_key, old.version)
+        on conflict on constraint deleted_pkey do update
+        set version = greatest(d.version, excluded.version);
+    end if;
+    if tg_op = 'DELETE' then
+        return old;
+    end if;
+    if left_key is distinct from key then
+        select d.version into ended from deleted as d where d.obj_type = tg_argv[0] and d.obj_id = key;
+        if ended >= new.version then
+            new.version := ended + 1;
+        end if;
+    end if;
+    return new;
+end
+$$;
+
+comment on function history.go_on() is 'Trigger: what is deleted leaves its version, and what is made anew under its key counts on from there.';
+
+create or replace function history.go_on_from_nothing() returns trigger
+language plpgsql security definer
+set search_path = history, pg_catalog, pg_temp
+as $$
+begin
+    execute format(
+        $sql$
+            insert into deleted as d (obj_type, obj_id, version)
+            select %L, %s, r.version
+            from %s as r
+            on conflict on constraint deleted_pkey do update
+            set version = greatest(d.version, excluded.version)
+        $sql$,
+        tg_argv[0],
+        case when tg_argv[1] = '' then format('obj_id(row_json(r), %s)', tg_relid) else format('fit(to_jsonb(r.%I)::text)', tg_argv[1]) end,
+        tg_relid::regclass
+    );
+    return null;
+end
+$$;
+
+comment on function history.go_on_from_nothing() is 'Trigger: all rows of a table that is to be emptied leave their versions.';
 
 -- app.load names a bulk load: its rows are recorded as one entry, because each can be found by what it keeps of where it came from.
 create or replace function history.record_load() returns trigger
@@ -229,7 +458,7 @@ begin
     if not found then
         insert into entries (operation_date, obj_type, action, actor, request_id, new_obj)
         values (
-            clock_timestamp(),
+            moment_after_all(tg_argv[0], now()), -- which its rows say, too
             tg_argv[0],
             'create',
             actor(),
@@ -258,6 +487,12 @@ return (
 
 comment on function history.column_number(regclass, text, regtype[]) is 'The number of a column that has one of these types; null where there is none.';
 
+create or replace function history.computed(relation regclass) returns text[]
+language sql stable
+return array(select a.attname::text from pg_attribute as a where a.attrelid = relation and a.attgenerated = 'v' order by a.attnum);
+
+comment on function history.computed(regclass) is 'The columns that are computed whenever they are read: they are no part of a row.';
+
 create or replace function history.drop_triggers(relation regclass) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -266,7 +501,12 @@ declare
     trigger_name text;
 begin
     for trigger_name in
-        select t.tgname from pg_trigger as t where t.tgrelid = relation and t.tgname like 'history\_90\_%'
+        select t.tgname
+        from pg_trigger as t
+        join pg_proc as p on p.oid = t.tgfoid and p.pronamespace = 'history'::regnamespace
+        where t.tgrelid = relation
+            and not t.tgisinternal
+            and t.tgparentid = 0
     loop
         execute format('drop trigger %I on %s', trigger_name, relation);
     end loop;
@@ -290,6 +530,10 @@ as $$
 declare
     called    text   := coalesce(obj_type, (select c.relname from pg_class as c where c.oid = relation));
     key       int2[] := array(select unnest(i.indkey::int2[]) from pg_index as i where i.indrelid = relation and i.indisprimary);
+    keys      text[] := array(select a.attname from unnest(key) as k (attnum) join pg_attribute as a on a.attrelid = relation and a.attnum = k.attnum);
+    only_key  text   := case when cardinality(keys) = 1 then keys[1] else '' end;
+    unloaded  text   := case when loads then $when$when (coalesce(current_setting('app.load', true), '') = '')$when$ end;
+    counter   text   := (select min(t.tgname) from pg_trigger as t where t.tgrelid = relation and t.tgfoid = 'public.count_version'::regproc);
     arguments text;
 begin
     insert into history.tracked as t (obj_type, relation, key, project)
@@ -302,18 +546,19 @@ begin
         raise 'history.track: % has no integer column %', relation, project using errcode = 'undefined_column';
     end if;
     arguments := format(
-        '%L, %L, %L, %L, %L',
+        '%L, %L, %L, %L, %L, %L',
         called,
-        case when cardinality(key) = 1 then (select a.attname from pg_attribute as a where a.attrelid = relation and a.attnum = key[1]) else '' end,
+        only_key,
         coalesce(project, ''),
         case when history.column_number(relation, 'updated_at', '{timestamptz}') is null then '' else 'updated_at' end,
-        case when history.column_number(relation, 'version', '{int2,int4}') is null then '' else 'version' end
+        case when history.column_number(relation, 'version', '{int2,int4}') is null then '' else 'version' end,
+        history.computed(relation)
     );
     perform history.drop_triggers(relation);
     execute format(
         'create trigger history_90_create after insert on %s for each row %s execute function history.record(%s)',
         relation,
-        case when loads then $when$when (coalesce(current_setting('app.load', true), '') = '')$when$ end,
+        unloaded,
         arguments
     );
     execute format(
@@ -326,6 +571,32 @@ begin
         relation,
         called
     );
+    -- Where versions are counted they go on counting: right after the trigger that counts, whose name these begin with.
+    if counter is not null and key <> '{}' then
+        execute format(
+            'create trigger %I before insert on %s for each row %s execute function history.go_on(%L, %L)',
+            counter || '_on',
+            relation,
+            unloaded,
+            called,
+            only_key
+        );
+        execute format(
+            'create trigger %I before delete or update of %s on %s for each row execute function history.go_on(%L, %L)',
+            counter || '_up_to',
+            (select string_agg(quote_ident(k), ', ') from unnest(keys) as k),
+            relation,
+            called,
+            only_key
+        );
+        execute format(
+            'create trigger %I before truncate on %s execute function history.go_on_from_nothing(%L, %L)',
+            counter || '_up_to_all',
+            relation,
+            called,
+            only_key
+        );
+    end if;
     if loads then
         execute format(
             $sql$
@@ -390,7 +661,7 @@ begin atomic
             join history.entries as e on e.obj_type = t.obj_type
             where t.relation = version_of.relation
                 and e.obj_id = version_of.key
-                and (e.version = number or (e.version = number + 1 and e.action = 'update'))
+                and (e.version = number or (e.version = number + 1 and e.old_obj -> 'version' = to_jsonb(number)))
             order by e.operation_date desc, e.id desc
             limit 1
         )
@@ -427,30 +698,53 @@ begin atomic
             order by e.operation_date, e.id
             limit 1
         ),
-        known as (
-            select l.new_obj as object, l.operation_date
-            from latest as l
+        -- What it is found as after that moment: the row that was changed then, or the row that there is.
+        found as (
+            select f.old_obj as object from following as f
             union all
-            -- Nothing is known of it so far: it was there if it was made before, by a load or before the table was tracked.
-            select k.object, (k.object ->> 'created_at')::timestamptz
-            from (
-                select f.old_obj from following as f
-                union all
-                select live where not exists (select from following)
-            ) as k (object)
-            where not exists (select from latest)
-        )
-    select k.object
-    from known as k
-    where k.operation_date <= moment
-        and not exists (
-            select
+            select live where not exists (select from following)
+        ),
+        emptied as (
+            select max(e.operation_date) as operation_date
             from history.entries as e
-            where e.obj_type = (select o.obj_type from kind as o)
+            where e.obj_type = (select k.obj_type from kind as k)
                 and e.obj_id is null
                 and e.action = 'truncate'
-                and e.operation_date > k.operation_date
                 and e.operation_date <= moment
+        ),
+        known as (
+            select l.new_obj as object
+            from latest as l
+            cross join emptied as t
+            where l.new_obj is not null
+                and (
+                    t.operation_date is null
+                    or t.operation_date < l.operation_date
+                    or l.new_obj -> 'version' = (select f.object -> 'version' from found as f)
+                )
+        )
+    select k.object from known as k
+    union all
+    -- Nothing is known of it by then, or that it was gone: it was there if it was made before, by a load or before the table was tracked.
+    select f.object
+    from found as f
+    cross join (
+        select greatest(t.operation_date, (select l.operation_date from latest as l)) as gone_at
+        from emptied as t
+    ) as e
+    where not exists (select from known)
+        and (f.object ->> 'created_at')::timestamptz <= moment
+        and (
+            e.gone_at is null
+            or exists (
+                select
+                from history.entries as l
+                where l.obj_type = (select k.obj_type from kind as k)
+                    and l.obj_id is null
+                    and l.action = 'create'
+                    and l.operation_date > e.gone_at
+                    and l.operation_date <= moment
+            )
         );
 end;
 
@@ -562,7 +856,7 @@ begin
                         order by e.obj_id, e.place desc
                     ),
                     live as (
-                        select history.obj_id(to_jsonb(r), %L::regclass) as obj_id, to_jsonb(r) as row
+                        select history.obj_id(history.row_json(r), %L::regclass) as obj_id, history.row_json(r) - history.computed(%L::regclass) as row
                         from %s as r
                         where r.%I = $1
                     )
@@ -576,7 +870,7 @@ begin
                 full join live as r on r.obj_id = l.obj_id
                 where l.new_obj is distinct from r.row
             $sql$,
-            kind.obj_type, kind.relation::oid, kind.relation, kind.attname, kind.obj_type, kind.obj_type
+            kind.obj_type, kind.relation::oid, kind.relation::oid, kind.relation, kind.attname, kind.obj_type, kind.obj_type
         ) using project;
     end loop;
 end

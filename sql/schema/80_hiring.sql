@@ -556,11 +556,23 @@ begin
             insert into employees (%s)
             select %s
             from pg_temp.appending as a
+            left join history.deleted as g on g.obj_type = 'employee' and g.obj_id = a.id::text
             where exists (select from departments as d where d.id = a.department_id)
                 and exists (select from jobs as j where j.id = a.job_id)
         $sql$,
         array_to_string(columns, ', '),
-        array_to_string(array_replace(columns, 'upload_id', 'coalesce(upload_id, $1)'), ', ')
+        (
+            select string_agg(
+                case c.name
+                    when 'upload_id' then 'coalesce(a.upload_id, $1)'
+                    when 'version' then 'greatest(a.version, g.version + 1)'
+                    else 'a.' || c.name
+                end,
+                ', '
+                order by c.place
+            )
+            from unnest(columns) with ordinality as c (name, place)
+        )
     ) using upload;
     get diagnostics appended = row_count;
     select count(*) into waiting from pg_temp.appending;

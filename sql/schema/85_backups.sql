@@ -102,6 +102,7 @@ set work_mem = '64MB'
 as $$
 declare
     data constant text := '^(?!(id|version|created_at|updated_at)$)';
+    versions      text := (select a.attname from pg_attribute as a where a.attrelid = relation and a.attname = 'version');
 begin
     execute format(
         $sql$
@@ -127,15 +128,25 @@ begin
             select %s
             from pg_temp.%I as d
             join pg_temp.%I as n on n.id = d.id
+            left join history.deleted as g
+                on g.obj_type = (select t.obj_type from history.tracked as t where t.relation = $1)
+                and g.obj_id = n.id::text
             where d.how = 'added'
             order by n.id
         $sql$,
         case when relation = 'employees'::regclass then 'pg_temp.appending' else relation::text end,
-        restored_columns(columns, ''),
-        restored_columns(columns, 'n.'),
+        concat_ws(', ', versions, restored_columns(columns, '', '^(?!version$)')),
+        concat_ws(
+            ', ',
+            case
+                when 'version' = any (columns) then 'greatest(n.version, g.version + 1)'
+                when versions is not null then 'coalesce(g.version, 0) + 1'
+            end,
+            restored_columns(columns, 'n.', '^(?!version$)')
+        ),
         'differing_' || relation,
         'restoring_' || relation
-    );
+    ) using relation;
     if relation = 'employees'::regclass then
         perform append_employees();
     end if;
