@@ -1,19 +1,21 @@
-"""Every failure as RFC 9457 problem+json: the only table from constraint, SQLSTATE or exception to an answer."""
+"""Every failure as RFC 9457 problem+json: what an SQLSTATE, a kind of constraint or an exception is answered with."""
 
 import json
 import logging
 from collections.abc import Callable
+from functools import cache
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from flask import Flask, Response, g
 from gunicorn.http.errors import NoMoreData, ParseException
 from marshmallow import ValidationError
+from psycopg.errors import Diagnostic
 from psycopg_pool import PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from db import project
+from db import project, read
 
 log = logging.getLogger("rowhouse")
 
@@ -21,71 +23,14 @@ RETRY_AFTER = "1"
 """Seconds after which a client may try again where the database was away."""
 
 
-class Broken(NamedTuple):
-    """What a broken constraint means to a client."""
-
-    status: int
-    field: str
-    sentence: str
-
-
-CONSTRAINTS = {
-    "users_email_key": Broken(409, "email", "Another user has this e-mail address."),
-    "users_email_check": Broken(422, "email", "Must be an e-mail address of at most 254 characters."),
-    "users_name_check": Broken(422, "name", "Must be 1 to 30 characters, not blank."),
-    "users_address_check": Broken(422, "address", "Must be 1 to 100 characters, not blank."),
-    "users_image_check": Broken(422, "image", "Must be an http or https URL of at most 100 characters."),
-    "users_text_check": Broken(422, "text", "Must be at most 1000 characters."),
-    "audios_session_id_key": Broken(409, "session_id", "Another audio has this session."),
-    "audios_session_id_check": Broken(422, "session_id", "Must be at least 1."),
-    "audios_ticks_check": Broken(422, "ticks", "Must be 15 numbers from -100 to -10."),
-    "audios_selected_tick_check": Broken(422, "selected_tick", "Must be 0 to 14."),
-    "audios_step_count_check": Broken(422, "step_count", "Must be 0 to 9."),
-    "projects_slug_key": Broken(409, "slug", "Another project has this slug."),
-    "projects_owner_id_fkey": Broken(422, "owner_id", "There is no such user."),
-    "projects_name_check": Broken(422, "name", "Must be 1 to 200 characters, not blank."),
-    "projects_slug_check": Broken(422, "slug", "Must be small letters and digits, with single dashes between."),
-    "projects_description_check": Broken(422, "description", "Must be at most 10000 characters."),
-    "milestones_project_id_id_key": Broken(409, "id", "Another milestone has this id."),
-    "milestones_project_id_fkey": Broken(404, "project_id", "There is no such project."),
-    "milestones_name_check": Broken(422, "name", "Must be 1 to 200 characters, not blank."),
-    "milestones_ends_on_check": Broken(422, "ends_on", "Must not be before starts_on."),
-    "milestones_dates_check": Broken(422, "starts_on", "Must lie in the years 1 to 9999."),
-    "userstories_project_id_id_key": Broken(409, "id", "Another user story has this id."),
-    "userstories_project_id_ref_key": Broken(409, "ref", "Another user story of the project has this ref."),
-    "userstories_project_id_fkey": Broken(404, "project_id", "There is no such project."),
-    "userstories_milestone_id_fkey": Broken(422, "milestone_id", "The project has no such milestone."),
-    "userstories_assigned_to_fkey": Broken(422, "assigned_to", "There is no such user."),
-    "userstories_ref_check": Broken(422, "ref", "Must be at least 1."),
-    "userstories_subject_check": Broken(422, "subject", "Must be 1 to 500 characters, not blank."),
-    "userstories_description_check": Broken(422, "description", "Must be at most 10000 characters."),
-    "userstories_status_check": Broken(422, "status", "Must be 1 to 50 characters, not blank."),
-    "userstories_tags_check": Broken(422, "tags", "Must be at most 20, each of 1 to 50 characters, not blank."),
-    "userstories_points_check": Broken(422, "points", "Must be 0 to 1000."),
-    "project_refs_project_id_fkey": Broken(404, "project_id", "There is no such project."),
-    "tasks_userstory_id_fkey": Broken(404, "userstory_id", "There is no such user story."),
-    "tasks_assigned_to_fkey": Broken(422, "assigned_to", "There is no such user."),
-    "tasks_subject_check": Broken(422, "subject", "Must be 1 to 500 characters, not blank."),
-    "tasks_status_check": Broken(422, "status", "Must be 1 to 50 characters, not blank."),
-    "comments_userstory_id_fkey": Broken(404, "userstory_id", "There is no such user story."),
-    "comments_author_id_fkey": Broken(422, "author_id", "There is no such user."),
-    "comments_text_check": Broken(422, "text", "Must be 1 to 10000 characters, not blank."),
-    "events_user_id_check": Broken(422, "user_id", "Must be 1 to 200 characters, not blank."),
-    "events_description_check": Broken(422, "description", "Must be 1 to 10000 characters, not blank."),
-    "events_status_check": Broken(422, "status", "Must be NotProcessed, Processed or Failed."),
-    "departments_pkey": Broken(409, "id", "Another department has this id."),
-    "departments_id_check": Broken(422, "id", "Must be 1 to 2147483647."),
-    "departments_department_check": Broken(422, "department", "Must not be blank."),
-    "jobs_pkey": Broken(409, "id", "Another job has this id."),
-    "jobs_id_check": Broken(422, "id", "Must be 1 to 2147483647."),
-    "jobs_job_check": Broken(422, "job", "Must not be blank."),
-    "employees_pkey": Broken(409, "id", "Another employee has this id."),
-    "employees_id_check": Broken(422, "id", "Must be 1 to 2147483647."),
-    "employees_name_check": Broken(422, "name", "Must not be blank."),
-    "employees_datetime_check": Broken(422, "datetime", "Must lie in the years 1 to 9999."),
-    "employees_department_id_fkey": Broken(409, "department_id", "The department is unknown, or still has employees."),
-    "employees_job_id_fkey": Broken(409, "job_id", "The job is unknown, or still has employees."),
+BROKEN = {
+    "check": 422,
+    "unique": 409,
+    "foreign key, on delete cascade": 404,
+    "foreign key, on delete set null": 422,
+    "foreign key, on delete restrict": 409,
 }
+"""What a broken constraint is answered with, by its kind: what hangs on its parent is not there without it."""
 
 SQLSTATES = {
     "57014": (504, "The statement took longer than its time limit."),
@@ -151,9 +96,8 @@ def paths(messages: dict[Any, Any], prefix: str = "") -> "list[tuple[str, list[s
 
 def of_database(error: psycopg.Error) -> Response:
     """What PostgreSQL refuses, or that it cannot be reached."""
-    broken = CONSTRAINTS.get(error.diag.constraint_name or "")
-    if broken:
-        return problem(broken.status, broken.sentence, errors={broken.field: [broken.sentence]})
+    if error.diag.constraint_name:
+        return of_constraint(error.diag)
     if isinstance(error, PoolTimeout):
         return problem(503, "No connection to the database is free.")
     if isinstance(error, psycopg.OperationalError) and not error.sqlstate:
@@ -164,6 +108,21 @@ def of_database(error: psycopg.Error) -> Response:
         if (error.sqlstate or "").startswith(beginning):
             return problem(status, sentence)
     return of_bug(error)
+
+
+def of_constraint(diag: Diagnostic) -> Response:
+    """What a constraint refuses, in the sentence that is its comment."""
+    try:
+        broken = constraint(diag.schema_name, diag.table_name, diag.constraint_name)
+    except psycopg.Error as error:
+        return of_database(error)
+    return problem(BROKEN[broken.kind], broken.sentence, errors={broken.field: [broken.sentence]})
+
+
+@cache
+def constraint(schema: str, table: str, name: str) -> Any:
+    """A constraint's `kind`, its `sentence`, and the `field` that it is about."""
+    return read("problems.constraint", schema=schema, table=table, name=name)
 
 
 def of_broken_body(_: Exception) -> Response:

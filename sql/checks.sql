@@ -31,6 +31,21 @@ uncommented_functions as (
         and obj_description(p.oid, 'pg_proc') is null
 ),
 
+constraints_without_a_sentence as (
+    select 'constraint without a comment that says what must be: ' || k.conname as untidy
+    from ours as o
+    join pg_constraint as k on k.conrelid = o.oid
+    where k.contype <> 'n'
+        and obj_description(k.oid, 'pg_constraint') is null
+    union all
+    select 'unique index without a comment that says what must be: ' || i.relname
+    from ours as o
+    join pg_index as x on x.indrelid = o.oid and x.indisunique
+    join pg_class as i on i.oid = x.indexrelid
+    where obj_description(i.oid, 'pg_class') is null
+        and not exists (select from pg_constraint as k where k.conindid = x.indexrelid)
+),
+
 misnamed_constraints as (
     select 'constraint not named <table>_<rule>_{pkey,key,fkey,check}: ' || k.conname as untidy
     from ours as o
@@ -77,6 +92,8 @@ union all
 select untidy from uncommented_columns
 union all
 select untidy from uncommented_functions
+union all
+select untidy from constraints_without_a_sentence
 union all
 select untidy from misnamed_constraints
 union all

@@ -14,6 +14,7 @@ comment on table schema_migrations is 'What has been applied to this database: e
 comment on column schema_migrations.name is 'The file''s name without .sql.';
 comment on column schema_migrations.checksum is 'SHA-256 of the file as applied; null when a person applied it with psql, until the service fills it in.';
 comment on column schema_migrations.applied_at is 'When its transaction began.';
+comment on constraint schema_migrations_pkey on schema_migrations is 'A migration is applied once.';
 
 
 -- Versions ------------------------------------------------------------------------------------------------------------

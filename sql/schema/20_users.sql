@@ -30,9 +30,16 @@ comment on column users.image is 'An http or https address of a picture.';
 comment on column users.text is 'Anything else about them.';
 comment on column users.created_at is 'When the row was inserted.';
 comment on column users.updated_at is 'When this version was saved.';
+comment on constraint users_pkey on users is 'Another user has this id.';
+comment on constraint users_email_check on users is 'Must be an e-mail address of at most 254 characters.';
+comment on constraint users_name_check on users is 'Must be 1 to 30 characters, not blank.';
+comment on constraint users_address_check on users is 'Must be 1 to 100 characters, not blank.';
+comment on constraint users_image_check on users is 'Must be an http or https URL of at most 100 characters.';
+comment on constraint users_text_check on users is 'Must be at most 1000 characters.';
 
 -- users.by_email and ?email=, ?sort=email.
 create unique index if not exists users_email_key on users (email_key(email));
+comment on index users_email_key is 'Another user has this e-mail address.';
 
 -- ?sort=name and ?name=. A person without a name stands first, and a key must not be null to be walked.
 create index if not exists users_name_id_idx on users (coalesce(name, ''), id);

@@ -34,6 +34,12 @@ comment on column audios.selected_tick is 'Which of them was chosen, from 0.';
 comment on column audios.step_count is 'How many steps it took.';
 comment on column audios.created_at is 'When the row was inserted.';
 comment on column audios.updated_at is 'When this version was saved.';
+comment on constraint audios_pkey on audios is 'Another audio has this id.';
+comment on constraint audios_session_id_key on audios is 'Another audio has this session.';
+comment on constraint audios_session_id_check on audios is 'Must be at least 1.';
+comment on constraint audios_ticks_check on audios is 'Must be 15 numbers from -100 to -10.';
+comment on constraint audios_selected_tick_check on audios is 'Must be 0 to 14.';
+comment on constraint audios_step_count_check on audios is 'Must be 0 to 9.';
 
 -- ?sort=created_at.
 create index if not exists audios_created_at_id_idx on audios (created_at, id);

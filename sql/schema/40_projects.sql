@@ -27,6 +27,12 @@ comment on column projects.description is 'What it is about.';
 comment on column projects.owner_id is 'Whose it is; nobodys once that user is gone.';
 comment on column projects.created_at is 'When the row was inserted.';
 comment on column projects.updated_at is 'When this version was saved.';
+comment on constraint projects_pkey on projects is 'Another project has this id.';
+comment on constraint projects_slug_key on projects is 'Another project has this slug.';
+comment on constraint projects_owner_id_fkey on projects is 'There is no such user.';
+comment on constraint projects_name_check on projects is 'Must be 1 to 200 characters, not blank.';
+comment on constraint projects_slug_check on projects is 'Must be small letters and digits, with single dashes between.';
+comment on constraint projects_description_check on projects is 'Must be at most 10000 characters.';
 
 -- ?sort=name and ?name=.
 create index if not exists projects_name_id_idx on projects (name, id);
@@ -132,6 +138,12 @@ comment on column milestones.ends_on is 'Its last day.';
 comment on column milestones.closed is 'Whether it is over.';
 comment on column milestones.created_at is 'When the row was inserted.';
 comment on column milestones.updated_at is 'When this version was saved.';
+comment on constraint milestones_pkey on milestones is 'Another milestone has this id.';
+comment on constraint milestones_project_id_id_key on milestones is 'Another milestone has this id.';
+comment on constraint milestones_project_id_fkey on milestones is 'There is no such project.';
+comment on constraint milestones_name_check on milestones is 'Must be 1 to 200 characters, not blank.';
+comment on constraint milestones_ends_on_check on milestones is 'Must not be before starts_on.';
+comment on constraint milestones_dates_check on milestones is 'Must lie in the years 1 to 9999.';
 
 create or replace trigger milestones_10_count_version
 before update on milestones
@@ -190,6 +202,8 @@ create table if not exists project_refs (
 comment on table project_refs is 'How far the refs of each project have counted: a ref is never given twice.';
 comment on column project_refs.project_id is 'The project.';
 comment on column project_refs.last_ref is 'The ref given last.';
+comment on constraint project_refs_pkey on project_refs is 'A project counts its refs once.';
+comment on constraint project_refs_project_id_fkey on project_refs is 'There is no such project.';
 
 create or replace function tags_are_fit(tags text[]) returns boolean
 language sql immutable parallel safe
@@ -243,6 +257,18 @@ comment on column userstories.tags is 'What it belongs to.';
 comment on column userstories.points is 'How much work it is.';
 comment on column userstories.created_at is 'When the row was inserted.';
 comment on column userstories.updated_at is 'When this version was saved.';
+comment on constraint userstories_pkey on userstories is 'Another user story has this id.';
+comment on constraint userstories_project_id_id_key on userstories is 'Another user story has this id.';
+comment on constraint userstories_project_id_ref_key on userstories is 'Another user story of the project has this ref.';
+comment on constraint userstories_project_id_fkey on userstories is 'There is no such project.';
+comment on constraint userstories_milestone_id_fkey on userstories is 'The project has no such milestone.';
+comment on constraint userstories_assigned_to_fkey on userstories is 'There is no such user.';
+comment on constraint userstories_ref_check on userstories is 'Must be at least 1.';
+comment on constraint userstories_subject_check on userstories is 'Must be 1 to 500 characters, not blank.';
+comment on constraint userstories_description_check on userstories is 'Must be at most 10000 characters.';
+comment on constraint userstories_status_check on userstories is 'Must be 1 to 50 characters, not blank.';
+comment on constraint userstories_tags_check on userstories is 'Must be at most 20, each of 1 to 50 characters, not blank.';
+comment on constraint userstories_points_check on userstories is 'Must be 0 to 1000.';
 
 -- The check when a milestone is deleted, and ?milestone_id=.
 create index if not exists userstories_project_id_milestone_id_id_idx on userstories (project_id, milestone_id, id);
@@ -357,6 +383,11 @@ comment on column tasks.status is 'How far it is.';
 comment on column tasks.assigned_to is 'Who does it.';
 comment on column tasks.created_at is 'When the row was inserted.';
 comment on column tasks.updated_at is 'When this version was saved.';
+comment on constraint tasks_pkey on tasks is 'Another task has this id.';
+comment on constraint tasks_userstory_id_fkey on tasks is 'There is no such user story.';
+comment on constraint tasks_assigned_to_fkey on tasks is 'There is no such user.';
+comment on constraint tasks_subject_check on tasks is 'Must be 1 to 500 characters, not blank.';
+comment on constraint tasks_status_check on tasks is 'Must be 1 to 50 characters, not blank.';
 
 -- The check when a story is deleted.
 create index if not exists tasks_project_id_userstory_id_idx on tasks (project_id, userstory_id);
@@ -433,6 +464,10 @@ comment on column comments.author_id is 'Who said it.';
 comment on column comments.text is 'What was said.';
 comment on column comments.created_at is 'When the row was inserted.';
 comment on column comments.updated_at is 'When this version was saved.';
+comment on constraint comments_pkey on comments is 'Another comment has this id.';
+comment on constraint comments_userstory_id_fkey on comments is 'There is no such user story.';
+comment on constraint comments_author_id_fkey on comments is 'There is no such user.';
+comment on constraint comments_text_check on comments is 'Must be 1 to 10000 characters, not blank.';
 
 -- The check when a story is deleted.
 create index if not exists comments_project_id_userstory_id_idx on comments (project_id, userstory_id);

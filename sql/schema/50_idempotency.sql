@@ -19,6 +19,7 @@ comment on column first_answers.status is 'The status of the answer.';
 comment on column first_answers.headers is 'Its headers that matter.';
 comment on column first_answers.body is 'Its body, byte for byte.';
 comment on column first_answers.created_at is 'When it was given.';
+comment on constraint first_answers_pkey on first_answers is 'A caller''s key has one answer.';
 
 -- idempotency.keep sweeps the oldest out.
 create index if not exists first_answers_created_at_idx on first_answers (created_at);

@@ -24,6 +24,8 @@ comment on column history.tracked.obj_type is 'What one of its rows is called in
 comment on column history.tracked.relation is 'The table.';
 comment on column history.tracked.key is 'The columns of its primary key; none where it has no such key.';
 comment on column history.tracked.project is 'The column that says which project a row belongs to; null where rows belong to none.';
+comment on constraint tracked_pkey on history.tracked is 'Another table is tracked as this kind of object.';
+comment on constraint tracked_relation_key on history.tracked is 'The table is tracked already.';
 
 
 -- The entries ---------------------------------------------------------------------------------------------------------
@@ -62,6 +64,8 @@ comment on column history.entries.request_id is 'The X-Request-Id of the request
 comment on column history.entries.version is 'The version that the change made, or that was deleted; null where the table counts none.';
 comment on column history.entries.old_obj is 'The row before.';
 comment on column history.entries.new_obj is 'The row after; of a bulk load what was loaded, and how many rows.';
+comment on constraint entries_pkey on history.entries is 'Another entry has this id.';
+comment on constraint entries_action_check on history.entries is 'Must be create, update, delete or truncate.';
 
 alter sequence history.entries_id_seq owned by history.entries.id;
 
@@ -98,6 +102,7 @@ comment on table history.deleted is 'The last versions of objects that were dele
 comment on column history.deleted.obj_type is 'What kind of object it was.';
 comment on column history.deleted.obj_id is 'Its key, as in history.entries.';
 comment on column history.deleted.version is 'Its last version.';
+comment on constraint deleted_pkey on history.deleted is 'An object leaves one last version.';
 
 create or replace function history.make_room(months integer default 3) returns void
 language plpgsql security definer

@@ -11,6 +11,7 @@ create table if not exists history.horizon (
 comment on table history.horizon is 'How far back the feed reaches: one row.';
 comment on column history.horizon.feed is 'The name of this feed; a cursor carries it.';
 comment on column history.horizon.pruned is 'The latest transaction of which entries were dropped by history.prune().';
+comment on constraint horizon_pkey on history.horizon is 'There is one horizon a feed.';
 
 insert into history.horizon (feed)
 select left(md5(gen_random_uuid()::text), 8)

@@ -41,6 +41,10 @@ comment on column events.description is 'What they are told.';
 comment on column events.status is 'NotProcessed until it was sent; Failed once that was tried in vain too often.';
 comment on column events.created_at is 'When the row was inserted.';
 comment on column events.updated_at is 'When this version was saved.';
+comment on constraint events_pkey on events is 'Another event has this id.';
+comment on constraint events_user_id_check on events is 'Must be 1 to 200 characters, not blank.';
+comment on constraint events_description_check on events is 'Must be 1 to 10000 characters, not blank.';
+comment on constraint events_status_check on events is 'Must be NotProcessed, Processed or Failed.';
 
 -- ?user_id=.
 create index if not exists events_user_id_id_idx on events (user_id, id);
@@ -108,6 +112,9 @@ comment on column outbox.user_id is 'Whose line it stands in: events of one user
 comment on column outbox.relay_at is 'When it is to be handed on (again): later than now while somebody has it in hand.';
 comment on column outbox.retry_at is 'Until when it holds up its line after a try that failed; null before the first.';
 comment on column outbox.tries is 'How many tries failed.';
+comment on constraint outbox_pkey on outbox is 'The event waits already.';
+comment on constraint outbox_event_id_fkey on outbox is 'There is no such event.';
+comment on constraint outbox_tries_check on outbox is 'Must be at least 0.';
 
 -- outbox.claim.
 create index if not exists outbox_relay_at_event_id_idx on outbox (relay_at, event_id);
@@ -157,6 +164,9 @@ comment on column event_failures.event_id is 'The event.';
 comment on column event_failures.try is 'Which try it was, from 1; from 1 again after the event was queued again.';
 comment on column event_failures.reason is 'Why it failed.';
 comment on column event_failures.failed_at is 'When.';
+comment on constraint event_failures_pkey on event_failures is 'Another failure has this id.';
+comment on constraint event_failures_event_id_fkey on event_failures is 'There is no such event.';
+comment on constraint event_failures_try_check on event_failures is 'Must be at least 1.';
 
 -- events.failures, and the check when an event is deleted.
 create index if not exists event_failures_event_id_id_idx on event_failures (event_id, id);
@@ -196,6 +206,7 @@ comment on table broker is 'What the relays last saw of the broker, so that no r
 comment on column broker.name is 'The queue that events go through.';
 comment on column broker.up is 'Whether it takes them.';
 comment on column broker.said_at is 'When a relay last said so.';
+comment on constraint broker_pkey on broker is 'There is one row a queue.';
 
 
 -- History -------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ comment on column departments.created_at is 'When the row was inserted.';
 comment on column departments.updated_at is 'When this version was saved.';
 comment on column departments.upload_id is 'The upload it came with; null where it came as a request. No foreign key, which would be checked row by row.';
 comment on column departments.line is 'The line of that file, from 1; of a batch, its place among the rows of the table.';
+comment on constraint departments_pkey on departments is 'Another department has this id.';
+comment on constraint departments_id_check on departments is 'Must be 1 to 2147483647.';
+comment on constraint departments_department_check on departments is 'Must not be blank.';
 
 create table if not exists jobs (
     id         integer     not null,
@@ -44,6 +47,9 @@ comment on column jobs.created_at is 'When the row was inserted.';
 comment on column jobs.updated_at is 'When this version was saved.';
 comment on column jobs.upload_id is 'The upload it came with; null where it came as a request. No foreign key, which would be checked row by row.';
 comment on column jobs.line is 'The line of that file, from 1; of a batch, its place among the rows of the table.';
+comment on constraint jobs_pkey on jobs is 'Another job has this id.';
+comment on constraint jobs_id_check on jobs is 'Must be 1 to 2147483647.';
+comment on constraint jobs_job_check on jobs is 'Must not be blank.';
 
 -- "restrict", because history must not vanish with a department: it answers 409 while people are in it.
 create table if not exists employees (
@@ -76,6 +82,12 @@ comment on column employees.created_at is 'When the row was inserted.';
 comment on column employees.updated_at is 'When this version was saved.';
 comment on column employees.upload_id is 'The upload it came with; null where it came as a request. No foreign key, which would be checked row by row.';
 comment on column employees.line is 'The line of that file, from 1; of a batch, its place among the rows of the table.';
+comment on constraint employees_pkey on employees is 'Another employee has this id.';
+comment on constraint employees_department_id_fkey on employees is 'The department is unknown, or still has employees.';
+comment on constraint employees_job_id_fkey on employees is 'The job is unknown, or still has employees.';
+comment on constraint employees_id_check on employees is 'Must be 1 to 2147483647.';
+comment on constraint employees_name_check on employees is 'Must not be blank.';
+comment on constraint employees_datetime_check on employees is 'Must lie in the years 1 to 9999.';
 
 -- ?sort=department and ?department=.
 create index if not exists departments_department_id_idx on departments (department, id);
@@ -235,6 +247,11 @@ comment on column uploads.accepted is 'How many of them are in the table.';
 comment on column uploads.rejected is 'How many of them are among the errors.';
 comment on column uploads.created_at is 'When it came first.';
 comment on column uploads.updated_at is 'When it came last with another outcome.';
+comment on constraint uploads_pkey on uploads is 'Another upload has this id.';
+comment on constraint uploads_table_name_sha256_key on uploads is 'The table had this file already.';
+comment on constraint uploads_table_name_check on uploads is 'Must be departments, jobs or employees.';
+comment on constraint uploads_sha256_check on uploads is 'Must be a SHA-256 in hexadecimal.';
+comment on constraint uploads_rows_check on uploads is 'Rows must be accepted or rejected, each of them.';
 
 create table if not exists departments_errors (
     id          bigint      not null generated always as identity,
@@ -262,6 +279,10 @@ comment on column departments_errors.detail is 'The rule, in a sentence.';
 comment on column departments_errors.raw is 'The line as it came.';
 comment on column departments_errors.logged_at is 'When it was logged.';
 comment on column departments_errors.row_id is 'The id that the row has, by which a corrected file finds it; null where it has none.';
+comment on constraint departments_errors_pkey on departments_errors is 'Another reject has this id.';
+comment on constraint departments_errors_upload_id_line_key on departments_errors is 'The upload has a reject of this line already.';
+comment on constraint departments_errors_upload_id_fkey on departments_errors is 'There is no such upload.';
+comment on constraint departments_errors_line_check on departments_errors is 'Must be at least 1.';
 
 -- departments.errors, one upload's rejects page by page.
 create index if not exists departments_errors_upload_id_id_idx on departments_errors (upload_id, id);
@@ -336,6 +357,10 @@ comment on column jobs_errors.detail is 'The rule, in a sentence.';
 comment on column jobs_errors.raw is 'The line as it came.';
 comment on column jobs_errors.logged_at is 'When it was logged.';
 comment on column jobs_errors.row_id is 'The id that the row has, by which a corrected file finds it; null where it has none.';
+comment on constraint jobs_errors_pkey on jobs_errors is 'Another reject has this id.';
+comment on constraint jobs_errors_upload_id_line_key on jobs_errors is 'The upload has a reject of this line already.';
+comment on constraint jobs_errors_upload_id_fkey on jobs_errors is 'There is no such upload.';
+comment on constraint jobs_errors_line_check on jobs_errors is 'Must be at least 1.';
 
 -- jobs.errors, one upload's rejects page by page.
 create index if not exists jobs_errors_upload_id_id_idx on jobs_errors (upload_id, id);
@@ -410,6 +435,10 @@ comment on column employees_errors.detail is 'The rule, in a sentence.';
 comment on column employees_errors.raw is 'The line as it came.';
 comment on column employees_errors.logged_at is 'When it was logged.';
 comment on column employees_errors.row_id is 'The id that the row has, by which a corrected file finds it; null where it has none.';
+comment on constraint employees_errors_pkey on employees_errors is 'Another reject has this id.';
+comment on constraint employees_errors_upload_id_line_key on employees_errors is 'The upload has a reject of this line already.';
+comment on constraint employees_errors_upload_id_fkey on employees_errors is 'There is no such upload.';
+comment on constraint employees_errors_line_check on employees_errors is 'Must be at least 1.';
 
 -- employees.errors, one upload's rejects page by page.
 create index if not exists employees_errors_upload_id_id_idx on employees_errors (upload_id, id);

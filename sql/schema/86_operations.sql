@@ -37,6 +37,10 @@ comment on column operations.actor is 'Who asked for it.';
 comment on column operations.request_id is 'In which request.';
 comment on column operations.created_at is 'When it began.';
 comment on column operations.finished_at is 'When it ended.';
+comment on constraint operations_pkey on operations is 'Another operation has this id.';
+comment on constraint operations_kind_check on operations is 'Must be upload, backup or restore.';
+comment on constraint operations_state_check on operations is 'Must be running, succeeded, failed or canceled.';
+comment on constraint operations_finished_check on operations is 'Must be finished unless it is running, and only then.';
 
 create or replace function operation_lock(id bigint) returns bigint
 language sql immutable parallel safe

@@ -58,6 +58,12 @@ comment on column tokens.expires_at is 'From when on it is no longer good; null 
 comment on column tokens.revoked_at is 'When it was taken back; null while it is good.';
 comment on column tokens.last_used_at is 'When it was used last, to the minute.';
 comment on column tokens.project is 'The only project that it reaches; null for all there is. Without a foreign key: once the project is gone it reaches nothing, and stays a token.';
+comment on constraint tokens_pkey on tokens is 'Another token has this id.';
+comment on constraint tokens_name_key on tokens is 'Another token has this name.';
+comment on constraint tokens_sha256_key on tokens is 'Another token has this SHA-256.';
+comment on constraint tokens_name_check on tokens is 'Must be 1 to 100 characters, not blank.';
+comment on constraint tokens_role_check on tokens is 'Must be reader, writer or admin.';
+comment on constraint tokens_sha256_check on tokens is 'Must be a SHA-256 in hexadecimal.';
 
 -- Not logged: a crash forgives what was asked in its minute.
 create unlogged table if not exists quotas (
@@ -71,6 +77,7 @@ comment on table quotas is 'How many requests the holders of tokens made in the 
 comment on column quotas.holder is 'Whose tokens they are, as history calls the caller.';
 comment on column quotas.minute is 'When that minute began.';
 comment on column quotas.taken is 'Requests that the processes took to pass out; it may lie above the limit.';
+comment on constraint quotas_pkey on quotas is 'A holder is counted once.';
 
 grant usage on schema public, history to rowhouse_service;
 
