@@ -1,48 +1,42 @@
 """Reads a CSV file as people save it, in any dialect, each row with its line as it came."""
 
-import csv
 import gzip
 import hashlib
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from db.turns import next_turn
+from handlers.csvheader import delimiter_of, in_order, sampled, untitled
+from handlers.csvrows import ROW_LIMIT, records
+from handlers.csvrows import Row as Row
+from handlers.csvrows import Unreadable as Unreadable
 
 UNPACKED_LIMIT = 2**30
 """Bytes of an unpacked file."""
 
-FIELD_LIMIT = 2**20
-"""Characters of a field."""
+STATED = re.compile(r'"?sep=([^\w"])"?\s*', re.IGNORECASE)
+"""The line by which spreadsheets tell each other the delimiter."""
 
-ROW_LIMIT = 2**23
-"""Characters of a row, however many lines it has."""
-
-DELIMITERS = ",;\t"
-
-BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-
-csv.field_size_limit(FIELD_LIMIT)
-
-
-class Unreadable(Exception):
-    """The file as a whole cannot be read; the message says why."""
+ENCODINGS = {
+    rb"\xef\xbb\xbf": "utf-8-sig",
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": "utf-32",
+    rb"\xff\xfe|\xfe\xff": "utf-16",
+    # Without a mark, by the zeros of the first characters: digits, quotes, delimiters and Latin letters.
+    rb"\0\0\0[^\0]": "utf-32-be",
+    rb"[^\0]\0\0\0": "utf-32-le",
+    rb"\0[^\0]\0[^\0]": "utf-16-be",
+    rb"[^\0]\0[^\0]\0": "utf-16-le",
+}
+"""How a file begins that is not bare UTF-8."""
 
 
 class TooLarge(Exception):
     """The file is larger than UNPACKED_LIMIT once unpacked."""
-
-
-class Row(NamedTuple):
-    """A data row: the line it began on, its text as it came, its fields, and why they cannot be stored, if so."""
-
-    line: int
-    raw: str
-    fields: list[str]
-    unreadable: str | None
 
 
 class Unpacked(io.RawIOBase):
@@ -79,16 +73,11 @@ def rows(source: Unpacked, columns: tuple[str, ...], header: str) -> Iterator[Ro
     try:
         yield from parsed(whole(iter(partial(text.readline, ROW_LIMIT + 1), "")), columns, header)
     except UnicodeError:
-        raise Unreadable("The file is not UTF-8, nor UTF-16 with a byte-order mark.") from None
-    except csv.Error as error:
-        raise Unreadable(f"The file cannot be read as CSV: {error}.") from None
+        raise Unreadable("The file is not UTF-8, UTF-16 or UTF-32.") from None
 
 
 def encoding_of(beginning: bytes) -> str:
-    for mark, encoding in BYTE_ORDER_MARKS.items():
-        if beginning.startswith(mark):
-            return encoding
-    return "utf-8"
+    return next((encoding for begin, encoding in ENCODINGS.items() if re.match(begin, beginning)), "utf-8")
 
 
 def whole(lines: Iterator[str]) -> Iterator[str]:
@@ -100,65 +89,16 @@ def whole(lines: Iterator[str]) -> Iterator[str]:
 
 
 def parsed(lines: Iterator[str], columns: tuple[str, ...], header: str) -> Iterator[Row]:
-    blank = 0
+    begin = 1
     for first in lines:
         if first.strip():
             break
-        blank += 1
+        begin += 1
     else:
         return
-    taken: list[str] = []
-    reader = csv.reader(remembered(chain([first], lines), taken), delimiter=delimiter_of(first, len(columns)))
-    line, order, maybe_header = 1 + blank, None, header != "no"
-    for fields in reader:
-        raw = (taken[0] if len(taken) == 1 else "".join(taken)).rstrip("\r\n")
-        began, line = line, line + len(taken)
-        taken.clear()
-        if not raw or raw.isspace():
-            continue
-        if maybe_header:
-            maybe_header = False
-            names = [name.strip().casefold() for name in fields]
-            known = sorted(names) == sorted(columns)
-            order = [names.index(column) for column in columns] if known else None
-            if known or header == "yes":
-                continue
-        if "\0" in raw:
-            yield Row(began, raw.replace("\0", "\N{SYMBOL FOR NULL}"), [], "The row holds NUL.")
-        elif order and len(fields) == len(order):
-            yield Row(began, raw, [fields[place] for place in order], None)
-        else:
-            yield Row(began, raw, fields, None)
-
-
-def remembered(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
-    """The lines, each put into `taken`, from where the caller takes a row's. Raises Unreadable for an endless one."""
-    size = 0
-    for line in lines:
-        size = size + len(line) if taken else len(line)
-        if size > ROW_LIMIT:
-            raise Unreadable(f"A row is longer than {ROW_LIMIT} characters.")
-        taken.append(line)
-        yield line
-
-
-def delimiter_of(line: str, width: int) -> str:
-    """The delimiter that gives the line as many fields as there are columns, quoted as they should be, or the most."""
-    closed = line.rstrip("\r\n") + '"' * (line.count('"') % 2)
-
-    def fields_by(delimiter: str) -> tuple[bool, bool, int]:
-        try:
-            found = len(next(csv.reader([closed], delimiter=delimiter)))
-        except csv.Error:  # a field that is too long, which another delimiter may divide
-            found = 0
-        return found == width, well_quoted(closed, delimiter), found
-
-    return max(DELIMITERS, key=fields_by)
-
-
-def well_quoted(line: str, delimiter: str) -> bool:
-    try:
-        next(csv.reader([line], delimiter=delimiter, strict=True))
-    except csv.Error:
-        return False
-    return True
+    if stated := STATED.fullmatch(first):
+        first = "\n"
+    sample = [first, *sampled(lines)]
+    delimiter = stated[1] if stated else delimiter_of(sample, columns)
+    found = records(chain(sample, lines), delimiter, begin)
+    yield from found if header == "no" else in_order(untitled(found, columns), columns, header)

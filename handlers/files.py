@@ -14,6 +14,9 @@ from handlers.longwork import respond_async
 BLOCK = 2**18
 """Bytes of an upload that are taken at once."""
 
+PARTS_TOLD = 10
+"""Parts of a form that are named where there is more than the file."""
+
 SPOOL = 2**20
 """Bytes of an upload kept in memory before it goes to a temporary file."""
 
@@ -35,8 +38,10 @@ def received_file() -> BinaryIO:
     request.max_content_length = current_app.config["UPLOAD_LIMIT"]
     accepted = current_view().contract.files
     if request.mimetype == MULTIPART:
-        if "file" not in request.files:
-            abort(422, "There is no part named file.")
+        parts = [name for sent in (request.files, request.form) for name, _ in sent.items(multi=True)]
+        if parts != ["file"] or "file" not in request.files:
+            told = ", ".join(name[:50] for name in parts[:PARTS_TOLD])
+            abort(422, f"Expected one part, a file named file; found: {told or 'none'}. Options go into the query.")
         part = request.files["file"].stream
         return spooled(part) if respond_async() else part  # type: ignore[return-value]  # it is closed with the request
     if request.mimetype not in accepted:

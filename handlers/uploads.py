@@ -49,7 +49,10 @@ class UploadQuery(Schema):
     header = fields.String(
         validate=validate.OneOf(("auto", "yes", "no")),
         load_default="auto",
-        metadata={"description": "Whether the first row names the columns; auto sees it."},
+        metadata={
+            "description": "Whether the first row names the columns; auto sees it. They are taken by name, in any"
+            " order; by their place only with yes and no name that is known."
+        },
     )
     mode = fields.String(
         validate=validate.OneOf(("partial", "atomic", "dry-run")),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from handlers import csvfile
+from handlers import csvfile, csvheader, csvrows
 from tests.conftest import ROOT
 
 COLUMNS = ("id", "name", "note")
@@ -103,9 +103,9 @@ def test_files_that_break_parsers_are_read(path):
         (b"\xff\xfe1", "not UTF-8"),
         (gzip.compress(b"1,a,b\n" * 100, mtime=0)[:-9], "damaged gzip"),
         (b"\x1f\x8b" + b"x" * 100, "damaged gzip"),
-        (b"1," + b"x" * (csvfile.FIELD_LIMIT + 1) + b",b", "field larger"),
-        (b"1," + b"x," * (csvfile.ROW_LIMIT // 2), "row is longer"),
-        (b'1,a,"' + b'x\n","' * (csvfile.ROW_LIMIT // 4), "row is longer"),
+        (b"1," + b"x" * (csvrows.FIELD_LIMIT + 1) + b",b", "field larger"),
+        (b"1," + b"x," * (csvrows.ROW_LIMIT // 2), "row is longer"),
+        (b'1,a,"' + b'x\n","' * (csvrows.ROW_LIMIT // 4), "row is longer"),
     ],
     ids=["Latin-1", "half a character", "gzip cut off", "no gzip", "a field", "a line", "a row of many lines"],
 )
@@ -128,11 +128,189 @@ def test_a_row_with_nul_is_a_row_that_cannot_be_stored():
 
 
 def test_a_line_of_a_million_columns_is_a_row():
-    assert [len(row.fields) for row in read(b"," * 999_999 + b"\n1,a,b\n")] == [1_000_000, 3]
+    assert [len(row.fields) for row in read(b"1" + b"," * 999_999 + b"\n1,a,b\n")] == [1_000_000, 3]
 
 
-def test_an_unclosed_quote_takes_the_rest_of_the_file():
-    assert [row.fields for row in read(b'1,a,b\n2,"c,d\n3,e,f\n')] == [["1", "a", "b"], ["2", "c,d\n3,e,f\n"]]
+# Quotes out of order --------------------------------------------------------------------------------------------------
+
+unquoted = st.text(st.sampled_from("ab é'€\u2028\x0b#:"), min_size=1, max_size=6)
+good = st.one_of(
+    unquoted,
+    st.builds('"a{}"'.format, st.text(st.sampled_from("ab,;\té"), max_size=6)),
+    st.builds('"{}""{}"'.format, unquoted, unquoted),
+    st.builds('"{}\n{}"'.format, unquoted, unquoted),
+    st.just('""'),
+)
+bad = st.one_of(
+    st.builds('"{}'.format, unquoted),
+    st.builds('"{}"{}'.format, unquoted, unquoted),
+    st.builds('"{}" "{}"'.format, unquoted, unquoted),
+    st.builds('"""{}'.format, unquoted),
+)
+
+
+@given(
+    written=st.lists(st.tuples(good, st.one_of(good, bad)), min_size=1, max_size=12),
+    delimiter=st.sampled_from(",;\t"),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    last=st.booleans(),
+)
+@example([("a", '"b'), ("a", "b"), ("a", '"b"'), ("a", '"b')], ",", "\n", False)
+@example([("a", '"b'), ("a", '"b\nc"'), ("a", '"b"c'), ("a", '"b\nc"')], ",", "\r\n", True)
+def test_each_row_is_what_it_is_alone_whatever_stands_around_it(written, delimiter, end, last):
+    texts = [delimiter.join([str(id), *fields]).replace("\n", end) for id, fields in enumerate(written, 1)]
+    found = read(f"sep={delimiter}{end}{end.join(texts)}{end * last}".encode(), "no")
+    line, alone = 2, []
+    for text in texts:
+        lines = io.StringIO(text, newline="")
+        alone += [row._replace(line=line + row.line - 1) for row in csvrows.records(lines, delimiter)]
+        line += text.count(end) + 1
+    assert [(row.line, row.raw, row.fields, row.unreadable) for row in found] == [tuple(row) for row in alone]
+    assert end.join(row.raw for row in found) == end.join(texts)
+
+
+FAULTS = {
+    b'1,"a\n2,"b"\n3,c\n': ["not closed", None, None],
+    b'1,a\n2,"b\n3,c\n4,d\n': [None, "not closed", None, None],
+    b'1,"a"b\n2,c': ["behind", None],
+    b'1,"a" \n2,c': ["behind", None],
+    b'1,"a""\n2,c': ["not closed", None],
+    b'1,16"\n2,a "b" c\n3,x""\n': [None, None, None],
+    b'1,"a\n"\n2,"\n\n3,c': [None, "not closed", None],
+    b'"\n"\n"': ["not closed"],
+    b'1,"a\x00\n2,b': ["not closed", None],
+}
+
+
+@pytest.mark.parametrize("content", FAULTS)
+def test_a_row_of_quotes_out_of_order_is_refused_and_reading_goes_on_at_the_next_line(content):
+    found = read(content, "no", ("id", "name"))
+    assert len(found) == len(FAULTS[content])
+    for row, reason in zip(found, FAULTS[content], strict=True):
+        assert (row.unreadable is None) if reason is None else (reason in row.unreadable)
+
+
+@pytest.mark.parametrize("line", ['a",",', '1,"a', '1,"a"b', '","x', '"""'])
+def test_no_file_is_read_again_and_again_for_its_quotes(line):
+    """Each line of these opens a quote for all that follow; reading from each to the end would take days."""
+    found = read(b"sep=,\n" + f"{line}\n".encode() * 20_000 + b"1,a", "no", ("id", "name"))
+    assert found[-1].fields == ["1", "a"] and sum(row.raw.count("\n") + 1 for row in found) == 20_001
+
+
+def test_an_open_quote_in_a_large_file_costs_its_own_row():
+    content = b'1,"a\n' + b"2,b\n" * (csvrows.FIELD_LIMIT // 4)
+    found = read(content, "no", ("id", "name"))
+    assert (len(found), [row.unreadable for row in found[:2]]) == (
+        1 + csvrows.FIELD_LIMIT // 4,
+        ["A quote is not closed.", None],
+    )
+
+
+# What stands before the rows ------------------------------------------------------------------------------------------
+
+EMPLOYEE = ("id", "name", "datetime", "department_id", "job_id")
+FULL = {column: str(place) for place, column in enumerate(EMPLOYEE, 1)}
+
+
+@given(order=st.permutations([*EMPLOYEE, "version", "created_at", "updated_at", ""]), extra=st.integers(0, 4))
+def test_a_header_is_taken_by_name_with_columns_that_only_exports_have(order, extra):
+    spare = [name for name in order if name not in EMPLOYEE][extra:]
+    names = [name for name in order if name not in spare]
+    content = ",".join(names) + "\n" + ",".join(FULL.get(name, "x") for name in names) + "\n"
+    for header in ("auto", "yes"):
+        assert [row.fields for row in read(content.encode(), header, EMPLOYEE)] == [[*FULL.values()]]
+
+
+@given(order=st.permutations(EMPLOYEE), unknown=st.sets(st.sampled_from(EMPLOYEE), min_size=1, max_size=4))
+def test_a_header_known_in_part_is_taken_by_name_or_refused(order, unknown):
+    names = [f"my {name}" if name in unknown else name for name in order]
+    content = (",".join(names) + "\n" + ",".join(FULL[name] for name in order)).encode()
+    for header in ("auto", "yes"):
+        if len(unknown) == 1:  # the one that is left
+            assert [row.fields for row in read(content, header, EMPLOYEE)] == [[*FULL.values()]]
+        else:
+            with pytest.raises(csvfile.Unreadable, match=r"found .*my .*; expected id, name, datetime"):
+                read(content, header, EMPLOYEE)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "wer,wann\n1,a",
+        "id,id,name\n1,2,a",
+        "id,name,salary\n1,a,7",
+        "id\n1",
+        "id,who,when\n1,a,b",
+        "Personen\nnummer,wer\n1,a",
+    ],
+)
+def test_a_first_row_of_other_names_is_never_followed_by_columns_by_their_place(content):
+    with pytest.raises(csvfile.Unreadable, match=r"expected id, name, in any order"):
+        read(content.encode(), "auto", ("id", "name"))
+
+
+BEFORE = {
+    "a statement of the delimiter": "sep=;\n",
+    "a quoted one, after blanks": '\n \n"SEP=;"\r\n',
+    "a title": "Our people\n",
+    "a title as a spreadsheet saves it": "Our people;\n;\n",
+    "a title of some lines": "Our people\n\nall of them;\n\n",
+    "both": "sep=;\nOur people\n",
+}
+
+
+@pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
+@pytest.mark.parametrize("header", ["", "Name;ID\n"])
+def test_what_stands_before_the_rows_is_no_row(before, header):
+    pair = "{1};{0}" if header else "{0};{1}"
+    rows = [("1", "Sales, Marketing"), ("2", "R,D"), ("3", "IT")]
+    content = before + header + "".join(pair.format(*row) + "\n" for row in rows) + ";\n ; \n"
+    found = read(content.encode(), "auto", ("id", "name"))
+    assert [tuple(row.fields) for row in found] == rows
+    first = len((before + header).splitlines()) + 1
+    assert [row.line for row in found] == [first, first + 1, first + 2]
+
+
+@pytest.mark.parametrize("content", ["Legal,\n", "1\n2,b\n", ",Legal\n2,b\n", "1,a\nTitle\n2,b\n", "1,a\nTitle,\n"])
+def test_a_row_too_short_is_no_title_where_it_may_be_data(content):
+    assert len(read(content.encode(), "auto", ("id", "name"))) == len(content.splitlines())
+
+
+@pytest.mark.parametrize("delimiter", ",;\t")
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("1", "Marketing{0} Sales"), ("2", "R&D"), ("3", "IT")],
+        [("1", "Marketing{0} Sales")],
+        [("1", "a{0}b"), ("2", "c{0}d")],
+        [("1", "a{0}b", ""), ("2", "c", "")],
+        [("name", "id"), ("a{0}b", "1")],
+        [("1", '"' + "a{0}b\n" * 30 + '"'), ("2", "b")],
+    ],
+)
+def test_the_delimiter_is_that_of_most_rows(delimiter, rows):
+    for other in set(",;\t") - {delimiter}:
+        text = "\n".join(delimiter.join(row) for row in rows).format(other)
+        assert csvheader.delimiter_of(text.splitlines(keepends=True)[:20], ("id", "name")) == delimiter
+
+
+@given(table=tables, mark=st.booleans(), encoding=st.sampled_from(["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]))
+def test_a_wide_file_is_read_with_a_mark_or_without(table, mark, encoding):
+    text = "\ufeff" * mark + write(table, ",", "\r\n", csv.QUOTE_MINIMAL)
+    assert [tuple(row.fields) for row in read(text.encode(encoding))] == table
+
+
+@given(text=st.text(max_size=20), encoding=st.sampled_from(["utf-16-le", "utf-16-be", "utf-32-le", "cp1252"]))
+@example("Año", "cp1252")
+def test_no_nonsense_is_read_of_another_encoding(text, encoding):
+    content = f"\u2116,a\n2,{text}é\n".encode(encoding, "replace")
+    try:
+        found = read(content, "no", ("id", "name"))
+    except csvfile.Unreadable as error:
+        assert "not UTF-8" in str(error)
+    else:
+        assert encoding != "cp1252"
+        assert all(row.unreadable or len(row.fields) != 2 for row in found)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\r\n \n\t\n", b"\xef\xbb\xbf", b"ID,Name,NOTE\n"])

@@ -1,7 +1,9 @@
 """Hiring: historic files in every dialect, the rows they hold and the rows that are kept aside."""
 
 import gzip
+import re
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, product
 
 import psycopg
 import pytest
@@ -442,6 +444,113 @@ def test_a_file_whose_faults_were_mended_since_is_accepted_whole_also_after_a_re
     assert (
         upload(house, "departments", BAD.replace(b"x,", b"5,").replace(b"2,", b"2,Mended"), "?mode=atomic")["rows"] == 4
     )
+
+
+MODES = "partial", "atomic", "dry-run"
+WAYS = [f"?header={header}&mode={mode}" for header in ("auto", "yes", "no") for mode in MODES]
+READINGS = {
+    "departments": b"id;Departamento\n1;Ventas\n2;\n",
+    "jobs": b"id,job\n1,Clerk\nx,Bad\n\n1,Other\n",
+    "employees": b"id,name,date,job_id,department_id\n1,Ann,2021-01-01,2,1\n2,Bob,never,1,1\n",
+}
+
+
+@pytest.mark.parametrize(
+    "table", ["departments", *(pytest.param(table, marks=pytest.mark.thorough) for table in ("jobs", "employees"))]
+)
+def test_the_same_file_may_be_read_in_any_way_after_any_other(house, table):
+    upload_sample(house, *({"departments", "jobs"} - {table}))
+    told: dict[str, tuple] = {}
+    for way in chain.from_iterable(product(WAYS, WAYS)):
+        answer = house.post(f"/upload/{table}{way}", files={"file": READINGS[table]})
+        assert answer.status_code in ((200, 422) if "atomic" in way else (200,)), (way, answer.text)
+        found = answer.json()
+        counts = found["rows"], found["accepted"], found["rejected"]
+        assert counts[0] == counts[1] + counts[2]
+        assert told.setdefault(way, counts) == counts
+        if "partial" in way:
+            kept = house.get(found["errors"]).json()["items"]
+            lines = READINGS[table].decode().splitlines()
+            assert len(kept) == found["rejected"] and all(each["raw"] == lines[each["line"] - 1] for each in kept)
+    assert {way: counts[0] for way, counts in told.items() if "header=no" in way} == {
+        way: told["?header=yes&mode=partial"][0] + 1 for way in WAYS if "header=no" in way
+    }
+
+
+MALFORMED = {
+    "departments": [b'1,"Engineering', b'2,"Sales"', b'3,"Support"x', b"4,16", b'5,"oops', b"6,Law", b'"7",Stock'],
+    "jobs": [b'1,"Clerk" ', b"2,Cook", b'3,"Smith', b"4,Nurse", b'5,"Judge'],
+    "employees": [
+        b'1,"Ann,2021-01-01T00:00:00Z,1,1',
+        b"2,Bob,2021-01-02T00:00:00Z,1,1",
+        b'3,"Cleo",2021-01-03T00:00:00Z,1,1',
+        b'4,"Dan"ny,2021-01-04T00:00:00Z,1,1',
+        b'5,Eve,2021-01-05T00:00:00Z,1,"1',
+    ],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("table", MALFORMED)
+def test_no_row_is_swallowed_by_a_quote_of_another(house, table, mode):
+    upload_sample(house, *({"departments", "jobs"} - {table}))
+    lines = MALFORMED[table]
+    answer = house.post(f"/upload/{table}?mode={mode}", files={"file": b"\n".join(lines)})
+    found = answer.json()
+    refused = found["rejects"] if "rejects" in found else rejects(house, table)
+    bad = {place for place, line in enumerate(lines, 1) if line.count(b'"') % 2 or re.search(rb'"[x n]', line)}
+    assert answer.status_code == (422 if mode == "atomic" else 200)
+    assert (found["rows"], found["rejected"]) == (len(lines), len(bad))
+    assert {(each["line"], each["code"], each["raw"]) for each in refused} == {
+        (place, "unreadable", lines[place - 1].decode()) for place in bad
+    }
+    kept = {row[0] for row in rows(house, table)}
+    assert kept == ({*range(1, len(lines) + 1)} - bad if mode == "partial" else set())
+
+
+def test_columns_are_taken_by_their_names_or_not_at_all(house):
+    upload_sample(house, "departments", "jobs")
+    upload(house, "employees", b"id,name,date,job_id,department_id\n7,Ann,2021-01-02T03:04:05Z,1,2\n")
+    assert rows(house, "employees") == [[7, "Ann", "2021-01-02T03:04:05Z", 2, 1]]
+    for query in ("", "?header=yes", "?mode=dry-run"):
+        content = b"id,name,date,job,department\n8,Ann,2021-01-02T03:04:05Z,1,2\n"
+        answer = house.post(f"/upload/employees{query}", files={"file": content})
+        assert answer.status_code == 422
+        assert "found id, name, date, job, department; expected id, name, datetime" in answer.json()["detail"]
+    assert len(rows(house, "employees")) == 1
+
+
+@pytest.mark.parametrize("table", FILES)
+def test_what_the_service_exports_can_be_uploaded_again(house, table):
+    upload_sample(house)
+    exported = house.get(f"/{table}", headers={"Accept": "text/csv"}).content
+    before = rows(house, table)
+    assert upload(house, table, exported, "?mode=atomic")["accepted"] == len(before)
+    with psycopg.connect(house.database) as connection:
+        connection.execute("truncate employees")
+        connection.execute(f"delete from {table}")
+    assert upload(house, table, exported, "?mode=atomic")["accepted"] == len(before)
+    assert rows(house, table) == before
+    short = exported.splitlines()[0] + b"\n" + b",".join(b"1" for _ in HEADERS[table].split(",")) + b"\n"
+    assert upload(house, table, short)["rejected"] == 1
+
+
+PARTS = {
+    "an option": [("file", ("a.csv", b"1,A")), ("mode", (None, b"dry-run"))],
+    "two files": [("file", ("a.csv", b"1,A")), ("file", ("b.csv", b"2,B"))],
+    "another file": [("file", ("a.csv", b"1,A")), ("other", ("b.csv", b"2,B"))],
+    "an option named file": [("file", ("a.csv", b"1,A")), ("file", (None, b"2,B"))],
+    "no file": [("file", (None, b"1,A"))],
+    "another name": [("other", ("a.csv", b"1,A"))],
+}
+
+
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
+@pytest.mark.parametrize("path", ["/upload/departments", "/upload/jobs", "/restore/departments"])
+def test_a_form_of_anything_but_one_file_is_refused(house, path, parts):
+    answer = house.post(path, files=parts)
+    assert (answer.status_code, "Expected one part" in answer.json()["detail"]) == (422, True)
+    assert rows(house, "departments") == rows(house, "jobs") == []
 
 
 def test_an_empty_file_has_no_rows(house):

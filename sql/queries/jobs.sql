@@ -225,9 +225,10 @@ upload as (
     from (select count(*)::integer as rows from staging) as s
     cross join (select count(*)::integer as rows from rejects) as j
     on conflict (table_name, sha256) do update
-    set accepted = excluded.accepted,
+    set rows = excluded.rows, -- another reading of the same file may find others
+        accepted = excluded.accepted,
         rejected = excluded.rejected,
-        updated_at = case when u.rejected = excluded.rejected then u.updated_at else now() end
+        updated_at = case when (u.rows, u.rejected) = (excluded.rows, excluded.rejected) then u.updated_at else now() end
     returning
         u.id,
         u.rows,
@@ -285,11 +286,14 @@ logged as (
     cross join upload as u
     order by j.line
     on conflict (upload_id, line) do update
-    set column_name = excluded.column_name,
+    set row_id = excluded.row_id,
+        column_name = excluded.column_name,
         code = excluded.code,
         detail = excluded.detail,
+        raw = excluded.raw,
         logged_at = now()
-    where (e.column_name, e.code, e.detail) is distinct from (excluded.column_name, excluded.code, excluded.detail)
+    where (e.row_id, e.column_name, e.code, e.detail, e.raw)
+        is distinct from (excluded.row_id, excluded.column_name, excluded.code, excluded.detail, excluded.raw)
 )
 
 select

@@ -21,6 +21,8 @@ SHARED = {
     "channels",
     "contract",
     "csvfile",
+    "csvheader",
+    "csvrows",
     "doors",
     "fields",
     "files",
