@@ -2,13 +2,15 @@
 
 import getpass
 import hashlib
+import logging.config
+import os
 import re
 import secrets
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,18 +22,19 @@ from flask.cli import AppGroup
 from werkzeug.exceptions import HTTPException
 
 import db
+import logs
 from db import actor, embedded, schema, seeding
 from db.pool import connect
 from db.queries import STATEMENTS
 from handlers import backing, csvfile, restoring, shelf
 from handlers.access import ROLES
 from handlers.avroblocks import Damaged
-from handlers.channels import by_line, by_webhook
+from handlers.channels import by_line, by_webhook, has_reader
 from handlers.fields import BIGINT
 from handlers.loading import COLUMNS
 from handlers.longwork import Progress
 from handlers.notifier import notify
-from handlers.relay import relay
+from handlers.relay import relay, run
 from handlers.uploads import load
 
 Database = Callable[[], AbstractContextManager[str]]
@@ -60,17 +63,25 @@ class one_line_errors(AbstractContextManager[None]):
 
 
 def stopped(until_eof: bool = False) -> threading.Event:
-    """An event that is set by Ctrl-C, by SIGTERM, or when standard input ends."""
+    """For a command that goes on until it is told to stop: by Ctrl-C, by SIGTERM, or as standard input ends."""
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    numbers = (signal.SIGINT, signal.SIGTERM)
 
-    def wait_for_eof() -> None:
-        sys.stdin.read()
+    def wait_for_signal() -> None:
+        signal.sigwait(numbers)
         stop.set()
 
-    if until_eof:
-        threading.Thread(target=wait_for_eof, daemon=True).start()
+    def wait_for_eof() -> None:
+        with suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        stop.set()
+
+    logging.config.dictConfig(logs.config(os.environ.get("LOG_LEVEL") or "INFO"))
+    # Not by a handler: it may run while the event's own lock is held, and would wait for that for ever.
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    for wait in (wait_for_signal, wait_for_eof) if until_eof else (wait_for_signal,):
+        threading.Thread(target=wait, daemon=True).start()
     return stop
 
 
@@ -129,6 +140,8 @@ def add(app: Flask, database: Database) -> None:
         Each is printed; with NOTIFY_URL it is first sent there as a POST, its event_id as Idempotency-Key.
         """
         url = app.config["NOTIFY_URL"]
+        if not url and not has_reader():
+            sys.exit("Standard output cannot be written: nobody reads it.")
         with one_line_errors(), database() as dsn:
             send = by_webhook(url) if url else by_line
             notify(
@@ -146,7 +159,9 @@ def add(app: Flask, database: Database) -> None:
         if not app.config["AMQP_URL"]:
             raise click.UsageError("There is no AMQP_URL.")
         with one_line_errors(), database() as dsn:
-            relay(dsn, app.config["AMQP_URL"], app.config["AMQP_QUEUE"], stopped())
+            stop = stopped()
+            hands = threading.Thread(target=relay, args=(dsn, app.config["AMQP_URL"], app.config["AMQP_QUEUE"], stop))
+            run([hands], stop)
 
     add_bulk(app, database)
     add_tokens(app, database)

@@ -10,7 +10,6 @@ import gevent
 from flask import Blueprint, abort, current_app, g, request
 from flask_sock import Sock
 from marshmallow import Schema, ValidationError
-from prometheus_client import Counter, Gauge
 from simple_websocket import ConnectionClosed, Server
 from werkzeug.exceptions import HTTPException
 
@@ -20,6 +19,7 @@ from db.feed import Change, Cursor, Feed, Subscription
 from handlers.access import admit, holder, needs, waits_for_token
 from handlers.contract import gives, takes
 from handlers.fields import Digits, Text
+from handlers.metrics import Counter, Gauge
 from handlers.sockets import GOING_AWAY, REFUSED, TRY_AGAIN, Inbox, Steady, close, encode, reply
 
 events = Blueprint("events", __name__)

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 import psycopg
 from flask import Blueprint, Response, current_app
 from marshmallow import Schema, fields
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
 
 from db import read
 from db.schema import expected
 from handlers.access import needs
 from handlers.answers import answer
 from handlers.contract import gives
+from handlers.metrics import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
 from handlers.problems import Problem
 
 health = Blueprint("health", __name__)

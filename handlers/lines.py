@@ -4,15 +4,18 @@ import logging
 import threading
 from typing import Any
 
-from prometheus_client import Counter
-
 import db
-from handlers.channels import Channel
+from handlers.channels import Channel, Closed
+from handlers.metrics import Counter
+from logs import escape
 
 log = logging.getLogger("rowhouse")
 
 Delays = tuple[float, ...]
 """Seconds before the second try, the third, and so on, while the line waits; after the last the event is Failed."""
+
+REASON = 1000
+"""Characters that are kept of why an event could not be sent: a receiver may have written them."""
 
 SENT = Counter("rowhouse_events_sent_total", "Events sent.")
 FAILED = Counter("rowhouse_events_failed_total", "Tries to send an event that failed.")
@@ -44,9 +47,11 @@ def send(connection: db.Connection, events: list[Any], way: Channel, delays: Del
     """Send some events, and note how that went."""
     try:
         way.send(events)
+    except Closed:
+        raise
     except Exception as error:  # whatever a channel raises is why it failed
         for event in events:
-            note_failure(connection, event, str(error) or type(error).__name__, delays)
+            note_failure(connection, event, escape(str(error) or type(error).__name__)[:REASON], delays)
         return
     SENT.inc(len(events))
     db.run(connection, "outbox.processed", ids=",".join(event.event_id for event in events))

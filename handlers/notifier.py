@@ -13,14 +13,14 @@ from contextlib import suppress
 from uuid import UUID
 
 import psycopg
-from prometheus_client import Counter, Gauge
 
 import db
 from db.pool import connect
 from handlers import broker
-from handlers.channels import Channel
+from handlers.channels import Channel, Closed
 from handlers.lines import Delays, send_lines
-from handlers.relay import BACK_OFF, OPTIONS, POLL, relay
+from handlers.metrics import Counter, Gauge
+from handlers.relay import BACK_OFF, OPTIONS, POLL, relay, run
 
 log = logging.getLogger("rowhouse")
 
@@ -36,8 +36,8 @@ GATHER = 0.02
 MESSAGE_LIMIT = 64 * 1024
 """Bytes of a message; ours are smaller."""
 
-MEASURE_EVERY, LOOK_EVERY = 5.0, 0.2
-"""Seconds between two counts of what waits, and between two looks at whether all threads live."""
+MEASURE_EVERY = 5.0
+"""Seconds between two counts of what waits."""
 
 REDELIVERED = Counter("rowhouse_events_redelivered_total", "Messages that the broker delivered more than once.")
 DEAD = Counter("rowhouse_events_dead_total", "Messages put aside, because they are no events of ours.")
@@ -54,6 +54,8 @@ class Unreadable(Exception):
 def notify(dsn: str, amqp_url: str, queue: str, way: Channel, delays: Delays, stop: threading.Event) -> None:
     """Send events until told to stop: from RabbitMQ, with a relay beside, or without it from the outbox itself."""
 
+    why = ["A thread of the notifier ended."]
+
     def work() -> None:
         wait = BACK_OFF[0]
         while not stop.is_set():
@@ -64,6 +66,9 @@ def notify(dsn: str, amqp_url: str, queue: str, way: Channel, delays: Delays, st
                         consume(connection, amqp_url, queue, way, delays, stop)
                     else:
                         drain(connection, way, delays, stop)
+            except Closed as error:
+                why[0] = str(error)
+                return
             except (psycopg.Error, *broker.Lost) as error:
                 log.warning("The notifier lost its connection and tries again: %s", str(error) or type(error).__name__)
                 lasted = time.monotonic() - began > BACK_OFF[1]
@@ -74,16 +79,10 @@ def notify(dsn: str, amqp_url: str, queue: str, way: Channel, delays: Delays, st
     threads += [threading.Thread(target=work) for _ in range(way.senders)]
     if amqp_url:
         threads.append(threading.Thread(target=relay, args=(dsn, amqp_url, queue, stop)))
-    for thread in threads:
-        thread.daemon = True
-        thread.start()
+    run(threads, stop)
     # A thread that ends before it was told to met what nobody foresaw: better to end, and be started again.
-    while not stop.wait(LOOK_EVERY) and all(thread.is_alive() for thread in threads):
-        pass
     if not stop.is_set():
-        sys.exit("A thread of the notifier ended.")
-    for thread in threads:
-        thread.join()
+        sys.exit(why[0])
 
 
 def drain(connection: db.Connection, way: Channel, delays: Delays, stop: threading.Event) -> None:
@@ -91,9 +90,13 @@ def drain(connection: db.Connection, way: Channel, delays: Delays, stop: threadi
     while not stop.is_set():
         rows = [*db.run(connection, "outbox.claim", limit=CLAIM, seconds=CLAIM_SECONDS)]
         users = [*dict.fromkeys(row.user_id for row in rows)]
-        for start in range(0, len(users), way.at_once):
-            with suppress(psycopg.errors.LockNotAvailable):  # another notifier is at it
-                send_lines(connection, users[start : start + way.at_once], way, delays, stop)
+        try:
+            for start in range(0, len(users), way.at_once):
+                with suppress(psycopg.errors.LockNotAvailable):  # another notifier is at it
+                    send_lines(connection, users[start : start + way.at_once], way, delays, stop)
+        except Closed:
+            db.run(connection, "outbox.postpone", ids=",".join(row.event_id for row in rows), seconds=0)
+            raise
         if not rows:
             stop.wait(POLL)
 

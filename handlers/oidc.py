@@ -1,15 +1,17 @@
 """OpenID Connect: a JWT of the issuer in OIDC_ISSUER is as good as a token, for the role that its claims name."""
 
 import json
-import urllib.request
+import time
 from functools import cache
 from typing import Any, NamedTuple
-from urllib.error import URLError
+from urllib.parse import urlsplit
 
+import gevent
 import jwt
 from flask import abort, current_app
-from jwt.exceptions import PyJWKClientConnectionError, PyJWKClientError
+from jwt.exceptions import PyJWKClientError
 
+from handlers import fetch
 from handlers.fields import BIGINT
 
 ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]
@@ -18,14 +20,21 @@ ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]
 REQUIRED = ["iss", "sub", "aud", "exp"]
 """Claims without which a JWT is not good."""
 
-ANSWER_WITHIN = 5
-"""Seconds for the issuer to tell its keys."""
+ANSWER_WITHIN, DOCUMENT_LIMIT = 5, 256 * 1024
+"""Seconds for the issuer to tell where its keys are, and to tell them; bytes of either."""
+
+ASK_AGAIN = 2
+"""Seconds after an issuer could not be asked, in which it is not asked again: whoever waits would do so in turns."""
 
 KEYS_KEPT = 300
 """Seconds for which its keys are believed; for a key that is not among them it is asked again, every 30 s at most."""
 
 GRANTED = ("admin", "writer", "reader")
 """The roles that a claim may name; of several the first of these counts."""
+
+
+class Away(Exception):
+    """The issuer cannot be asked for its keys."""
 
 
 class Holder(NamedTuple):
@@ -53,7 +62,7 @@ def holder(token: str) -> Holder | None:
             issuer=config["OIDC_ISSUER"],
             options={"require": REQUIRED},
         )
-    except (PyJWKClientConnectionError, URLError, TimeoutError):
+    except Away:
         abort(503, "The issuer of the token cannot be asked for its keys.")
     except (jwt.PyJWTError, PyJWKClientError):
         return None
@@ -78,10 +87,44 @@ def project(named: Any) -> str:
     return id if id.isascii() and id.isdigit() and 0 < int(id[:20]) <= BIGINT else "0"
 
 
+class Keys(jwt.PyJWKClient):
+    """PyJWT's, which keeps them, by our way to ask for them."""
+
+    def fetch_data(self) -> jwt.PyJWKSet:
+        try:
+            found = jwt.PyJWKSet.from_dict(document(self.uri))
+        except jwt.PyJWTError:
+            raise Away from None
+        self._last_successful_fetch = time.monotonic()
+        return found
+
+
 @cache
-def keys(issuer: str) -> jwt.PyJWKClient:
-    """The keys of an issuer, where its configuration says they are (OpenID Connect Discovery 1.0)."""
-    address = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
-    with urllib.request.urlopen(address, timeout=ANSWER_WITHIN) as answer:
-        found = json.load(answer)
-    return jwt.PyJWKClient(found["jwks_uri"], lifespan=KEYS_KEPT, timeout=ANSWER_WITHIN)
+def keys(issuer: str) -> Keys:
+    """The keys of an issuer, where its configuration says they are (OpenID Connect Discovery 1.0). Raises Away."""
+    where = str(document(f"{issuer.rstrip('/')}/.well-known/openid-configuration").get("jwks_uri"))
+    # Not by a weaker way than the issuer itself: whoever stands in between would choose the keys.
+    if not where.startswith(("https://", f"{urlsplit(issuer).scheme}://")):
+        raise Away
+    return Keys(where, lifespan=KEYS_KEPT)
+
+
+failed: dict[str, float] = {}
+"""When an address could not be asked."""
+
+
+def document(url: str) -> dict[str, Any]:
+    """A JSON object that the issuer has at this address. Raises Away."""
+    if time.monotonic() - failed.get(url, float("-inf")) < ASK_AGAIN:
+        raise Away
+    try:
+        # Around all of it: also names must be found, and TLS agreed on, in time.
+        with gevent.Timeout(ANSWER_WITHIN, TimeoutError("timed out")):
+            body = fetch.fetch(url, ANSWER_WITHIN, DOCUMENT_LIMIT + 1)
+        found = json.loads(body)
+        if len(body) > DOCUMENT_LIMIT or not isinstance(found, dict):
+            raise ValueError("No JSON object of that size is looked into.")
+        return found
+    except (*fetch.Failed, RecursionError):
+        failed[url] = time.monotonic()
+        raise Away from None

@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Iterable
 
 import psycopg
 
@@ -30,6 +31,23 @@ OPTIONS = f"{SERVICE} -c enable_seqscan=off"
 
 BACK_OFF = (0.2, 5.0)
 """Seconds before the first try to reach a broker that is away, and at most; twice as many each time."""
+
+
+LOOK_EVERY, END_WITHIN = 0.2, 8.0
+"""Seconds between two looks at whether all threads live, and in which they must have ended once they are told to."""
+
+
+def run(threads: Iterable[threading.Thread], stop: threading.Event) -> None:
+    """Let threads work until told to stop, or until one ends; whoever waits for a frozen peer then is left behind."""
+    threads = [*threads]
+    for thread in threads:
+        thread.daemon = True
+        thread.start()
+    while not stop.wait(LOOK_EVERY) and all(thread.is_alive() for thread in threads):
+        pass
+    deadline = time.monotonic() + END_WITHIN
+    for thread in threads if stop.is_set() else ():
+        thread.join(max(0, deadline - time.monotonic()))
 
 
 def relay(dsn: str, url: str, queue: str, stop: threading.Event) -> None:

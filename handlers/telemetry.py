@@ -9,7 +9,8 @@ from typing import Any
 
 from flask import Flask, Response
 from flask.globals import app_ctx, request_ctx
-from prometheus_client import Counter, Histogram
+
+from handlers.metrics import Counter, Histogram
 
 log = logging.getLogger("rowhouse.access")
 

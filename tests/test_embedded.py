@@ -197,6 +197,7 @@ def test_after_kill_9_of_everything_in_any_order_the_next_start_works_at_once(di
     assert embedded.processes(directory / "postgres") == []
 
 
+@pytest.mark.thorough
 def test_a_keeper_or_server_that_dies_is_replaced_and_a_full_disk_waited_out():
     with tempfile.TemporaryDirectory(prefix="rowhouse-") as name:
         mounted = subprocess.run([*SMALL_DISK, name], capture_output=True)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pika
 import psycopg
@@ -593,3 +594,114 @@ def test_with_a_broker_nothing_is_lost_or_out_of_order_whatever_is_killed(alone,
             working(alone, "relay", **settings) as relay,
         ):
             whatever_breaks(alone, receiver, 300, [one, two, relay], queue.proxy.cut, random.Random(2))
+
+
+# Told to stop ---------------------------------------------------------------------------------------------------------
+
+
+def signalled(process, chance, seconds):
+    """Send SIGTERM and SIGINT in quick succession, so many seconds after its start; fails unless it ends in time."""
+    time.sleep(seconds)
+    for _ in range(200):
+        with suppress(ProcessLookupError):
+            process.send_signal(chance.choice([signal.SIGTERM, signal.SIGINT]))
+        if process.poll() is not None:
+            break
+        time.sleep(chance.random() / 1000)
+    process.wait(12)
+
+
+COMMANDS = {
+    "notifier": [],
+    "relay": [],
+    "migrate": [],
+    "seed": ["--users", "100000"],
+    "backup": ["all"],
+    "upload": ["departments", "/dev/stdin"],
+    "token": ["list"],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "times"),
+    [("notifier", 2), *[pytest.param(name, 25, marks=pytest.mark.thorough) for name in COMMANDS]],
+)
+def test_however_often_it_is_signalled_it_ends(database, tmp_path, command, times):
+    chance = random.Random(times)
+    settings = {"DATABASE_URL": database, "BACKUP_DIR": str(tmp_path), "AMQP_QUEUE": "rowhouse.test.signals"}
+    settings |= {"AMQP_URL": BROKER} if command == "relay" else {}
+    for number in range(times):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flask", "--app", "app", command, *COMMANDS[command]],
+            cwd=ROOT,
+            env=os.environ | settings,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        with process:
+            signalled(process, chance, (number + chance.random()) * 2 / times)
+
+
+@pytest.mark.thorough
+def test_a_frozen_webhook_holds_no_end_up(alone):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        event(alone)
+        with working(alone, NOTIFY_URL=f"http://127.0.0.1:{mute.getsockname()[1]}/") as notifier:
+            mute.settimeout(20)
+            mute.accept()
+            began = time.monotonic()
+            notifier.process.send_signal(signal.SIGTERM)
+            notifier.process.wait(12)
+            assert time.monotonic() - began < 10
+
+
+# Where its lines go ---------------------------------------------------------------------------------------------------
+
+
+def printing(service, stdout, **settings):
+    return subprocess.Popen(
+        [sys.executable, "-m", "flask", "--app", "app", "notifier"],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": service.database} | settings,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.thorough
+def test_an_event_that_nobody_can_read_is_not_sent_and_waits(alone):
+    made = event(alone)
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone, Path("/dev/full").open("w") as full:
+        for stdout, reason in ((gone, "nobody reads it"), (full, "No space left on device")):
+            with printing(alone, stdout) as notifier:
+                notifier.wait(20)
+                assert notifier.returncode == 1
+                assert notifier.stderr.read() == f"Standard output cannot be written: {reason}.\n"
+    with printing(alone, subprocess.PIPE) as notifier:
+        assert made["event_id"] in notifier.stdout.readline()
+        notifier.stdout.close()
+        event(alone)
+        notifier.wait(20)
+        assert notifier.stderr.read() == "Standard output cannot be written: Broken pipe.\n"
+    assert alone.get(f"/events/{made['event_id']}/failures").json()["items"] == []
+    with working(alone):
+        wait_for(lambda: not alone.get("/events?status=NotProcessed").json()["items"])
+
+
+@pytest.mark.thorough
+def test_lines_wait_for_their_reader_and_the_notifier_ends_whoever_reads(alone):
+    with connect(alone.database) as connection:
+        connection.execute(
+            "insert into events (user_id, description) select 'user ' || i % 10, repeat('x', 500)"
+            " from generate_series(1, 400) as i"
+        )
+    with printing(alone, subprocess.PIPE) as notifier:
+        notifier.stdout.read(1)  # it began; the pipe holds a part of it
+        made = event(alone)
+        assert status(alone, made) == "NotProcessed"
+        notifier.terminate()
+        assert notifier.wait(12) == 0

@@ -24,6 +24,7 @@ SHARED = {
     "csvheader",
     "csvrows",
     "doors",
+    "fetch",
     "fields",
     "files",
     "headers",
@@ -33,6 +34,7 @@ SHARED = {
     "loading",
     "longwork",
     "merging",
+    "metrics",
     "oidc",
     "openapi",
     "past",
@@ -72,6 +74,12 @@ def test_no_noun_imports_another(path):
 def test_nobody_imports_the_app():
     for path in [*ROOT.glob("handlers/*.py"), *ROOT.glob("db/*.py")]:
         assert not [name for name in imports(path) if name.split(".")[0] == "app"], path
+
+
+def test_all_metrics_are_kept_where_they_can_end_no_process():
+    for path in [*ROOT.glob("handlers/*.py"), *ROOT.glob("db/*.py")]:
+        used = [name for name in imports(path) if name.startswith("prometheus_client")]
+        assert path.stem == "metrics" or not used, path
 
 
 def test_only_the_app_and_gunicorn_read_settings():
