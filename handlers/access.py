@@ -1,6 +1,8 @@
 """Who may do what. Every route states the role it needs; whoever holds a token has its role, some for one project only.
 
 While no token was ever made, all roles are granted on loopback, and the service answers nowhere else.
+A view runs only for a caller who was admitted: `check_access` says who that is, and `check_admitted` looks once more
+right before the view, whatever way led there.
 """
 
 import hashlib
@@ -8,12 +10,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import psycopg
-from flask import abort, current_app, g, request
+from flask import Request, abort, current_app, g, request
 from flask.globals import app_ctx, request_ctx
 from werkzeug.datastructures import WWWAuthenticate
 
@@ -38,16 +41,38 @@ REMEMBERED = 10_000
 
 View = TypeVar("View", bound=Callable[..., object])
 
+
+@dataclass(frozen=True)
+class Anonymous:
+    """Whoever asks, where no token is needed."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Whoever has opened a socket and has still to send its token."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Whoever holds a good token or JWT."""
+
+    token: str
+    role: str
+
+
+Caller = Anonymous | Pending | Holder
+"""What a request is admitted as."""
+
 seen: dict[str, tuple[float, Any]] = {}
 """What was read of tokens, and when, by their SHA-256."""
 
 
-def needs(role: str) -> Callable[[View], View]:
-    """State the role that a route needs."""
+def needs(role: str, by_message: bool = False) -> Callable[[View], View]:
+    """State the role that a route needs; of a socket's also that its first message may have the token."""
     assert role in ROLES, role
 
     def state(view: View) -> View:
-        view.role = role  # type: ignore[attr-defined]
+        view.role, view.by_message = role, by_message  # type: ignore[attr-defined]
         return view
 
     return state
@@ -68,21 +93,34 @@ def check_access() -> None:
     if asked.url_rule is None or asked.method == "OPTIONS":
         return
     kept.view = current_view()
-    role = kept.view.role
-    if role == "anyone":
-        return
+    kept.caller = caller(kept.view, asked)
+
+
+def caller(view: Any, asked: Request) -> Caller:
+    """Who asks for a view, admitted to it."""
+    role = getattr(view, "role", None) or abort(403, "The route says for nobody that it may be used.")
     given = asked.environ.get("HTTP_AUTHORIZATION")
+    if role == "anyone":
+        return Anonymous()
     if given is not None:
-        admit(bearer(given), role)
-    elif guarded():
-        # A browser's WebSocket cannot send the header: its first message has the token (events.py).
-        if "HTTP_SEC_WEBSOCKET_KEY" not in asked.environ:
-            refuse("A token is needed: Authorization: Bearer …", {})
-    elif not on_loopback(asked.remote_addr or "::"):
+        return admit(bearer(given), role)
+    if guarded():
+        # A browser's WebSocket cannot send the header.
+        return Pending() if view.by_message else refuse("A token is needed: Authorization: Bearer …", {})
+    if not on_loopback(asked.remote_addr or "::"):
         abort(403, f"This needs the role {role}; without a token it is granted on this machine only.")
+    return Anonymous()
 
 
-def admit(token: str, role: str) -> None:
+def check_admitted(view: Any) -> None:
+    """Right before a view: 401 where nobody was admitted to it."""
+    kept = app_ctx.g
+    admitted = "caller" in kept and kept.view is view
+    if not admitted or (type(kept.caller) is Pending and not view.by_message):
+        refuse("Nobody was admitted to this.", {})
+
+
+def admit(token: str, role: str) -> Holder:
     """Let the holder of a token in. 401 where it is not good, 403 where it has not the role, 429 too often."""
     found = holder(token)
     if found is None:
@@ -95,6 +133,7 @@ def admit(token: str, role: str) -> None:
     g.token = token
     project.set(found.project)
     actor.set((found.name, g.request_id))
+    return Holder(token, found.role)
 
 
 def within_projects() -> bool:
@@ -102,7 +141,7 @@ def within_projects() -> bool:
     return request.blueprint in OF_PROJECTS and request.endpoint != "projects.create_projects"
 
 
-def refuse(detail: str, told: dict[str, str | None]) -> None:
+def refuse(detail: str, told: dict[str, str | None]) -> NoReturn:
     abort(401, description=detail, www_authenticate=WWWAuthenticate("bearer", {"realm": "rowhouse", **told}))
 
 
@@ -119,7 +158,7 @@ def guarded() -> bool:
 
 def waits_for_token() -> bool:
     """Whether the caller was let in to say its token first."""
-    return g.token is None and guarded()
+    return type(g.caller) is Pending
 
 
 def holder(token: str) -> Any:

@@ -73,7 +73,7 @@ def check_caller() -> None:
 
 
 @sock.route("/ws/events", bp=events)  # type: ignore[untyped-decorator]
-@needs("reader")
+@needs("reader", by_message=True)
 @takes(query=EventsQuery)
 @gives(status=101)
 def channel(ws: Server, query: dict[str, Any]) -> None:
@@ -109,7 +109,7 @@ def authenticate(ws: Server) -> None:
     with suppress(ValueError, TypeError, KeyError, RecursionError, HTTPException):
         message = json.loads(ws.receive(AUTHENTICATE_WITHIN) or "")
         if message["cmd"] == "auth":
-            admit(str(message["token"]), "reader")
+            g.caller = admit(str(message["token"]), "reader")
             return
     close(ws, REFUSED, "The first message must have a good token.")
 

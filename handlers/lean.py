@@ -8,10 +8,13 @@ from functools import lru_cache
 from typing import Any
 
 import flask
+from flask.globals import request_ctx
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.sansio.utils import get_host
 from werkzeug.utils import cached_property
+
+from handlers.access import check_admitted
 
 SESSION = NullSession()
 
@@ -97,6 +100,16 @@ class Lean(flask.Flask):
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         return func
+
+    def dispatch_request(self) -> Any:
+        asked = request_ctx.request
+        if asked.routing_exception is not None:
+            self.raise_routing_exception(asked)
+        if asked.method == "OPTIONS":  # no route has one of its own
+            return self.make_default_options_response()
+        view = self.view_functions[asked.url_rule.endpoint]  # type: ignore[union-attr]
+        check_admitted(view)
+        return view(**asked.view_args)  # type: ignore[arg-type]
 
     def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
         if request is None or "HTTP_UPGRADE" in request.environ:

@@ -9,13 +9,16 @@ import time
 
 import psycopg
 import pytest
+from flask import g
 from psycopg import errors
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from werkzeug.exceptions import Unauthorized
 
 from app import create_app
 from db.pool import ROLE
-from handlers.access import ROLES
+from handlers import contract
+from handlers.access import ROLES, Anonymous, Pending, check_access, check_admitted
 from tests.browser import CHROMIUM, tab
 from tests.conftest import ROOT, free_port, make_token, serve, wait_for
 
@@ -140,19 +143,72 @@ def test_the_table_has_every_route():
 
 @pytest.mark.parametrize("route", TABLE)
 def test_each_route_lets_in_whom_the_table_says(guarded, route):
-    method, path = route.split(" ", 1)
-    for pattern, place in PLACES.items():
-        path = re.sub(pattern, place, path)
+    method, path = place(route)
     least, *of_project = TABLE[route].split(", ")
     for held_role, held in {"anyone": None, **guarded.tokens}.items():
         # What no route takes: whoever is let in is refused for that, and nothing is done.
-        answer = asked(guarded, held, method, f"{path}?nonsense=1")
+        answer = asked(guarded, held, method, path)
         role, *bound = held_role.split(", ")
         reaches = not bound or of_project or least == "anyone"
         if ROLES.index(role) >= ROLES.index(least) and reaches:
             assert answer.status_code not in (401, 403), (role, answer.text)
         else:
             assert answer.status_code == (401 if role == "anyone" else 403), (role, answer.text)
+
+
+def place(route: str) -> tuple[str, str]:
+    """The method and a path of a route; its query is one that no route takes, so that nothing is ever done."""
+    method, path = route.split(" ", 1)
+    for pattern, filled in PLACES.items():
+        path = re.sub(pattern, filled, path)
+    return method, f"{path}?nonsense=1"
+
+
+def test_the_header_of_a_socket_lets_nobody_in(guarded):
+    for route, least in TABLE.items():
+        for headers in ({"Sec-WebSocket-Key": "x"}, {"Sec-WebSocket-Key": "x", "Sec-WebSocket-Version": "13"}):
+            answer = guarded.request(*place(route), headers=headers)
+            assert least == "anyone" or answer.status_code == 401, (route, headers, answer.text)
+
+
+def test_a_view_runs_only_for_who_was_admitted_to_it():
+    """Whatever leads to a view: with no caller, one of another view, or one who has still to say its token."""
+    for endpoint, view in APP.view_functions.items():
+        for admitted in (
+            {},
+            {"view": view},
+            {"caller": Anonymous(), "view": None},
+            {"caller": Pending(), "view": view},
+        ):
+            with APP.test_request_context():
+                vars(g).update(admitted)
+                if admitted.get("caller") == Pending() and endpoint == "events.channel":
+                    check_admitted(view)
+                    continue
+                with pytest.raises(Unauthorized):
+                    check_admitted(view)
+
+
+def test_only_the_channel_may_be_told_the_token_later():
+    assert [name for name, view in APP.view_functions.items() if view.by_message] == ["events.channel"]
+
+
+def test_a_route_without_a_role_answers_nobody():
+    app = create_app()
+    app.add_url_rule("/forgotten", view_func=lambda: "seen")
+    assert app.test_client().get("/forgotten").status_code == 403
+
+
+def test_a_view_is_closed_where_the_check_is_forgotten():
+    app = create_app()
+    app.before_request_funcs[None].remove(check_access)
+    app.before_request_funcs[None].remove(contract.check_contract)
+    asked = app.test_client()
+    for rule in app.url_map.iter_rules():
+        path = re.sub("<[^>]+>", "1", rule.rule)
+        for method in rule.methods - {"OPTIONS"}:
+            assert asked.open(path, method=method).status_code in (400, 401, 404), rule
+    assert asked.get("/docs").status_code == asked.get("/users").status_code == 401
 
 
 def test_a_token_of_a_project_is_made_by_the_command(guarded):
