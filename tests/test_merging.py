@@ -1,13 +1,25 @@
 """Many writers at one object: what does not overlap is kept, what does is refused with reasons, nothing is lost."""
 
+import json
+import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from itertools import count, groupby
 
+import psycopg
 import pytest
+import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app import create_app
 from db.pool import connect
+from tests.conftest import wait_for
+from tests.test_users import person
+from tests.test_versions import HIRING, NOUNS
+
+numbers = count(5_000_000)
+
+JSON = {"Content-Type": "application/json"}
 
 FIELDS = ("subject", "description", "status", "points", "tags")
 VALUES = st.fixed_dictionaries(
@@ -193,3 +205,212 @@ def test_any_interleaving_of_merges_equals_a_serial_order(service, story, change
         before = after
     assert service.get(path).json() == before
     assert [version for _, version, _ in entries(service, made["id"])] == [*range(1, before["version"] + 1)]
+
+
+# What is meant -------------------------------------------------------------------------------------------------------
+
+
+def values(service, unique):
+    """Of each noun, its members: as the object is made, and as somebody else changes it."""
+    user = service.post("/users", json=person(unique("ann"))).json()["id"]
+    project = service.post("/projects", json={"name": unique("project")}).json()["id"]
+    milestone = service.post(f"/projects/{project}/milestones", json={"name": "First"}).json()["id"]
+    story = service.post(f"/projects/{project}/userstories", json={"subject": "Read"}).json()["id"]
+    first, second = next(numbers), next(numbers)
+    for id in (first, second):
+        service.post("/departments", json={"id": id, "department": "d"})
+        service.post("/jobs", json={"id": id, "job": "j"})
+    named = {"name": ("Röw", "Other"), "description": (None, "Other"), "owner_id": (None, user)}
+    return {
+        "users": (
+            "/users",
+            {
+                "email": (f"{unique('x')}@b.org", f"{unique('y')}@b.org"),
+                "name": ("Änn", "Bo"),
+                "address": ("1 Main Street", "2 Main Street"),
+                "image": ("http://a.org/x", "http://b.org/x"),
+                "text": (None, "Said"),
+            },
+        ),
+        "audios": (
+            "/audios",
+            {
+                "session_id": (next(numbers), next(numbers)),
+                "ticks": ([-50.25, -10, *[-96.33] * 13], [-50] * 15),
+                "selected_tick": (0, 14),
+                "step_count": (0, 9),
+            },
+        ),
+        "projects": ("/projects", named | {"slug": (unique("x"), unique("y"))}),
+        "milestones": (
+            f"/projects/{project}/milestones",
+            {
+                "name": ("First", "Second"),
+                "starts_on": ("2021-11-01", None),
+                "ends_on": ("2021-11-30", "2021-12-01"),
+                "closed": (False, True),
+            },
+        ),
+        "userstories": (
+            f"/projects/{project}/userstories",
+            {
+                "milestone_id": (None, milestone),
+                "subject": ("Read", "Write"),
+                "description": ("", None),
+                "status": ("new", "done"),
+                "assigned_to": (user, None),
+                "tags": (["ä", "b"], []),
+                "points": (2.5, 3),
+            },
+        ),
+        "tasks": (
+            f"/userstories/{story}/tasks",
+            {"subject": ("Do", "Undo"), "status": ("new", "done"), "assigned_to": (None, user)},
+        ),
+        "comments": (f"/userstories/{story}/comments", {"author_id": (None, user), "text": ("Said", "Said again")}),
+        "departments": ("/departments", {"department": ("Old", "New")}),
+        "jobs": ("/jobs", {"job": ("Old", "New")}),
+        "employees": (
+            "/employees",
+            {
+                "name": ("Ann", "Bo"),
+                "datetime": ("2021-11-07T02:48:42.5Z", "2021-11-07T02:48:42.500001Z"),
+                "department_id": (first, second),
+                "job_id": (first, second),
+            },
+        ),
+        "events": (
+            "/events",
+            {"user_id": ("ann", "bo"), "description": ("Told", "Not told"), "status": ("NotProcessed", "Failed")},
+        ),
+    }
+
+
+SPELLINGS = {
+    '"2021-11-07T02:48:42.5Z"': [
+        '"2021-11-07T02:48:42.500Z"',
+        '"2021-11-07T02:48:42.500000Z"',
+        '"2021-11-07T03:48:42.50+01:00"',
+        '"2021-11-06T21:18:42.5-05:30"',
+        '"2021-11-07T02:48:42.5"',
+    ],
+    '"2021-11-01"': ['"20211101"', '"2021-W44-1"'],
+    '"2021-11-30"': ['"20211130"', '"2021-W48-2"'],
+    "2.5": ["2.50", "25e-1", "0.25E+1"],
+}
+
+
+CHANGED = {
+    noun: {*view.contract.body.load_fields}
+    for name, view in create_app().view_functions.items()
+    for noun in NOUNS
+    if name.endswith(f".change_{noun}") or name == f"{noun}.change"
+}
+"""The members of each noun that a PATCH may change."""
+
+
+def spelled(value):
+    """JSON texts that mean a value."""
+    plain = json.dumps(value, ensure_ascii=False)
+    found = {plain, json.dumps(value), *SPELLINGS.get(plain, [])}
+    if isinstance(value, list) and -10 in value:
+        found |= {
+            plain.replace("-10,", "-1e1,"),
+            plain.replace("-50.25,", "-5025E-2,"),
+            plain.replace("-10,", "-10.0,"),
+        }
+    return sorted(found)
+
+
+COMMON = ("audios", "employees", "milestones", "userstories")
+"""Nouns with members that can be spelled in more than one way."""
+
+
+@pytest.mark.parametrize(
+    "noun", [noun if noun in COMMON else pytest.param(noun, marks=pytest.mark.thorough) for noun in NOUNS]
+)
+def test_values_are_compared_by_what_they_mean(service, unique, noun):
+    """Every member in every spelling: sent as it was read it is no change, over the same version or another's."""
+    collection, members = values(service, unique)[noun]
+    body = {name: first for name, (first, _) in members.items() if (noun, name) != ("events", "status")}
+    given = {"id": next(numbers)} if noun in HIRING else {}
+    made = service.post(collection, json=body | given)
+    assert made.status_code == 201, made.text
+    path, version = made.headers["Location"], 1
+    assert members.keys() == CHANGED[noun], "a new member is to be walked, too"
+
+    def patch(version, name, text):
+        return service.patch(path, data=f'{{"version": {version}, "{name}": {text}}}', headers=JSON)
+
+    for name, (first, second) in members.items():
+        assert patch(version, name, json.dumps(second)).json()["version"] == version + 1
+        for text in spelled(first):
+            kept = patch(version, name, text)
+            assert (kept.status_code, kept.json().get("version")) == (200, version + 1), (name, text, kept.text)
+            assert kept.json()[name] == second, (name, text)
+        version = patch(version + 1, name, json.dumps(first)).json()["version"]
+        for text in spelled(first):
+            same = patch(version, name, text)
+            assert (same.status_code, same.json()["version"]) == (200, version), (name, text, same.text)
+            others = ", ".join(f'"{key}": {json.dumps(value)}' for key, (value, _) in members.items() if key != name)
+            whole = f'{{"version": {version}, "{name}": {text}{", " if others else ""}{others}}}'
+            same = service.put(path, data=whole, headers=JSON)
+            assert (same.status_code, same.json()["version"]) == (200, version), (name, text, same.text)
+
+
+def test_a_text_is_its_letters(service, story):
+    """One written otherwise is another text, though it may look the same."""
+    path = f"/userstories/{story['id']}"
+    composed = service.patch(path, json={"version": 1, "subject": "\u00e9"}).json()
+    service.patch(path, json={"version": composed["version"], "subject": "Theirs"})
+    refused = service.patch(path, json={"version": composed["version"], "subject": "e\u0301"})
+    assert (refused.status_code, refused.json()["conflicts"][0]["yours"]) == (409, "e\u0301")
+
+
+# Fair ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("theirs", "status"), [("description", 200), ("subject", 409)])
+@pytest.mark.parametrize("read", [1, 2])
+def test_who_waits_for_another_save_is_merged_with_it_at_once(service, story, theirs, status, read):
+    """The other commits while the statement waits: it sees that version and its history, and never begins anew."""
+    path = f"/userstories/{story['id']}"
+    service.patch(path, json={"version": 1, "status": "ready"})
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(service.database) as other:
+        other.execute(f"update userstories set {theirs} = 'Theirs' where id = %s", [story["id"]])
+        answer = pool.submit(service.patch, path, json={"version": read, "subject": "Mine"})
+        with connect(service.database) as looking:
+            asked = (
+                "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '/* userstories%'"
+            )
+            wait_for(lambda: looking.execute(asked).fetchone() == (1,))
+        other.commit()
+        answer = answer.result()
+    assert answer.status_code == status, answer.text
+    now = service.get(path).json()
+    assert (now["version"], now[theirs], now["status"]) == (4 if status == 200 else 3, "Theirs", "ready")
+    assert (now["subject"] == "Mine") == (status == 200)
+
+
+def test_editors_of_one_story_are_served_in_turn(service, story):
+    """16 in pairs, each saves its own member without pause from the version it saw last: none starves."""
+    project = story["project_id"]
+    stories = [service.post(f"/projects/{project}/userstories", json={"subject": "Read"}).json() for _ in range(8)]
+
+    def editor(number):
+        made, member = stories[number // 2], ("subject", "description")[number % 2]
+        version, longest = 1, 0.0
+        with requests.Session() as session:
+            for turn in range(15):
+                began = time.monotonic()
+                body = {"version": version, member: f"{number} {turn}"}
+                answer = session.patch(f"{service.url}/userstories/{made['id']}", json=body, timeout=30)
+                longest = max(longest, time.monotonic() - began)
+                assert (answer.status_code, answer.json().get(member)) == (200, f"{number} {turn}"), answer.text
+                version = answer.json()["version"]
+        return longest
+
+    with ThreadPoolExecutor(16) as pool:
+        assert max(pool.map(editor, range(16))) < 3
+    for made in stories:
+        assert service.get(f"/userstories/{made['id']}").json()["version"] == 31

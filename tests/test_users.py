@@ -304,6 +304,7 @@ STREETS = """
 def town(module_database):
     """A connection to a database of people whose addresses are neither alike nor evenly spread."""
     with connect(module_database) as connection:
+        connection.execute("set statement_timeout = 0")
         connection.execute(STREETS.encode())
         connection.execute("analyze users")
         connection.execute("set plan_cache_mode = force_generic_plan")

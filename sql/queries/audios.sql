@@ -77,6 +77,7 @@ returning
 
 -- name: change
 -- The members given, saved over the version read (one of a comma-separated list, or * for any). No row: gone, or changed since.
+-- With a `base` over any version: what the caller changed since then; an error where others changed the same.
 update audios as r
 set (session_id, ticks, selected_tick, step_count) = (
     select
@@ -84,10 +85,16 @@ set (session_id, ticks, selected_tick, step_count) = (
         n.ticks,
         n.selected_tick,
         n.step_count
-    from jsonb_populate_record(r, :'body'::jsonb) as n
+    from jsonb_populate_record(
+        r,
+        case
+            when :'base' in ('', r.version::text) then :'body'::jsonb
+            else history.mine('audios', to_jsonb(r), nullif(:'base', '')::integer, :'body'::jsonb)
+        end
+    ) as n
 )
 where r.id = :'id'::bigint
-    and (:'versions' = '*' or r.version::text = any (string_to_array(:'versions', ',')))
+    and (:'base' <> '' or :'versions' = '*' or r.version::text = any (string_to_array(:'versions', ',')))
 returning
     r.version,
     audios_json(r) as body

@@ -69,15 +69,22 @@ returning
 
 -- name: change
 -- The members given, saved over the version read (one of a comma-separated list, or * for any). No row: gone, or changed since.
+-- With a `base` over any version: what the caller changed since then; an error where others changed the same.
 update comments as r
 set (author_id, text) = (
     select
         n.author_id,
         n.text
-    from jsonb_populate_record(r, :'body'::jsonb) as n
+    from jsonb_populate_record(
+        r,
+        case
+            when :'base' in ('', r.version::text) then :'body'::jsonb
+            else history.mine('comments', to_jsonb(r), nullif(:'base', '')::integer, :'body'::jsonb)
+        end
+    ) as n
 )
 where r.id = :'id'::bigint
-    and (:'versions' = '*' or r.version::text = any (string_to_array(:'versions', ',')))
+    and (:'base' <> '' or :'versions' = '*' or r.version::text = any (string_to_array(:'versions', ',')))
 returning
     r.version,
     comments_json(r) as body

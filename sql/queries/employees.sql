@@ -80,6 +80,7 @@ returning
 
 -- name: change
 -- The members given, saved over the version read (one of a comma-separated list, or * for any). No row: gone, or changed since.
+-- With a `base` over any version: what the caller changed since then; an error where others changed the same.
 update employees as r
 set (name, datetime, department_id, job_id) = (
     select
@@ -87,10 +88,16 @@ set (name, datetime, department_id, job_id) = (
         n.datetime,
         n.department_id,
         n.job_id
-    from jsonb_populate_record(r, :'body'::jsonb) as n
+    from jsonb_populate_record(
+        r,
+        case
+            when :'base' in ('', r.version::text) then :'body'::jsonb
+            else history.mine('employees', to_jsonb(r), nullif(:'base', '')::integer, :'body'::jsonb)
+        end
+    ) as n
 )
 where r.id = :'id'::bigint
-    and (:'versions' = '*' or r.version::text = any (string_to_array(:'versions', ',')))
+    and (:'base' <> '' or :'versions' = '*' or r.version::text = any (string_to_array(:'versions', ',')))
 returning
     r.version,
     employees_json(r) as body

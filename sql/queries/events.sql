@@ -62,16 +62,23 @@ returning
 
 -- name: change
 -- The members given, saved over the version read (one of a comma-separated list, or * for any). No row: gone, or changed since.
+-- With a `base` over any version: what the caller changed since then; an error where others changed the same.
 update events as e
 set (user_id, description, status) = (
     select
         n.user_id,
         n.description,
         n.status
-    from jsonb_populate_record(e, :'body'::jsonb) as n
+    from jsonb_populate_record(
+        e,
+        case
+            when :'base' in ('', e.version::text) then :'body'::jsonb
+            else history.mine('events', to_jsonb(e), nullif(:'base', '')::integer, :'body'::jsonb)
+        end
+    ) as n
 )
 where e.id = :'id'::uuid
-    and (:'versions' = '*' or e.version::text = any (string_to_array(:'versions', ',')))
+    and (:'base' <> '' or :'versions' = '*' or e.version::text = any (string_to_array(:'versions', ',')))
 returning
     e.version,
     events_json(e) as body

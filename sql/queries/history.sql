@@ -6,37 +6,15 @@ select
     set_config('app.actor', :'actor', true) as actor,
     set_config('app.request_id', :'request_id', true) as request_id
 
--- name: since
--- What was changed of an object after its version `base`, up to `version`: the fields, each with who changed it last and when, and how
--- many of the versions in between are still known.
-with changes as (
-    select
-        e.version,
-        e.actor,
-        e.operation_date,
-        history.diff(e.old_obj, e.new_obj) as diff
-    from history.tracked as t
-    join history.entries as e on e.obj_type = t.obj_type
-    where t.relation = :'noun'::regclass
-        and e.obj_id in (:'id', to_json(:'id'::text)::text)
-        and e.action = 'update'
-        and e.version > :'base'::integer
-        and e.version <= :'version'::integer
-)
+-- name: compare
+-- Where a change of an object from its version `base` collides with what others changed since: its version now, and each such member of
+-- the body with who changed it last and when. No row: there is no such object.
 select
-    (select count(*) from changes as c) as versions,
-    (
-        select coalesce(json_object_agg(f.name, json_build_object('changed_by', f.actor, 'changed_at', iso8601(f.operation_date))), '{}')
-        from (
-            select distinct on (d.name)
-                d.name,
-                c.actor,
-                c.operation_date
-            from changes as c
-            cross join jsonb_object_keys(c.diff) as d (name)
-            order by d.name, c.version desc
-        ) as f
-    ) as body
+    (l.object ->> 'version')::integer as version,
+    c.conflicts::text as conflicts
+from history.live(:'noun'::regclass, :'id') as l (object)
+cross join history.compared(:'noun'::regclass, l.object, nullif(:'base', '')::integer, :'body'::jsonb) as c
+where l.object is not null
 
 -- name: list
 -- A page of entries after the cursor, in the order in which they were recorded, planned for the values at hand (see users.list). An

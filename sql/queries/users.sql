@@ -206,6 +206,7 @@ returning
 
 -- name: change
 -- The members given, saved over the version read (one of a comma-separated list, or * for any). No row: gone, or changed since.
+-- With a `base` over any version: what the caller changed since then; an error where others changed the same.
 update users as u
 set (email, name, address, image, text) = (
     select
@@ -214,10 +215,16 @@ set (email, name, address, image, text) = (
         n.address,
         n.image,
         n.text
-    from jsonb_populate_record(u, :'body'::jsonb) as n
+    from jsonb_populate_record(
+        u,
+        case
+            when :'base' in ('', u.version::text) then :'body'::jsonb
+            else history.mine('users', to_jsonb(u), nullif(:'base', '')::integer, :'body'::jsonb)
+        end
+    ) as n
 )
 where u.id = :'id'::bigint
-    and (:'versions' = '*' or u.version::text = any (string_to_array(:'versions', ',')))
+    and (:'base' <> '' or :'versions' = '*' or u.version::text = any (string_to_array(:'versions', ',')))
 returning
     u.version,
     user_json(u) as body

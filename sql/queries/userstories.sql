@@ -83,6 +83,7 @@ returning
 
 -- name: change
 -- The members given, saved over the version read (one of a comma-separated list, or * for any). No row: gone, or changed since.
+-- With a `base` over any version: what the caller changed since then; an error where others changed the same.
 update userstories as r
 set (milestone_id, subject, description, status, assigned_to, tags, points) = (
     select
@@ -93,10 +94,16 @@ set (milestone_id, subject, description, status, assigned_to, tags, points) = (
         n.assigned_to,
         n.tags,
         n.points
-    from jsonb_populate_record(r, :'body'::jsonb) as n
+    from jsonb_populate_record(
+        r,
+        case
+            when :'base' in ('', r.version::text) then :'body'::jsonb
+            else history.mine('userstories', to_jsonb(r), nullif(:'base', '')::integer, :'body'::jsonb)
+        end
+    ) as n
 )
 where r.id = :'id'::bigint
-    and (:'versions' = '*' or r.version::text = any (string_to_array(:'versions', ',')))
+    and (:'base' <> '' or :'versions' = '*' or r.version::text = any (string_to_array(:'versions', ',')))
 returning
     r.version,
     userstories_json(r) as body

@@ -662,9 +662,8 @@ begin atomic
         when (live ->> 'version')::integer = number then live
         else (
             select case when e.action <> 'delete' and e.version = number then e.new_obj else e.old_obj end
-            from history.tracked as t
-            join history.entries as e on e.obj_type = t.obj_type
-            where t.relation = version_of.relation
+            from history.entries as e
+            where e.obj_type = (select t.obj_type from history.tracked as t where t.relation = version_of.relation)
                 and e.obj_id = version_of.key
                 and (e.version = number or (e.version = number + 1 and e.old_obj -> 'version' = to_jsonb(number)))
             order by e.operation_date desc, e.id desc
@@ -824,6 +823,125 @@ begin atomic
 end;
 
 comment on function history.entry_json(history.entries, text) is 'An entry as the service answers it, its diff as {"field": [old, new]} or as json-patch.';
+
+
+-- Merging -------------------------------------------------------------------------------------------------------------
+
+create or replace function history.live(relation regclass, id text) returns jsonb
+language plpgsql stable
+as $$
+declare
+    live jsonb;
+begin
+    execute format(
+        'select to_jsonb(r) from %1$s as r where r.id = (jsonb_populate_record(null::%1$s, $1)).id', relation
+    ) into live using jsonb_build_object('id', id);
+    return live;
+end
+$$;
+
+comment on function history.live(regclass, text) is 'The row with this id; null where there is none.';
+
+-- Values are compared in the types of their columns, by what they mean and not how they are spelled: …42.5Z is …42.500+00:00, 1e0 is 1.
+create or replace function history.compared(
+    relation      regclass,
+    live          jsonb,
+    base          integer,
+    sent          jsonb,
+    out known     boolean,
+    out mine      jsonb,
+    out conflicts jsonb
+)
+language plpgsql stable
+set timezone = 'UTC'
+as $$
+declare
+    kind    text    := (select t.obj_type from history.tracked as t where t.relation = compared.relation);
+    key     text    := live -> 'id';
+    latest  integer := live -> 'version';
+    present jsonb;
+    past    jsonb;
+    wanted  jsonb;
+    theirs  jsonb;
+begin
+    select
+        coalesce(count(distinct e.version) = latest - base, false),
+        case when base = latest then live else (array_agg(e.old_obj) filter (where e.version = base + 1))[1] end,
+        coalesce(
+            jsonb_object_agg(
+                d.name,
+                jsonb_build_object('changed_by', e.actor, 'changed_at', iso8601(e.operation_date))
+                order by e.version
+            ) filter (where d.name is not null),
+            '{}'
+        )
+    into known, past, theirs
+    from (
+        -- From the latest on, and no further back than need be: others may have saved it a thousand times before.
+        select
+            e.version,
+            e.actor,
+            e.operation_date,
+            e.old_obj,
+            history.diff(e.old_obj, e.new_obj) as diff
+        from history.entries as e
+        where e.obj_type = kind
+            and e.obj_id = key
+            and e.action = 'update'
+            and e.version > base
+            and e.version <= latest
+        order by e.operation_date desc, e.id desc
+        limit greatest(latest - base, 0)
+    ) as e
+    left join jsonb_object_keys(e.diff) as d (name) on true;
+    execute format(
+        $sql$
+            select
+                to_jsonb(jsonb_populate_record(null::%1$s, $1)),
+                to_jsonb(jsonb_populate_record(null::%1$s, $2)),
+                to_jsonb(jsonb_populate_record(null::%1$s, $3))
+        $sql$,
+        relation
+    ) into present, past, wanted using live, past, sent;
+    select
+        coalesce(jsonb_object_agg(s.name, sent -> s.name), '{}'),
+        coalesce(
+            jsonb_object_agg(
+                s.name,
+                coalesce(
+                    theirs -> s.name,
+                    jsonb_build_object('changed_by', null, 'changed_at', iso8601((present ->> 'updated_at')::timestamptz))
+                )
+            ) filter (where wanted -> s.name <> present -> s.name and (theirs ? s.name or not known)),
+            '{}'
+        )
+    into mine, conflicts
+    from jsonb_object_keys(sent) as s (name)
+    where past is null
+        or wanted -> s.name <> past -> s.name;
+end
+$$;
+
+comment on function history.compared(regclass, jsonb, integer, jsonb) is
+    'A change that was made from version `base` of what by now is `live`: whether history knows all versions since, what of it the caller changed, and of that what somebody else changed to something else, by whom and when.';
+
+-- Volatile, so that it sees the history of the very row that an update has found and locked, however long it waited for it: an update
+-- asks again for that. So a merge never has to begin anew, whoever else saves the object meanwhile.
+create or replace function history.mine(relation regclass, live jsonb, base integer, sent jsonb) returns jsonb
+language plpgsql
+as $$
+declare
+    found record;
+begin
+    select c.known, c.mine, c.conflicts into found from history.compared(relation, live, base, sent) as c;
+    if not found.known or found.conflicts <> '{}' then
+        raise 'version % cannot be merged with what others changed since: %', base, found.conflicts using errcode = 'RH409';
+    end if;
+    return found.mine;
+end
+$$;
+
+comment on function history.mine(regclass, jsonb, integer, jsonb) is 'What of a change is to be saved over what others saved since its version `base`; an error (RH409) where they changed the same.';
 
 
 -- Proving -------------------------------------------------------------------------------------------------------------
