@@ -56,6 +56,8 @@ class one_line_errors(AbstractContextManager[None]):
             sys.exit(f"The database is not reachable: {str(error).splitlines()[0]}")
         if isinstance(error, psycopg.IntegrityError):
             sys.exit(" ".join(filter(None, (error.diag.message_primary, error.diag.message_detail))))
+        if isinstance(error, psycopg.ProgrammingError) and not error.sqlstate:
+            sys.exit(f"DATABASE_URL cannot be read: {str(error).splitlines()[0]}")
         if isinstance(error, ONE_LINE):
             sys.exit(str(error).splitlines()[0])
         if isinstance(error, HTTPException):

@@ -27,8 +27,26 @@ from supervisor import Beside, Master
 
 logs.open_missing()
 
+
+def end(*_: object) -> None:
+    """Ctrl-C while all this starts; later the master sees to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit("Rowhouse stops.")
+
+
+signal.signal(signal.SIGINT, end)
+
+
+def number(name: str, default: int, most: int = 10**6) -> int:
+    """A setting that is a number, from 1 on; or the end of it all, in one line."""
+    text = os.environ.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= most):
+        sys.exit(f"{name}={text} must be a whole number from 1 to {most}.")
+    return int(text)
+
+
 HOST = os.environ.get("HOST") or "127.0.0.1"
-PORT = os.environ.get("PORT") or "8000"
+PORT = number("PORT", 8000, 65535)
 DATA_DIR = Path(os.environ.get("DATA_DIR") or ".data").absolute()
 METRICS = DATA_DIR / f"metrics-{PORT}"
 
@@ -36,14 +54,14 @@ wsgi_app = "app:serve()"
 bind = f"[{HOST}]:{PORT}" if ":" in HOST else f"{HOST}:{PORT}"
 
 # One process keeps one core busy; the database wants some of it as well.
-workers = int(os.environ.get("WORKERS") or min(4, os.cpu_count() or 1))
+workers = number("WORKERS", min(4, os.cpu_count() or 1), 1000)
 
 # Plain synchronous handlers, each in a greenlet: a slow client or an open socket takes no request's place. It is
 # gunicorn's gevent worker, which reads what most clients send in its own way: bare Flask answers twice as many so.
 worker_class = "worker.Worker"
 
 # Requests and sockets that a process holds at once; more wait in the backlog.
-worker_connections = int(os.environ.get("CONNECTIONS_LIMIT") or 5000)
+worker_connections = number("CONNECTIONS_LIMIT", 5000)
 backlog = 1024
 
 # A worker whose loop stood still this long is replaced; no handler computes for more than a moment.
@@ -53,14 +71,14 @@ timeout = 30
 graceful_timeout = 5
 
 # Seconds a client may keep an idle connection; more than the 60 that proxies commonly use.
-keepalive = int(os.environ.get("IDLE_TIMEOUT") or 65)
+keepalive = number("IDLE_TIMEOUT", 65)
 
 # A cursor may be 5,500 characters long: the key it holds is as long as a column may be.
 limit_request_line = 8190
 
 # How many headers a request may have, and bytes of one.
-limit_request_fields = int(os.environ.get("HEADERS_LIMIT") or 100)
-limit_request_field_size = int(os.environ.get("HEADER_LIMIT") or 8190)
+limit_request_fields = number("HEADERS_LIMIT", 100)
+limit_request_field_size = number("HEADER_LIMIT", 8190)
 
 # Seconds in which the notifier and then the private PostgreSQL must have stopped.
 NOTIFIER_WITHIN, DATABASE_WITHIN = 1.5, 5
@@ -69,7 +87,7 @@ NOTIFIER_WITHIN, DATABASE_WITHIN = 1.5, 5
 PORT_WITHIN = 3
 
 # Seconds in which a client must take what it is sent, before the system cuts it off.
-SEND_TIMEOUT = int(os.environ.get("SEND_TIMEOUT") or 30)
+SEND_TIMEOUT = number("SEND_TIMEOUT", 30)
 
 # The default one is shared between instances on a machine.
 control_socket_disable = True
@@ -93,12 +111,13 @@ util.write_error = write_problem
 
 gunicorn.app.base.Arbiter = Master
 
-logconfig_dict = logs.config(os.environ.get("LOG_LEVEL") or "INFO")
+LOG_LEVEL = (os.environ.get("LOG_LEVEL") or "INFO").upper()
+if LOG_LEVEL not in logging.getLevelNamesMapping():
+    sys.exit(f"LOG_LEVEL={LOG_LEVEL} must be DEBUG, INFO, WARNING, ERROR or CRITICAL.")
+logconfig_dict = logs.config(LOG_LEVEL)
 
 database: Beside | None = None
 notifier: Beside | None = None
-
-output = logs.Writer(1)
 
 
 def on_starting(server: object) -> None:
@@ -106,13 +125,17 @@ def on_starting(server: object) -> None:
     check_address()
     prepare_metrics()
     if os.environ.get("DATABASE_URL"):
-        if subprocess.run(
-            [sys.executable, "-m", "flask", "--app", "app", "migrate"], stdout=subprocess.DEVNULL
-        ).returncode:
+        if flask("migrate"):
             sys.exit(1)
     else:
         start_private_database()
     check_tokens()
+
+
+def flask(*command: str) -> int:
+    """How a command of ours ends; out of Ctrl-C's reach, but not of this process's end."""
+    arguments = [sys.executable, "-m", "flask", "--app", "app", *command]
+    return subprocess.run(arguments, stdout=subprocess.DEVNULL, start_new_session=True).returncode
 
 
 def check_tokens() -> None:
@@ -122,7 +145,7 @@ def check_tokens() -> None:
         return
     if HOST == "localhost" or ip_address(HOST).is_loopback:
         return
-    if subprocess.run([sys.executable, "-m", "flask", "--app", "app", "token", "exist"]).returncode:
+    if flask("token", "exist"):
         sys.exit(f"HOST={HOST} is reachable from elsewhere: without tokens Rowhouse answers on loopback only.")
 
 
@@ -143,7 +166,7 @@ def check_address() -> None:
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((HOST, int(PORT)))
+                probe.bind((HOST, PORT))
                 return
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
@@ -192,7 +215,7 @@ def when_ready(server: Any) -> None:
     ]
     if database:
         lines.append(f'  look  psql "{os.environ["DATABASE_URL"]}"')
-    output.write("\n".join([*lines, "  stop  Ctrl-C\n"]))
+    supervisor.output.write("\n".join([*lines, "  stop  Ctrl-C\n"]))
 
 
 def start_notifier() -> None:
@@ -238,7 +261,7 @@ def post_worker_init(worker: Worker) -> None:
 
 
 def worker_int(worker: Worker) -> None:
-    """Ctrl-C: the same at once."""
+    """A worker must go at once: the same."""
     from handlers.events import close_all
 
     close_all()
@@ -256,4 +279,5 @@ def on_exit(server: object) -> None:
         notifier.stop(NOTIFIER_WITHIN)
     if database:
         database.stop(DATABASE_WITHIN)
+    supervisor.output.flush()
     shutil.rmtree(METRICS, ignore_errors=True)

@@ -13,8 +13,14 @@ from typing import Any, ClassVar
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+import logs
+
 RESTART_AFTER = 1.0
 """Seconds before what died, or could not start, is started again."""
+
+
+output = logs.Writer(1)
+"""Standard output, which nobody waits for."""
 
 
 class Beside:
@@ -74,6 +80,11 @@ class Master(Arbiter):  # type: ignore[misc]
     def handle_hup(self) -> None:
         """Workers start anew, with the code as it is now. Settings stay: they are of the environment."""
         self.renew = True
+
+    def handle_int(self) -> None:
+        """Ctrl-C: as TERM, and says so; a second one hurries."""
+        output.write("Rowhouse stops.\n")
+        self.handle_term()
 
     def handle_usr2(self) -> None:
         """Another master could have neither this one's database nor its port."""

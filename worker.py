@@ -8,6 +8,7 @@ gunicorn to say.
 """
 
 import re
+import signal
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -179,6 +180,21 @@ class Unread:
 class Worker(GeventWorker):  # type: ignore[misc]
     """gunicorn's gevent worker, which answers plain requests itself."""
 
+    def init_signals(self) -> None:
+        """Ctrl-C reaches the whole foreground group, but the master alone answers it."""
+        super().init_signals()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def handle_quit(self, *_: object) -> None:
+        gevent.spawn(self.leave)
+
+    def leave(self) -> None:
+        """End at once, without gunicorn's traceback of an exit from a greenlet."""
+        self.alive = False
+        self.cfg.worker_int(self)
+        gevent.sleep(0.1)
+        gevent.kill(gevent.get_hub().parent, SystemExit(0), block=False)
+
     def run(self) -> None:
         self.common = base_environ(self.cfg) | {
             "SERVER_SOFTWARE": VERSION,
@@ -197,9 +213,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """End connections whose next head does not come in time, and all that are idle once the worker stops."""
         while True:
             gevent.sleep(LOOK_EVERY)
-            due = time.monotonic() - self.cfg.keepalive
+            # A client that asks without pause is told in its next answer, and not cut in between.
+            due = time.monotonic() - (self.cfg.keepalive if self.alive else LOOK_EVERY)
             for client, since in [*self.idle.items()]:
-                if since <= due or not self.alive:
+                if since <= due:
                     with suppress(OSError):
                         client.shutdown(0)
 

@@ -1,6 +1,7 @@
 """Starting, stopping, and what happens when the ground gives way: the service as a process among others."""
 
 import os
+import pty
 import re
 import shutil
 import signal
@@ -92,6 +93,55 @@ def test_two_copies_run_side_by_side(directory):
             process.terminate()
         for process in processes:
             process.communicate(timeout=15)
+
+
+WRONG = {
+    **{
+        f"{name}={value}": [name, value]
+        for name in ("WORKERS", "PORT", "HEADERS_LIMIT")
+        for value in ("x", "-1", "1.5", "²")
+    },
+    "PORT=65536": ["PORT", "65536"],
+    "WORKERS=0": ["WORKERS", "0"],
+    "LOG_LEVEL=loud": ["LOG_LEVEL", "loud"],
+    "HOST=nowhere.invalid": ["HOST", "nowhere.invalid"],
+    **{f"DATABASE_URL={url}": ["DATABASE_URL", url] for url in ("x", "postgresq://x", "postgresql://a b/c")},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [pytest.param(*case, marks=() if case == ["WORKERS", "x"] else pytest.mark.thorough) for case in WRONG.values()],
+)
+def test_a_setting_that_cannot_be_is_one_line(directory, name, value):
+    said = refusal(directory, **{"PORT": str(free_port()), name: value})
+    assert len(said) == 1, said
+    assert name in said[0] or value in said[0]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("signals", ["\x03", "\x03\x03\x03"])
+@pytest.mark.parametrize("seconds", [None, *[number / 4 for number in range(2, 12)]])
+def test_ctrl_c_in_a_terminal_says_one_line(database, directory, seconds, signals):
+    port = str(free_port())
+    environment = os.environ | {"DATABASE_URL": database, "DATA_DIR": str(directory), "PORT": port, "WORKERS": "1"}
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(ROOT)
+        os.execve(sys.executable, [sys.executable, "-m", "gunicorn"], environment)
+    if seconds is None:
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}"))
+    else:
+        time.sleep(seconds)
+    os.write(terminal, signals.encode())
+    said = b""
+    with suppress(OSError):
+        while some := os.read(terminal, 4096):
+            said += some
+    os.waitpid(pid, 0)
+    lines = [line for line in said.decode().replace("^C", "").splitlines() if line and " INFO " not in line]
+    assert lines[-1] == "Rowhouse stops."
+    assert all(line.startswith(("Rowhouse serves", "  ")) for line in lines[:-1]), lines
 
 
 def test_a_busy_port_is_named(directory):

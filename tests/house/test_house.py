@@ -91,7 +91,7 @@ def test_only_the_app_and_gunicorn_read_settings():
 def test_every_setting_is_in_the_readme():
     readme = (ROOT / "README.md").read_text()
     for path in (ROOT / "app.py", ROOT / "gunicorn.conf.py"):
-        for name in re.findall(r"environ(?:\.get\(|\[)\"(\w+)\"", path.read_text()):
+        for name in re.findall(r"(?:environ\.get\(|environ\[|number\()\"(\w+)\"", path.read_text()):
             assert f"`{name}`" in readme or name == "PROMETHEUS_MULTIPROC_DIR", name
     for name, default in OIDC.items():
         assert f"`{name}` | {f'`{default}`' if default else ''}" in readme, name
