@@ -831,11 +831,12 @@ create or replace function history.live(relation regclass, id text) returns json
 language plpgsql stable
 as $$
 declare
+    kind text := (select a.atttypid::regtype from pg_attribute as a where a.attrelid = relation and a.attname = 'id');
     live jsonb;
 begin
-    execute format(
-        'select to_jsonb(r) from %1$s as r where r.id = (jsonb_populate_record(null::%1$s, $1)).id', relation
-    ) into live using jsonb_build_object('id', id);
+    if pg_input_is_valid(id, kind) then
+        execute format('select to_jsonb(r) from %s as r where r.id = $1::%s', relation, kind) into live using id;
+    end if;
     return live;
 end
 $$;
