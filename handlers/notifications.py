@@ -39,7 +39,10 @@ class Event(NewEvent):
     status = fields.String(
         required=True,
         validate=validate.OneOf(STATUSES),
-        metadata={"description": "Failed after 5 tries in vain. NotProcessed sends it again."},
+        metadata={
+            "description": "Failed after 5 tries in vain. NotProcessed sends it again. No revert changes it.",
+            "x-set-by-service": True,
+        },
     )
 
 

@@ -48,6 +48,11 @@ def entry_query(**filters: fields.Field) -> Any:
     return page_query(Entry, {"id": instant}, diff=diff, **filters)
 
 
+def reverted(kind: type[Versioned]) -> list[str]:
+    """The members that a revert takes back: not what the service sets by itself, which would be done once more."""
+    return [name for name, field in kind().load_fields.items() if not field.metadata.get("x-set-by-service")]
+
+
 def hang_past(blueprint: Blueprint, noun: str, one: str, kind: type[Versioned], key: str = "id") -> None:
     """Hang the doors to the past of `noun` ("tasks", "a task"): its history, and the way back."""
 
@@ -70,7 +75,7 @@ def hang_past(blueprint: Blueprint, noun: str, one: str, kind: type[Versioned], 
             read(f"{noun}.get", id=id) or abort(404, "There is no such object.")
             raise ValidationError({"to": ["There is no such version."]})
         members = json.loads(past.body)
-        return changed(noun, id, {name: members[name] for name in kind().load_fields}, expected)
+        return changed(noun, id, {name: members[name] for name in reverted(kind)}, expected)
 
     history.__doc__ = f"What was changed of {one}, page by page, by whom, from what to what."
-    revert.__doc__ = f"Save {one} as it was in an earlier version, over the version you read."
+    revert.__doc__ = f"Save {one} as it was in an earlier version, over the version you read; not what the service set."

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,10 @@ import pytest
 from psycopg import errors
 
 import db
+from app import create_app
 from db.pool import connect
+from db.queries import STATEMENTS
+from handlers.past import reverted
 from tests.conftest import ROOT, serve
 from tests.test_users import person
 
@@ -335,6 +339,35 @@ def test_a_revert_is_refused_over_a_version_one_did_not_read(service, objects):
     unknown = service.post(f"{path}/revert", json={"version": 2, "to": 7})
     assert (unknown.status_code, [*unknown.json()["errors"]]) == (422, ["to"])
     assert service.post(f"{path}/revert", json={"version": 2, "to": 2}).json()["version"] == 2
+
+
+def test_what_the_service_sets_by_itself_is_known_from_its_statements():
+    """A statement that sets a member to a word of its own, and not to what somebody sent."""
+    found = {
+        each
+        for statement in STATEMENTS.values()
+        for each in re.findall(r"update (\w+) as \w+\s+set (\w+) = '", statement.sql.decode())
+    }
+    kinds = {
+        name.partition(".revert_")[2]: view.contract.answer
+        for name, view in create_app().view_functions.items()
+        if ".revert_" in name
+    }
+    marked = {(noun, name) for noun, kind in kinds.items() for name in {*kind.load_fields} - {*reverted(type(kind))}}
+    assert found == marked == {("events", "status")}
+
+
+@pytest.mark.parametrize("status", ["NotProcessed", "Processed", "Failed"])
+def test_a_revert_sends_no_event_again(service, status):
+    made = service.post("/events", json={"user_id": "ann", "description": "Your parcel is here."}).json()
+    path = f"/events/{made['event_id']}"
+    execute(service, "update events set status = %s where id = %s and status <> %s", status, made["event_id"], status)
+    changed = service.patch(path, json={"version": service.get(path).json()["version"], "description": "hree"}).json()
+    first = service.post(f"{path}/revert", json={"version": changed["version"], "to": 1})
+    assert (first.status_code, first.json()["description"]) == (200, made["description"])
+    assert first.json()["status"] == status
+    (waiting,) = execute(service, "select count(*)::int from outbox where event_id = %s", made["event_id"]).fetchone()
+    assert waiting == (status == "NotProcessed")
 
 
 # Any table ------------------------------------------------------------------------------------------------------------
