@@ -9,8 +9,6 @@ from _thread import start_new_thread
 from collections.abc import Callable
 from typing import Any
 
-from pythonjsonlogger.json import JsonFormatter
-
 # The system's own thread and sleep, from before gevent takes their places: the writer alone may stand still.
 sleep = time.sleep
 
@@ -40,13 +38,6 @@ class Plain(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
         return "\n".join(f"    {escape(line)}" for line in super().formatException(ei).split("\n"))
-
-
-class Json(JsonFormatter):
-    """For machines: JSON escapes all but DEL by itself."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return super().format(record).replace("\x7f", "\\u007f")
 
 
 class Writer:
@@ -138,8 +129,9 @@ class Handler(logging.Handler):
 def config(level: str) -> dict[str, Any]:
     """The configuration of logging: plain on a terminal, else a JSON object a line."""
     plain = {"()": "logs.Plain", "format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%H:%M:%S"}
+    # JSON escapes by itself all that `escape` does.
     lines = {
-        "()": "logs.Json",
+        "()": "pythonjsonlogger.json.JsonFormatter",
         "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s",
         "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
         "datefmt": "%Y-%m-%dT%H:%M:%S%z",

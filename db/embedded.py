@@ -211,7 +211,7 @@ def why(data: Path, error: Exception) -> str:
 
 
 def running(data: Path) -> psutil.Process | None:
-    """The server that is ready here; what a killed one left is removed. Raises NotYet where one starts or stops."""
+    """The server that is ready here; what lives of a killed one is ended. Raises NotYet where one starts or stops."""
     found = processes(data)
     lines = pid_file(data)
     for process in found:
@@ -222,8 +222,6 @@ def running(data: Path) -> psutil.Process | None:
                 return process
             raise NotYet(f"process {process.pid} is {lines[7] if lines[7:] else 'starting'}")
     kill(data)
-    for name in LEFT:
-        (data / name).unlink(missing_ok=True)
     return None
 
 
@@ -284,7 +282,8 @@ def launch(data: Path) -> psutil.Process:
         pgserver.utils.ensure_prefix_permissions(sockets)
         sockets.chmod(0o777)
     for name in LEFT:
-        (sockets / name).unlink(missing_ok=True)
+        for directory in (data, sockets):
+            (directory / name).unlink(missing_ok=True)
     options = f"-h '' -k {shlex.quote(str(sockets))}"
     command = ("-w", "-t", "2", "-o", options, "-l", str(data / "log"), "-D", str(data), "start")
     try:

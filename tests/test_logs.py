@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 import requests
+from pythonjsonlogger.json import JsonFormatter
 
 import logs
 from handlers.channels import print_lines
@@ -42,9 +43,9 @@ def plain():
 def test_no_character_forges_a_line_or_is_obeyed_by_a_terminal(where):
     for code in CONTROLS:
         text = where.format(chr(code))
-        for line in (formatted(plain(), text), formatted(logs.Json("%(message)s"), text)):
+        for line in (formatted(plain(), text), formatted(JsonFormatter("%(message)s"), text)):
             assert not set(line) & set(map(chr, CONTROLS)), hex(code)
-        found = json.loads(formatted(logs.Json("%(message)s"), text))
+        found = json.loads(formatted(JsonFormatter("%(message)s"), text))
         assert (found["message"], found["path"]) == (f"GET {text}", text)
     assert formatted(plain(), HARMLESS) == f"GET {HARMLESS}"
 
@@ -121,6 +122,9 @@ SINKS = {
 }
 
 
+FAILING = ("no reader", "a full disk", "closed")
+
+
 @pytest.mark.parametrize("sink", SINKS)
 def test_nobody_waits_for_a_reader_and_what_was_dropped_is_counted(sink):
     read, write = SINKS[sink]()
@@ -134,7 +138,8 @@ def test_nobody_waits_for_a_reader_and_what_was_dropped_is_counted(sink):
     writer.flush(0.2)
     assert time.monotonic() - began < 2
     assert longest < 0.5
-    wait_for(lambda: writer.dropped >= 190)
+    # What fails is lost as a whole; of what is only not read, as much waits as may.
+    wait_for(lambda: writer.dropped == 300 if sink in FAILING else writer.dropped >= 190)
     if sink == "a full pipe":
         seen = bytearray()
         while b"were dropped" not in seen:

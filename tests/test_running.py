@@ -1,5 +1,6 @@
 """Starting, stopping, and what happens when the ground gives way: the service as a process among others."""
 
+import itertools
 import os
 import pty
 import re
@@ -13,12 +14,14 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import psycopg
 import pytest
 import requests
 
+import supervisor
 from db import embedded
 from tests.conftest import ROOT, Service, answers, free_port, serve, wait_for
 
@@ -325,6 +328,38 @@ def workers_of(master: int) -> set[int]:
             if child.cmdline() == psutil.Process(master).cmdline():
                 found.add(child.pid)
     return found
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_no_worker_goes_before_a_younger_one_serves(number, monkeypatch):
+    monkeypatch.setattr(supervisor.time, "sleep", lambda _: None)
+    for serving in itertools.chain.from_iterable(itertools.product([0, 1], repeat=many) for many in range(6)):
+        master, told = supervisor.Master.__new__(supervisor.Master), {}
+        master.beside, master._num_workers, master.kill_worker = [], number, told.__setitem__
+        master.WORKERS = {
+            pid: SimpleNamespace(pid=pid, age=pid, serves=[serves], leaves=False) for pid, serves in enumerate(serving)
+        }
+
+        def spawn(master=master):
+            pid = len(master.WORKERS)
+            master.WORKERS[pid] = SimpleNamespace(pid=pid, age=pid, serves=[0], leaves=False)
+            return pid
+
+        master.spawn_worker = spawn
+        before = sum(serving)
+        for renew in (False, True, True, False):
+            master.renew = renew
+            master.manage_workers()
+            stay = [worker for worker in master.WORKERS.values() if not worker.leaves]
+            assert sum(worker.serves[0] for worker in stay) >= min(number, before)
+            assert len(stay) <= number * 2, "reloads in quick succession pile up none"
+            assert {worker.pid for worker in master.WORKERS.values() if worker.leaves} <= {*told}
+        for worker in stay:
+            worker.serves[0] = 1
+        master.manage_workers()
+        assert [worker.pid for worker in master.WORKERS.values() if not worker.leaves] == [
+            worker.pid for worker in stay[-number:]
+        ]
 
 
 def test_a_reload_cuts_and_stops_nothing_and_a_stop_amid_reloads_ends_all(database):
