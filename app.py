@@ -74,7 +74,7 @@ def create_app() -> Flask:
     app.url_map.converters |= {"id": IdConverter, "uuid": UuidConverter}
     telemetry.observe(app)
     app.config |= {name: os.environ.get(name) or default for name, default in OIDC.items()}
-    app.config["CORS_ORIGINS"] = (os.environ.get("CORS_ORIGINS") or "").split()
+    app.config |= {name: os.environ.get(name, "").lower().split() for name in ("HOST", "ALLOWED_HOSTS", "CORS_ORIGINS")}
     headers.cover(app)
     problems.translate(app)
     app.config["SOCK_SERVER_OPTIONS"] = sockets.OPTIONS

@@ -77,10 +77,10 @@ AGAIN = 0.05
 DEEP = b'{"a":' * 100_000
 BOMB = gzip.compress(b"x" * 200_000_000)
 UPGRADE = (
-    "GET /ws/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "GET /ws/events HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-INNER = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+INNER = "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def raw(port: int, *texts: bytes, pause: float = 0.0) -> None:
@@ -99,8 +99,9 @@ def post(port: int, path: str, data: bytes, media: str, token: str) -> None:
 
 def kinds(port: int, token: str) -> dict[str, Callable[[], object]]:
     """What is done again and again."""
-    head = f"POST /events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
-    unread = f"GET /users?limit=1000 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+    held = f"Host: localhost\r\nAuthorization: Bearer {token}\r\n"
+    head = f"POST /events HTTP/1.1\r\n{held}Content-Type: application/json\r\n"
+    unread = f"GET /users?limit=1000 HTTP/1.1\r\n{held}\r\n".encode()
     chunked = f"{head}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{INNER}".encode()
     return {
         "wrong tokens": lambda: post(port, "/events", b"{}", "application/json", f"rh_{random.random()}"),

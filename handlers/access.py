@@ -11,8 +11,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import ip_address
 from typing import Any, NoReturn, TypeVar
 
 import psycopg
@@ -22,6 +20,7 @@ from werkzeug.datastructures import WWWAuthenticate
 
 from db import actor, project, read, write
 from handlers import oidc
+from handlers.origins import check_host, check_origin, is_local
 from handlers.quota import spend
 
 ROLES = ("anyone", "reader", "writer", "admin")
@@ -67,12 +66,16 @@ seen: dict[str, tuple[float, Any]] = {}
 """What was read of tokens, and when, by their SHA-256."""
 
 
-def needs(role: str, by_message: bool = False) -> Callable[[View], View]:
-    """State the role that a route needs; of a socket's also that its first message may have the token."""
+def needs(role: str, *, by_message: bool = False, any_host: bool = False) -> Callable[[View], View]:
+    """State the role that a route needs.
+
+    The first message of a socket may have the token where `by_message` says so. `any_host` is for what tells nothing
+    but whether the service works: load balancers ask by address, or name no Host at all.
+    """
     assert role in ROLES, role
 
     def state(view: View) -> View:
-        view.role, view.by_message = role, by_message  # type: ignore[attr-defined]
+        view.role, view.by_message, view.any_host = role, by_message, any_host  # type: ignore[attr-defined]
         return view
 
     return state
@@ -84,16 +87,22 @@ def current_view() -> Any:
 
 
 def check_access() -> None:
-    """Before a request: 401 for a caller without a good token, 403 for one without the role; history is told who."""
+    """Before a request: 401 for a caller without a good token, 403 for one without the role; history is told who.
+
+    And 400, 403 or 421 for a Host or a page that may not ask, whoever it is.
+    """
     kept, asked = app_ctx.g, request_ctx.request
     kept.token = None
     actor.set((ANONYMOUS, kept.request_id))
     project.set("")
+    view = kept.view = current_view() if asked.url_rule else None
+    if not getattr(view, "any_host", False):
+        check_host(asked, guarded)
+    check_origin(asked)
     # A browser asks for the OPTIONS before it sends a token.
-    if asked.url_rule is None or asked.method == "OPTIONS":
+    if view is None or asked.method == "OPTIONS":
         return
-    kept.view = current_view()
-    kept.caller = caller(kept.view, asked)
+    kept.caller = caller(view, asked)
 
 
 def caller(view: Any, asked: Request) -> Caller:
@@ -107,7 +116,7 @@ def caller(view: Any, asked: Request) -> Caller:
     if guarded():
         # A browser's WebSocket cannot send the header.
         return Pending() if view.by_message else refuse("A token is needed: Authorization: Bearer …", {})
-    if not on_loopback(asked.remote_addr or "::"):
+    if not is_local(asked.remote_addr or ""):
         abort(403, f"This needs the role {role}; without a token it is granted on this machine only.")
     return Anonymous()
 
@@ -186,8 +195,3 @@ def remembered(key: str, ask: Callable[[], Any]) -> Any:
             seen.clear()
         seen[key] = now, found
     return found
-
-
-@lru_cache(1024)
-def on_loopback(address: str) -> bool:
-    return ip_address(address).is_loopback

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import gevent
 from flask import Blueprint, abort, current_app, g, request
@@ -60,10 +59,7 @@ def open_feed(dsn: str) -> None:
 
 @events.before_request
 def check_caller() -> None:
-    """Before the upgrade: 403 for a page of somebody else, 503 where there are too many sockets."""
-    origin = request.headers.get("Origin")
-    if origin and urlsplit(origin).netloc != request.host and origin not in current_app.config["CORS_ORIGINS"]:
-        abort(403, "The channel is not for pages of other origins.")
+    """Before the upgrade: 429 or 503 where there are too many sockets."""
     if len(sockets) >= current_app.config["SOCKETS_LIMIT"]:
         abort(503, "There are too many sockets.")
     if too_many():

@@ -33,7 +33,7 @@ class Pong(Schema):
 
 
 @health.get("/health/live")
-@needs("anyone")
+@needs("anyone", any_host=True)
 @gives(Health)
 def live() -> Response:
     """Whether the process answers at all."""
@@ -41,7 +41,7 @@ def live() -> Response:
 
 
 @health.get("/health/ready")
-@needs("anyone")
+@needs("anyone", any_host=True)
 @gives(Health)
 def ready() -> Response:
     """Whether the database can be reached and is up to date; degraded where events wait because the broker is away."""

@@ -10,7 +10,8 @@ from typing import Any
 import flask
 from flask.globals import request_ctx
 from flask.sessions import NullSession, SessionInterface
-from werkzeug.routing import Map, MapAdapter, Rule
+from werkzeug.exceptions import NotFound
+from werkzeug.routing import Map, MapAdapter, RequestRedirect, Rule
 from werkzeug.sansio.utils import get_host
 from werkzeug.utils import cached_property
 
@@ -104,7 +105,8 @@ class Lean(flask.Flask):
     def dispatch_request(self) -> Any:
         asked = request_ctx.request
         if asked.routing_exception is not None:
-            self.raise_routing_exception(asked)
+            # A path has one spelling: to send a client on to it would name the Host that somebody sent.
+            raise NotFound if isinstance(asked.routing_exception, RequestRedirect) else asked.routing_exception
         if asked.method == "OPTIONS":  # no route has one of its own
             return self.make_default_options_response()
         view = self.view_functions[asked.url_rule.endpoint]  # type: ignore[union-attr]

@@ -228,7 +228,7 @@ def test_a_message_that_is_too_big_closes_the_socket(service):
 
 
 def test_broken_frames_end_the_socket_and_nothing_else(service):
-    head = "GET /ws/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    head = "GET /ws/events HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     head += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     unmasked, no_text, giant = b"\x81\x05hello", b"\x81\x82\x00\x00\x00\x00\xff\xfe", b"\x81\xff" + b"\xff" * 8
     for broken in (b"\xff\xff\xff\xff", unmasked, no_text, giant):

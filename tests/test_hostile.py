@@ -166,12 +166,14 @@ def test_every_text_of_a_body_is_among_them(service, unique):
 
 # Requests within requests ---------------------------------------------------------------------------------------------
 
-INNER = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+INNER = "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHUNKED = f"0\r\n\r\n{INNER}"
 
 
 def head(*headers: str) -> str:
-    return "\r\n".join(["POST /users/search HTTP/1.1", "Host: x", "Content-Type: application/json", *headers, "", ""])
+    return "\r\n".join(
+        ["POST /users/search HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers, "", ""]
+    )
 
 
 SMUGGLED = {
@@ -250,7 +252,7 @@ FRAMES = {
 
 @pytest.mark.parametrize(("sent", "answer"), FRAMES.values(), ids=FRAMES)
 def test_a_broken_frame_ends_its_socket_by_the_right_code(service, sent, answer):
-    upgrade = "GET /ws/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    upgrade = "GET /ws/events HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     upgrade += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     with service.raw() as client:
         client.sendall(upgrade.encode())

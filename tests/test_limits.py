@@ -98,7 +98,7 @@ JSON = {"Content-Type": "application/json"}
 def test_a_body_that_does_not_come_is_not_waited_for(impatient, path, media):
     with impatient.raw() as client:
         client.sendall(
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\nContent-Length: 900\r\n\r\n1,".encode()
+            f"POST {path} HTTP/1.1\r\nHost: [::1]\r\nContent-Type: {media}\r\nContent-Length: 900\r\n\r\n1,".encode()
         )
         began = time.monotonic()
         assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
@@ -108,7 +108,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(impatient, path, media):
 def test_a_body_that_trickles_is_not_waited_for(impatient):
     with impatient.raw() as client:
         client.sendall(
-            b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n"
+            b"POST /users HTTP/1.1\r\nHost: [::1]\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n"
         )
         for _ in range(40):
             client.sendall(b" ")
@@ -134,7 +134,7 @@ def test_a_body_that_nobody_wants_holds_nobody_up(impatient):
         assert max(waits) < 2, "gunicorn alone takes minutes"
     with impatient.raw() as client:
         client.sendall(
-            b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 99999999\r\n\r\n"
+            b"POST /users HTTP/1.1\r\nHost: [::1]\r\nContent-Type: text/plain\r\nContent-Length: 99999999\r\n\r\n"
         )
         assert client.recv(1000).startswith(b"HTTP/1.1 415 ")
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
@@ -148,7 +148,7 @@ def test_a_client_that_does_not_read_is_cut_off(impatient):
     with impatient.raw() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         try:
-            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * asked)
+            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: [::1]\r\n\r\n" * asked)
             time.sleep(6)
             came = 0
             while some := client.recv(2**20):
@@ -162,13 +162,13 @@ def test_half_open_connections_hold_nobody_up(impatient):
     with ExitStack() as open_ones:
         for _ in range(200):
             client = open_ones.enter_context(impatient.raw())
-            client.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\nX-Slow:")
+            client.sendall(b"GET /users HTTP/1.1\r\nHost: [::1]\r\nX-Slow:")
         assert requests.get(f"{impatient.url}/users", timeout=5).status_code == 200
 
 
 def test_a_head_that_does_not_come_is_not_waited_for(impatient):
     with impatient.raw() as client:
-        client.sendall(b"GET /users HTTP/1.1\r\nHost: x\r\n")
+        client.sendall(b"GET /users HTTP/1.1\r\nHost: [::1]\r\n")
         began = time.monotonic()
         for _ in range(40):  # as it trickles: the time is for the whole
             try:

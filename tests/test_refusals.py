@@ -158,7 +158,7 @@ def test_an_integer_of_any_length_is_beyond_the_range(service, method, path, nam
 
 
 def test_a_body_in_broken_chunks_is_a_bad_request(service):
-    head = "POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = "POST /users HTTP/1.1\r\nHost: [::1]\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     with service.raw() as client:
         client.sendall(f"{head}ZZ\r\n".encode())
         assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
@@ -202,7 +202,7 @@ def test_json_is_what_the_standard_says(service, path, route):
 )
 def test_what_is_no_request_is_a_problem_too(service, request_line, header, status):
     with service.raw() as client:
-        client.sendall(f"{request_line}\r\nHost: x\r\n{header}\r\n\r\n".encode())
+        client.sendall(f"{request_line}\r\nHost: [::1]\r\n{header}\r\n\r\n".encode())
         answer = b"".join(iter(lambda: client.recv(10_000), b""))
     head, body = answer.split(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status)

@@ -18,8 +18,8 @@ COMMON = {"SCRIPT_NAME": "", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.url_scheme": "
 
 CLIENT, SERVER = ("127.0.0.1", 50000), ("127.0.0.1", 8000)
 
-GET = b"GET /ping HTTP/1.1\r\nHost: rowhouse\r\n\r\n"
-POST = b"POST %b HTTP/1.1\r\nHost: rowhouse\r\nContent-Type: application/json\r\n%b\r\n\r\n"
+GET = b"GET /ping HTTP/1.1\r\nHost: [::1]\r\n\r\n"
+POST = b"POST %b HTTP/1.1\r\nHost: [::1]\r\nContent-Type: application/json\r\n%b\r\n\r\n"
 
 NAMES = st.from_regex(r"[!-~]{1,12}", fullmatch=True) | st.sampled_from(
     "Host HOST Accept Content-Type Content-Length content-length Connection Transfer-Encoding Expect Upgrade"  # noqa: SIM905
@@ -128,8 +128,9 @@ def test_a_body_may_come_later_or_in_part(service):
     body = b'{"email": "slow%d@example.com", "name": "S", "address": "A", "image": "http://x.example/y"}'
     for number, at in enumerate((0, 1, 40)):
         sent = body % number
-        head = b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
-            sent
+        head = (
+            b"POST /users HTTP/1.1\r\nHost: [::1]\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            % len(sent)
         )
         heard = said(service, head + sent[:at], sent[at:] + GET, answers=2)
         assert heard.startswith(b"HTTP/1.1 201 CREATED")
@@ -139,14 +140,14 @@ def test_a_body_may_come_later_or_in_part(service):
 def test_what_nobody_read_of_a_body_is_not_taken_for_a_request(service):
     hidden = b"GET /users/1 HTTP/1.1\r\n\r\n"
     for path in (b"/ping", b"/", b"/nowhere"):
-        head = b"GET %b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (path, len(hidden))
+        head = b"GET %b HTTP/1.1\r\nHost: [::1]\r\nContent-Length: %d\r\n\r\n" % (path, len(hidden))
         heard = said(service, head, hidden, GET, answers=2)
         assert heard.count(b"HTTP/1.1 ") == 2
 
 
 def test_a_plain_request_and_one_that_is_not_share_a_connection(service):
     chunked = (
-        b"POST /events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"POST /events HTTP/1.1\r\nHost: [::1]\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     body = b'{"user_id": "u", "description": "d"}'
     heard = said(service, GET, chunked + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), GET, answers=3)
@@ -155,7 +156,7 @@ def test_a_plain_request_and_one_that_is_not_share_a_connection(service):
 
 
 def test_head_and_not_modified_have_no_body(service):
-    asked = b"HEAD /ping HTTP/1.1\r\nHost: a\r\n\r\n"
+    asked = b"HEAD /ping HTTP/1.1\r\nHost: [::1]\r\n\r\n"
     heard = said(service, asked + GET, answers=2)
     first, _, rest = heard.partition(b"\r\n\r\n")
     assert b"Content-Length: " in first
@@ -164,7 +165,7 @@ def test_head_and_not_modified_have_no_body(service):
 
 def test_an_idle_connection_is_closed_in_time_wherever_its_request_stopped(database):
     with serve(database, IDLE_TIMEOUT="1", BODY_TIMEOUT="1") as service:
-        for begun in (b"", GET, GET[:10], b"GET /ping HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"):
+        for begun in (b"", GET, GET[:10], b"GET /ping HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 9\r\n\r\nabc"):
             with service.raw() as client:
                 client.sendall(begun)
                 while client.recv(65536):

@@ -36,6 +36,7 @@ SHARED = {
     "merging",
     "metrics",
     "oidc",
+    "origins",
     "openapi",
     "past",
     "preconditions",
