@@ -33,6 +33,7 @@ LIMITS = {
     "BODY_TIMEOUT": 30,
     "UPLOAD_LIMIT": 2**30,
     "UPLOAD_TIMEOUT": 3600,
+    "SPOOL_LIMIT": 2**31,
     "RATE_LIMIT": 60_000,
     "SOCKETS_PER_TOKEN": 100,
     "SOCKETS_LIMIT": 4500,
@@ -111,9 +112,8 @@ def limits() -> dict[str, int]:
 
 def database() -> AbstractContextManager[str]:
     """The database of a command: DATABASE_URL's, or the private one in DATA_DIR for as long as the command runs."""
-    if url := os.environ.get("DATABASE_URL"):
-        return nullcontext(url)
-    return embedded.server(data_dir())
+    url = os.environ.get("DATABASE_URL")
+    return nullcontext(url) if url else embedded.server(data_dir())
 
 
 def data_dir() -> Path:

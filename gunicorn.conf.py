@@ -241,7 +241,7 @@ def post_worker_init(worker: Worker) -> None:
     """Spare the collector what stays; watch for the end of a worker: its sockets are told in time."""
     import gevent
 
-    from handlers.events import close_all
+    from handlers.open_sockets import close_all
     from handlers.telemetry import DROPPED
 
     def farewell() -> None:
@@ -262,7 +262,7 @@ def post_worker_init(worker: Worker) -> None:
 
 def worker_int(worker: Worker) -> None:
     """A worker must go at once: the same."""
-    from handlers.events import close_all
+    from handlers.open_sockets import close_all
 
     close_all()
 

@@ -138,8 +138,8 @@ def write(name: str, /, **parameters: Any) -> Any:
 def stream(name: str, /, statement_timeout: str, **parameters: Any) -> Generator[Any, None, None]:
     """The rows of a reading statement as they are found, a few at a time: any number goes through little memory.
 
-    It holds a connection until its rows are read or it is closed, and at most for `statement_timeout` ("60s"): a reader
-    who is too slow gets psycopg's QueryCanceled.
+    It holds a connection until its rows are read or it is closed, and at most for `statement_timeout` ("60s"): nothing
+    that waits for a client may read it (handlers/streaming.py reads ahead).
     """
     with pool().lend() as connection, connection.transaction():
         connection.execute(f"set local statement_timeout = '{statement_timeout}'")
@@ -198,11 +198,12 @@ def alone(application_name: str) -> Connection:
 
 
 @contextmanager
-def snapshot(statement_timeout: str) -> Iterator[Connection]:
+def snapshot(statement_timeout: str = "") -> Iterator[Connection]:
     """Make all that is read within the block one moment's; nothing can be written."""
     with pool().lend() as connection, watched(connection), connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
-        connection.execute(f"set local statement_timeout = '{statement_timeout}'")
+        if statement_timeout:
+            connection.execute(f"set local statement_timeout = '{statement_timeout}'")
         hold(connection)
         yield connection
 

@@ -9,7 +9,8 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -36,10 +37,12 @@ QUEUE = 2_000
 CATCH_UP_TIMEOUT = "60s"
 """How long one stretch of what a subscriber missed may take to read."""
 
-CATCH_UPS = threading.BoundedSemaphore(3)
-"""How many subscribers may read what they missed at once: each holds a connection of the pool."""
+SNAPSHOT = "[0-9]+:[0-9]+:[0-9,]*"
 
-SNAPSHOT = re.compile(r"[0-9]{1,20}:[0-9]{1,20}:[0-9,]*")
+CURSOR = re.compile(rf"([^|\0]{{1,100}})\|({SNAPSHOT})\|({SNAPSHOT}|)\|([0-9]{{1,19}})")
+
+BIGINT = 2**63 - 1
+"""The last id; no transaction has a greater one either."""
 
 
 class Cursor(NamedTuple):
@@ -55,11 +58,24 @@ class Cursor(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Cursor":
-        """The cursor of its text. Raises ValueError."""
-        feed, snapshot, until, id = base64.urlsafe_b64decode(text.encode("ascii")).decode("ascii").split("|")
-        if not SNAPSHOT.fullmatch(snapshot) or not (until == "" or SNAPSHOT.fullmatch(until)):
-            raise ValueError("no snapshot")
-        return cls(feed, snapshot, until, int(id))
+        """The cursor of its text, in the one spelling that it is given out in. Raises ValueError."""
+        parts = CURSOR.fullmatch(base64.urlsafe_b64decode(text.encode("ascii")).decode("ascii"))
+        if not parts:
+            raise ValueError("no cursor")
+        cursor = cls(parts[1], canonical(parts[2]), parts[3] and canonical(parts[3]), int(parts[4]))
+        if str(cursor) != text or cursor.id > BIGINT:
+            raise ValueError("no cursor of ours")
+        return cursor
+
+
+def canonical(snapshot: str) -> str:
+    """A snapshot as PostgreSQL writes it: who ran first, who is next, and who ran between. Raises ValueError."""
+    xmin, xmax, running = snapshot.split(":")
+    first, last = int(xmin), int(xmax)
+    ids = [int(id) for id in running.split(",")] if running else []
+    if not 1 <= first <= last <= BIGINT or ids != sorted(set(ids)) or not all(first <= id < last for id in ids):
+        raise ValueError("no snapshot")
+    return f"{first}:{last}:{','.join(map(str, ids))}"
 
 
 NOWHERE = Cursor("", "")
@@ -73,6 +89,10 @@ class Change(NamedTuple):
     project: int | None
     obj_type: str
     obj_id: str | None
+    emptied: bool
+    """Whether it is about all objects of its kind."""
+    of_projects: bool
+    """Whether it is about all projects."""
 
 
 class Subscription:
@@ -128,7 +148,7 @@ class Feed:
             self.joining.discard(subscription)
             self.subscriptions.discard(subscription)
 
-    def missed(self, cursor: Cursor, until: str) -> Iterator[Change]:
+    def missed(self, cursor: Cursor, until: str) -> Generator[Change, None, None]:
         """What came after a cursor, until a snapshot."""
         if cursor.until:
             yield from self.between(cursor)
@@ -137,8 +157,8 @@ class Feed:
             yield from self.between(cursor._replace(until=until))
 
     def between(self, cursor: Cursor) -> Iterator[Change]:
-        with CATCH_UPS:
-            yield from self.changes(db.stream("feed.changes", CATCH_UP_TIMEOUT, **asked(cursor)), cursor)
+        with closing(db.stream("feed.changes", CATCH_UP_TIMEOUT, **asked(cursor))) as rows:
+            yield from self.changes(rows, cursor)
 
     def changes(self, rows: Iterable[Any], since: Cursor) -> Iterator[Change]:
         """Rows as changes, each with the cursor that resumes behind it: behind the last that is a snapshot alone."""
@@ -152,7 +172,7 @@ class Feed:
 
     def change(self, row: Any, cursor: Cursor) -> Change:
         frame = self.encode(f'{row.frame[:-1]},"cursor":"{cursor}"}}')
-        return Change(frame, cursor, row.project, row.obj_type, row.obj_id)
+        return Change(frame, cursor, row.project, row.obj_type, row.obj_id, row.emptied, row.of_projects)
 
     # The reader's side
 

@@ -3,7 +3,10 @@
 import csv
 import io
 import json
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from functools import partial
+from itertools import chain, islice
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,18 +14,24 @@ from flask import abort, g, request
 from flask.globals import request_ctx
 from werkzeug.http import parse_etags
 
-from db import read
+from db import read, run, snapshot
 from handlers.access import current_view
 from handlers.bodies import JSON
 from handlers.contract import CSV
 from handlers.lean import Response
 from handlers.schemas import PAGE_LIMIT
+from handlers.streaming import Blocks, ahead
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """What a formula begins with, for spreadsheets."""
 
-BLOCK = 2**15
-"""Characters of a stream that are sent at once."""
+BLOCK = 2**16
+"""Characters of lines that are sent at once."""
+
+SLICE = 2**18
+"""Bytes of a page that are sent at once."""
+
+Form = Callable[[Iterator[str]], Iterator[bytes]]
 
 
 def answer(body: bytes | str, status: int = 200) -> Response:
@@ -51,28 +60,36 @@ def created(row: Any, location: str) -> Response:
     return response
 
 
-def streamed(rows: Generator[Any, None, None]) -> Response:
-    """One JSON document out of the lines of a statement, sent as they are found; 404 where there are none.
+def streamed(blocks: Blocks, media: str) -> Response:
+    """An answer sent block by block while it is being found. What fails before the first is answered as a problem.
 
     What fails midway breaks the connection off, so that nobody takes a part for the whole.
     """
-    first = next(rows, None) or abort(404, "There is no such object.")
-    response = Response(blocks(first.line, rows), mimetype=JSON)
-    response.call_on_close(rows.close)
+    sent = ahead(blocks)
+    first = [*islice(sent, 1)]
+    response = Response(chain(first, sent), mimetype=media)
+    response.call_on_close(sent.close)
     return response
 
 
-def blocks(first: str, rows: Iterable[Any]) -> Iterator[bytes]:
+def document(rows: Generator[Any, None, None]) -> Response:
+    """One JSON document out of the lines of a statement; 404 where there are none."""
+    return streamed(blocks(rows), JSON)
+
+
+def blocks(rows: Generator[Any, None, None]) -> Blocks:
     """The first line at once, the others in blocks that are worth sending."""
-    yield f"{first}\n".encode()
-    lines, size = [], 0
-    for row in rows:
-        lines.append(f"{row.line}\n")
-        size += len(row.line)
-        if size > BLOCK:
-            yield "".join(lines).encode()
-            lines, size = [], 0
-    yield "".join(lines).encode()
+    with closing(rows):
+        first = next(rows, None) or abort(404, "There is no such object.")
+        yield f"{first.line}\n".encode()
+        lines, size = [], 0
+        for row in rows:
+            lines.append(f"{row.line}\n")
+            size += len(row.line)
+            if size > BLOCK:
+                yield "".join(lines).encode()
+                lines, size = [], 0
+        yield "".join(lines).encode()
 
 
 # Collections ----------------------------------------------------------------------------------------------------------
@@ -80,39 +97,47 @@ def blocks(first: str, rows: Iterable[Any]) -> Iterator[bytes]:
 
 def page(name: str, query: dict[str, Any]) -> Response:
     """A page of a `.list` statement as JSON; as NDJSON or CSV the whole selection, unless a limit is asked for."""
-    if g.media == JSON:
-        row = first_page(name, query)
-        response = answer(row.body)
-        link_next(response, row.next)
-        return response
-    whole = "limit" not in query
-    row = first_page(name, {"limit": PAGE_LIMIT, **query, "form": "lines"})
-    lines = pages(name, query, row) if whole else iter([row.body])
-    columns = query.get("fields", "").split(",") if query.get("fields") else None
-    if g.media == CSV:
-        body = csv_lines(lines, columns or members(), query.get("formulas") == "neutral")
-    else:
-        body = (f"{some}\n".encode() for some in lines if some)
-    response = Response(body, mimetype=g.media)
-    if not whole:
-        link_next(response, row.next)
+    if g.media != JSON and "limit" not in query:
+        return streamed(selection(name, query, form_of(query)), g.media)
+    row = found(read(name, **query if g.media == JSON else query | {"form": "lines"}))
+    response = answer(row.body) if g.media == JSON else Response(form_of(query)(iter([row.body])), mimetype=g.media)
+    link_next(response, row.next)
     return response
 
 
-def first_page(name: str, query: dict[str, Any]) -> Any:
+def selection(name: str, query: dict[str, Any], form: Form) -> Blocks:
+    """A whole selection in blocks that a slow client may be sent one of."""
+    with closing(pages(name, query)) as lines:
+        for block in form(lines):
+            for start in range(0, len(block), SLICE):
+                yield block[start : start + SLICE]
+
+
+def found(row: Any) -> Any:
     """The row of a `.list` statement. 404 where it stands below an object that is not there."""
-    row = read(name, **query)
     if getattr(row, "parent", True) is None:
         abort(404, "There is no such object.")
     return row
 
 
-def pages(name: str, query: dict[str, Any], row: Any) -> Iterator[str]:
-    """The lines of this page and of all that follow; between two no connection is held, whatever the client's pace."""
-    yield row.body
-    while row.next:
-        row = read(name, **query | {"limit": PAGE_LIMIT, "form": "lines", "cursor": row.next})
-        yield row.body
+def pages(name: str, query: dict[str, Any]) -> Generator[str, None, None]:
+    """The lines of a whole selection, page by page, all of one snapshot."""
+    query = query | {"limit": PAGE_LIMIT, "form": "lines"}
+    with snapshot() as connection:
+        while True:
+            row = found(next(run(connection, name, **query)))
+            yield row.body
+            if not row.next:
+                return
+            query["cursor"] = row.next
+
+
+def form_of(query: dict[str, Any]) -> Form:
+    """What makes of JSON lines what is asked for: NDJSON, or CSV of these fields."""
+    if g.media != CSV:
+        return lambda lines: (f"{some}\n".encode() for some in lines if some)
+    columns = query["fields"].split(",") if query.get("fields") else members()
+    return partial(csv_lines, columns=columns, neutral=query.get("formulas") == "neutral")
 
 
 def link_next(response: Response, cursor: str | None) -> None:
@@ -124,14 +149,15 @@ def link_next(response: Response, cursor: str | None) -> None:
 
 def members() -> list[str]:
     """The members of what this route answers with, in the schema's order."""
-    return [*current_view().contract.answer.fields]
+    return [field.data_key or name for name, field in current_view().contract.answer.fields.items()]
 
 
 def csv_lines(lines: Iterable[str], columns: list[str], neutral: bool) -> Iterator[bytes]:
     """JSON lines as RFC 4180, with a header row; what is neither text nor number stays JSON."""
     value = neutral_value if neutral else csv_value
-    yield csv_block([columns])
-    for some in lines:
+    for number, some in enumerate(lines):
+        if number == 0:  # not before the first lines are here: there may be none to head
+            yield csv_block([columns])
         rows = (json.loads(line) for line in some.split("\n") if line)
         yield csv_block([value(row[column]) for column in columns] for row in rows)
 

@@ -15,6 +15,7 @@ from handlers.answers import answer
 from handlers.contract import AVRO, gives, takes
 from handlers.fields import Digits, Text
 from handlers.longwork import Done, Progress, perform, unseen
+from handlers.shares import Share, caller, places
 
 backups = Blueprint("backups", __name__)
 
@@ -71,13 +72,21 @@ def download(table: str) -> Response:
     """The table as it is now, as an Avro file."""
     if table == backing.ALL:
         abort(404, "All are several files: back them up, or ask for one.")
+    share = Share(caller())
     file = tempfile.TemporaryFile()  # noqa: SIM115  # closed when it was sent
-    with db.snapshot(backing.STATEMENT_TIMEOUT) as connection:
-        backing.dump(connection, table, file, unseen)
-    size = file.seek(0, os.SEEK_END)
+    try:
+        with places.taken(share.caller), db.snapshot(backing.STATEMENT_TIMEOUT) as connection:
+            backing.dump(connection, table, file, unseen)
+        size = file.seek(0, os.SEEK_END)
+        share.grow(size)
+    except BaseException:
+        file.close()
+        share.release()
+        raise
     file.seek(0)
     response = send_file(file, AVRO, as_attachment=True, download_name=f"{table}.avro", etag=False)
     response.content_length = size
+    response.call_on_close(share.release)
     return response
 
 

@@ -1,11 +1,10 @@
 """Events: the WebSocket channel on which every committed change arrives, once."""
 
 import json
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
-import gevent
 from flask import Blueprint, abort, current_app, g, request
 from flask_sock import Sock
 from marshmallow import Schema, ValidationError
@@ -16,10 +15,13 @@ from db import project as only_project
 from db import read
 from db.feed import Change, Cursor, Feed, Subscription
 from handlers.access import admit, holder, needs, waits_for_token
+from handlers.answers import BLOCK
 from handlers.contract import gives, takes
 from handlers.fields import Digits, Text
-from handlers.metrics import Counter, Gauge
-from handlers.sockets import GOING_AWAY, REFUSED, TRY_AGAIN, Inbox, Steady, close, encode, reply
+from handlers.metrics import Counter
+from handlers.open_sockets import NO_LONGER_GOOD, counted, sockets, too_many
+from handlers.sockets import REFUSED, TRY_AGAIN, Inbox, Steady, close, encode, ended_by_a_code, reply
+from handlers.streaming import ahead
 
 events = Blueprint("events", __name__)
 sock = Sock()
@@ -27,11 +29,8 @@ sock = Sock()
 AUTHENTICATE_WITHIN = 5
 """Seconds for the message with the token."""
 
-OPEN = Gauge("rowhouse_sockets", "Open sockets of the channel.", multiprocess_mode="livesum")
 SENT = Counter("rowhouse_frames_total", "Changes sent to sockets.")
 
-sockets: dict[Server, str | None] = {}
-"""Those that are open, each with its token."""
 feed: Feed
 
 
@@ -75,29 +74,16 @@ def check_caller() -> None:
 def channel(ws: Server, query: dict[str, Any]) -> None:
     """Every change after its commit, once, in the order of each object: a WebSocket, described in the README."""
     ws.sock, ws.input_buffer = Steady(ws.sock), Inbox(ws.input_buffer)
-    if waits_for_token():
-        authenticate(ws)
-    if too_many():
-        close(ws, REFUSED, "The token has too many sockets already.")
-    subscription = Subscription(wanted(query), ws.event.set)
-    sockets[ws] = g.token
-    OPEN.inc()
-    try:
+    with ended_by_a_code(ws), ExitStack() as ends:
+        if waits_for_token():
+            authenticate(ws)
+        if too_many():
+            close(ws, REFUSED, "The token has too many sockets already.")
+        subscription = Subscription(wanted(query), ws.event.set)
+        ends.enter_context(counted(ws))
+        ends.callback(feed.leave, subscription)
         subscribe(ws, subscription, query.get("since"))
         talk(ws, subscription, g.token)
-    except OSError:  # the client is gone, or does not read: TimeoutError is one, too
-        ws.connected = False
-    finally:
-        feed.leave(subscription)
-        del sockets[ws]
-        OPEN.dec()
-
-
-def too_many() -> bool:
-    """Whether the holder of the token has as many sockets in this process as it may."""
-    if g.token is None:
-        return False
-    return [*sockets.values()].count(g.token) >= current_app.config["SOCKETS_PER_TOKEN"]
 
 
 def authenticate(ws: Server) -> None:
@@ -111,18 +97,20 @@ def authenticate(ws: Server) -> None:
 
 
 def wanted(query: dict[str, Any]) -> Callable[[Change], bool] | None:
-    """Whether a change is what a query asks for, and of the token's project; None for all."""
-    only = only_project.get()
-    if not query.keys() - {"since"} and not only:
+    """Whether a change is what a query asks for, and of the token's project; None for all.
+
+    That a table was emptied is about each object that was in it, and about each project that its rows belonged to.
+    """
+    projects = {int(each) for each in (query.get("project"), only_project.get()) if each}
+    if not query.keys() - {"since"} and not projects:
         return None
-    project, obj_type, obj_id = (query.get(name) for name in ("project", "obj_type", "obj_id"))
+    obj_type, obj_id = query.get("obj_type"), query.get("obj_id")
     keys = (obj_id, json.dumps(obj_id, ensure_ascii=False))
     return lambda change: (
-        (not only or change.project == int(only))
-        and (project is None or change.project == project)
+        (not projects or change.of_projects or projects == {change.project})
         and (obj_type is None or change.obj_type == obj_type)
         # A key is given as it stands in its address.
-        and (obj_id is None or change.obj_id in keys)
+        and (obj_id is None or change.emptied or change.obj_id in keys)
     )
 
 
@@ -142,9 +130,36 @@ def subscribe(ws: Server, subscription: Subscription, since: str | None) -> None
     ws.send(json.dumps({"type": "subscribed", "cursor": since}))
     # First the long stretch, without joining: what is committed meanwhile shall not pile up in the queue.
     present = read("feed.present").snapshot
-    send(ws, subscription.chosen(feed.missed(cursor, present)))
+    catch_up(ws, subscription, cursor, present)
     join(ws, subscription)
-    send(ws, subscription.chosen(feed.missed(Cursor(cursor.feed, present), subscription.place.snapshot)))
+    catch_up(ws, subscription, Cursor(cursor.feed, present), subscription.place.snapshot)
+
+
+def catch_up(ws: Server, subscription: Subscription, cursor: Cursor, until: str) -> None:
+    """Send what came between two places, read ahead of a slow client; of one caller one such is read at a time."""
+    if cursor.until or cursor.snapshot != until:
+        send(ws, ahead(joined(subscription, cursor, until), at_once=1))
+
+
+def joined(subscription: Subscription, cursor: Cursor, until: str) -> Generator[bytes, None, None]:
+    """The frames between two places in blocks that are worth sending.
+
+    What is chosen holds them to the token's project, as it does what comes live: row-level security would hide that a
+    table was emptied.
+    """
+    only_project.set("")
+    some: list[bytes] = []
+    size = 0
+    with closing(feed.missed(cursor, until)) as changes:
+        for frame in subscription.chosen(changes):
+            some.append(frame)
+            size += len(frame)
+            SENT.inc()
+            if size > BLOCK:
+                yield b"".join(some)
+                some, size = [], 0
+    if some:
+        yield b"".join(some)
 
 
 def join(ws: Server, subscription: Subscription) -> None:
@@ -162,26 +177,16 @@ def talk(ws: Server, subscription: Subscription, token: str | None) -> None:
         if subscription.overflowed:
             close(ws, TRY_AGAIN, "You do not read.")
         if subscription.frames and token and not holder(token):
-            close(ws, REFUSED, "The token is no longer good.")
+            close(ws, REFUSED, NO_LONGER_GOOD)
         if subscription.frames:
             frames, subscription.frames = subscription.frames, []
-            send(ws, [b"".join(frames)], len(frames))
+            send(ws, [b"".join(frames)])
+            SENT.inc(len(frames))
 
 
-def send(ws: Server, frames: Iterable[bytes], each: int = 1) -> None:
-    """Send frames, or bytes that are several."""
-    for frame in frames:
-        ws.sock.send(frame)
-        SENT.inc(each)
-
-
-def close_all() -> None:
-    """Tell every client that the service stops."""
-    for ws in [*sockets]:
-        gevent.spawn(go_away, ws)
-
-
-def go_away(ws: Server) -> None:
-    with suppress(ConnectionClosed, OSError):
-        ws.close(GOING_AWAY, "The service stops.")
-    ws.event.set()
+def send(ws: Server, blocks: Iterable[bytes]) -> None:
+    """Send whole frames, until the socket is closed by another greenlet."""
+    for block in blocks:
+        if not ws.connected:
+            raise ConnectionClosed
+        ws.sock.send(block)

@@ -5,7 +5,7 @@ from marshmallow import Schema, fields, validate
 
 from db import stream
 from handlers.access import needs
-from handlers.answers import streamed
+from handlers.answers import document
 from handlers.contract import gives, takes
 from handlers.doors import hang
 from handlers.fields import Digits, Text, Whole
@@ -14,7 +14,7 @@ from handlers.schemas import Item, instant, page_query
 projects = Blueprint("projects", __name__)
 
 TREE_TIMEOUT = "60s"
-"""How long a tree may take, until its client has read the last of it."""
+"""How long a tree may take to be found."""
 
 SLUG = validate.Regexp(
     r"[a-z0-9]+(-[a-z0-9]+)*\Z", error="Must be small letters and digits, with single dashes between."
@@ -64,7 +64,7 @@ class ProjectTree(Project):
 @gives(ProjectTree)
 def tree(id: int) -> Response:
     """A project with its milestones, stories, tasks, comments and people, all as of one moment."""
-    return streamed(stream("projects.tree", TREE_TIMEOUT, id=id))
+    return document(stream("projects.tree", TREE_TIMEOUT, id=id))
 
 
 hang(

@@ -2,13 +2,17 @@
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import gevent
 from simple_websocket import ConnectionClosed, Server
 
-GOING_AWAY, UNSUPPORTED, REFUSED, TRY_AGAIN = 1001, 1003, 1008, 1013
-"""Why a socket is closed: the service stops; an unknown message; no good token; no reading, or the feed is away."""
+from handlers import problems
+
+GOING_AWAY, UNSUPPORTED, REFUSED, BROKEN, TRY_AGAIN = 1001, 1003, 1008, 1011, 1013
+"""Why a socket is closed: the service stops; unknown message; no good token; bug; no reading, or the feed is away."""
 
 SEND_WITHIN = 10.0
 """Seconds in which a client must read what it is sent."""
@@ -78,3 +82,32 @@ def reply(ws: Server, message: str | bytes) -> None:
 def close(ws: Server, code: int, reason: str) -> NoReturn:
     ws.close(code, reason)
     raise ConnectionClosed(code, reason)
+
+
+def say_goodbye(ws: Server, code: int, reason: str) -> None:
+    """Close a socket from outside of its greenlet."""
+    with suppress(ConnectionClosed, OSError):
+        ws.close(code, reason)
+    ws.event.set()
+
+
+@contextmanager
+def ended_by_a_code(ws: Server) -> Iterator[None]:
+    """Whatever goes wrong within the block, the client is told by a code: what Flask would answer were no frame."""
+    try:
+        yield
+    except ConnectionClosed:
+        pass
+    except OSError:  # the client is gone, or does not read: TimeoutError is one, too
+        ws.connected = False
+    except Exception as error:  # whatever it is
+        code, reason = code_of(error)
+        with suppress(ConnectionClosed, OSError):
+            ws.close(code, reason)
+
+
+def code_of(error: Exception) -> tuple[int, str]:
+    """What would be an answer's status as the code of a close, with its reason."""
+    answer = problems.of(error)
+    codes = dict.fromkeys((429, 503, 504), TRY_AGAIN) | {500: BROKEN}
+    return codes.get(answer.status_code, REFUSED), answer.get_json()["detail"]

@@ -75,19 +75,26 @@ def forest(module_database):
         yield found
 
 
+def begun(forest, connection, statement):
+    """The chunks of a tree, of which the first is here, once `statement` found that the service still reads it."""
+    while True:  # what nobody held up may be read to its end before one can look
+        answer = requests.get(f"{forest.url}/projects/1/tree", stream=True, timeout=30)
+        chunks = answer.iter_content(10_000)
+        first = next(chunks)
+        if connection.execute(statement).fetchone():
+            return first, chunks
+        answer.close()
+
+
+READING = " from pg_stat_activity where state = 'active' and query like '%projects.tree%' and pid <> pg_backend_pid()"
+
+
 def test_a_tree_comes_while_it_is_being_found(forest):
-    """The first stories are here while the statement is still running, for as long as we do not read on."""
+    """The first stories are here while the statement is still running."""
     with psycopg.connect(forest.database, autocommit=True) as onlooker:
-        running = (
-            "select 1 from pg_stat_activity where state = 'active' and query like '%%projects.tree%%' and pid <> %s"
-        )
-        with requests.get(f"{forest.url}/projects/1/tree", stream=True, timeout=30) as answer:
-            chunks = answer.iter_content(10_000)
-            first = next(chunks)
-            assert first.startswith(b'{"id":1,')
-            assert onlooker.execute(running, [onlooker.info.backend_pid]).fetchone()
-            whole = first + b"".join(chunks)
-        assert len(json.loads(whole)["userstories"]) == 6000
+        first, chunks = begun(forest, onlooker, f"select 1 {READING}")
+        assert first.startswith(b'{"id":1,')
+        assert len(json.loads(first + b"".join(chunks))["userstories"]) == 6000
 
 
 def test_a_tree_is_of_one_moment(forest):
@@ -109,17 +116,8 @@ def test_who_goes_away_gives_the_connection_back(forest):
 
 def test_a_tree_that_breaks_off_is_not_taken_for_a_whole(forest):
     """The server cancels it midway: the client's library raises, because the last chunk never came."""
-    cancel = (
-        "select pg_cancel_backend(pid) from pg_stat_activity"
-        " where state = 'active' and query like '%projects.tree%' and pid <> pg_backend_pid()"
-    )
-    with (
-        psycopg.connect(forest.database, autocommit=True) as other,
-        requests.get(f"{forest.url}/projects/1/tree", stream=True, timeout=30) as answer,
-    ):
-        chunks = answer.iter_content(10_000)
-        next(chunks)
-        assert other.execute(cancel).fetchone()
+    with psycopg.connect(forest.database, autocommit=True) as other:
+        first, chunks = begun(forest, other, f"select pg_cancel_backend(pid) {READING}")
         with pytest.raises(requests.exceptions.ChunkedEncodingError):
-            b"".join(chunks)
+            b"".join([first, *chunks])
     assert forest.get("/projects/1").status_code == 200

@@ -10,6 +10,8 @@ select
     e.project,
     e.obj_type,
     e.obj_id,
+    e.emptied,
+    e.of_projects,
     e.frame
 from (select pg_current_snapshot()) as present (snapshot)
 left join lateral (
@@ -18,6 +20,11 @@ left join lateral (
         e.project,
         e.obj_type,
         e.obj_id,
+        e.action = 'truncate' as emptied,
+        -- The rows that are gone were of any project.
+        e.action = 'truncate' and exists (
+            select from history.tracked as t where t.obj_type = e.obj_type and t.project is not null
+        ) as of_projects,
         history.frame(e)::text as frame
     from history.entries as e
     where e.xid >= pg_snapshot_xmin(:'since'::pg_snapshot)

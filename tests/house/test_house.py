@@ -10,6 +10,9 @@ from handlers.access import ROLES
 from tests.conftest import ROOT
 
 SHARED = {
+    "open_sockets",
+    "shares",
+    "streaming",
     "access",
     "answers",
     "avroblocks",

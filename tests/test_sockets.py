@@ -1,0 +1,172 @@
+"""Every end of a socket is a code, and whoever may no longer listen hears no more."""
+
+import base64
+from importlib import import_module
+from types import SimpleNamespace
+
+import psycopg
+import pytest
+from flask import g
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from psycopg_pool import PoolTimeout
+from simple_websocket import ConnectionClosed as Ended
+from werkzeug.exceptions import Forbidden, ServiceUnavailable
+
+from db.feed import Cursor
+from handlers.sockets import BROKEN, REFUSED, TRY_AGAIN
+from tests.test_refusals import APP, check_problem
+
+events = import_module("handlers.events")
+
+CHANNEL = next(APP.view_functions[rule.endpoint] for rule in APP.url_map.iter_rules() if rule.websocket)
+
+# Cursors --------------------------------------------------------------------------------------------------------------
+
+PLACES = [
+    *("0:0:", "5:3:", "0:5:", "5:0:", "5:5:5", "5:9:9", "5:9:4", "5:9:7,6", "5:9:6,6", "5:9:6,", "5:9:,6", "05:9:"),
+    *("5:9:06", "5:9", "5:9:6:", "-5:9:", "+5:9:", " 5:9:", "5:9: ", "5_0:90:", "٥:9:", "", "5:9:x", "5:9:6\n"),
+    *(f"5:{2**63}:", f"{2**64}:{2**65}:", "5:" + "9" * 5000 + ":"),
+]
+BAD = [
+    *(f"feedfeed|{place}||0" for place in PLACES),
+    *(f"feedfeed|5:9:6|{place}|0" for place in PLACES if place),
+    *(f"feedfeed|5:9:6|5:9:|{id}" for id in ("", "-1", "x", "1_0", " 1", "01", 2**63, 10**30)),
+    *("|5:9:||0", "feed\0|5:9:||0", "feed|5:9:|0", "feed|5:9:||0|0", "", "|", "é|5:9:||0"),
+]
+
+
+def packed(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+GARBAGE = ["=", "====", "a", "%%%%", packed("feed|5:9:||0") + "=", "!" + packed("feed|5:9:||0"), "é", "\0"]
+
+
+@pytest.mark.parametrize("cursor", [*map(packed, BAD), *GARBAGE])
+def test_what_is_no_cursor_is_refused_before_there_is_a_socket(service, cursor):
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    key = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    answer = service.get("/ws/events", params={"since": cursor}, headers=upgrade | key)
+    assert answer.status_code in (400, 414, 422), cursor
+    check_problem(answer)
+
+
+NUMBERS = st.one_of(st.integers(0, 12), st.integers(0, 2**65)).map(str)
+SNAPSHOTS = st.builds(
+    lambda first, last, ids: f"{first}:{last}:{','.join(ids)}", NUMBERS, NUMBERS, st.lists(NUMBERS, max_size=4)
+)
+TEXTS = st.one_of(
+    st.text(max_size=20),
+    st.builds(lambda *parts: "|".join(parts), st.text("a\0|", max_size=3), SNAPSHOTS, st.just("") | SNAPSHOTS, NUMBERS),
+)
+
+
+def check_cursors(database, examples):
+    with psycopg.connect(database, autocommit=True) as connection:
+        taken = 0
+
+        @settings(max_examples=examples, deadline=None, database=None, derandomize=True)
+        @given(TEXTS)
+        def check(text):
+            nonlocal taken
+            try:
+                cursor = Cursor.parse(packed(text))
+            except ValueError:
+                return
+            taken += 1
+            assert str(cursor) == packed(text)
+            places = [place for place in (cursor.snapshot, cursor.until) if place]
+            for place in places:
+                valid = "select pg_input_is_valid(%s, 'pg_snapshot') and %s::pg_snapshot::text = %s"
+                assert connection.execute(valid, [place] * 3).fetchone()[0], place
+            connection.execute("select %s::bigint, %s::text", [str(cursor.id), cursor.feed])
+
+        check()
+    return taken
+
+
+@pytest.mark.parametrize("examples", [300, pytest.param(20_000, marks=pytest.mark.thorough)])
+def test_what_is_taken_for_a_cursor_postgresql_takes_too(module_database, examples):
+    assert check_cursors(module_database, examples) > examples / 100
+
+
+# Ends -----------------------------------------------------------------------------------------------------------------
+
+
+class Socket:
+    """A WebSocket that keeps how it was closed."""
+
+    def __init__(self, *messages):
+        self.sock, self.event = (
+            SimpleNamespace(send=lambda data: len(data)),
+            SimpleNamespace(set=lambda: None, clear=lambda: None, wait=lambda *_: None),
+        )
+        self.input_buffer, self.connected, self.closed = [*messages], True, None
+
+    def send(self, text):
+        pass
+
+    def receive(self, timeout):
+        return '{"cmd": "auth", "token": "rh_x"}'
+
+    def close(self, code=1000, reason=""):
+        if not self.connected:
+            raise Ended
+        self.connected, self.closed = False, code
+
+
+FAILURES = {
+    PoolTimeout("none"): TRY_AGAIN,
+    psycopg.OperationalError("gone"): TRY_AGAIN,
+    psycopg.errors.AdminShutdown("gone"): TRY_AGAIN,
+    psycopg.errors.QueryCanceled("slow"): TRY_AGAIN,
+    psycopg.errors.ReadOnlySqlTransaction("standby"): TRY_AGAIN,
+    ServiceUnavailable(): TRY_AGAIN,
+    Forbidden(): REFUSED,
+    psycopg.errors.UndefinedFunction("bug"): BROKEN,
+    KeyError("bug"): BROKEN,
+    ValueError("bug"): BROKEN,
+    AttributeError("bug"): BROKEN,
+}
+POINTS = ["waits_for_token", "admit", "too_many", "wanted", "counted", "read", "join", "ahead", "subscribe", "talk"]
+"""All that the channel calls and that may fail."""
+
+
+class Stub:
+    """A feed in which one finds one's place at once."""
+
+    def join(self, subscription):
+        subscription.place = Cursor("feed", "9:9:")
+        return True
+
+    def leave(self, subscription):
+        pass
+
+
+def ended(monkeypatch, point, failure):
+    """How a socket is closed where `point` fails."""
+
+    def fail(*_, **__):
+        raise failure
+
+    def rows(name, **_):
+        return SimpleNamespace(reason=None, snapshot="8:8:")
+
+    calm = {"waits_for_token": lambda: True, "admit": lambda *_: None, "read": rows, "ahead": lambda *_, **__: []}
+    calm |= {"talk": lambda *_: None, "feed": Stub()}
+    with monkeypatch.context() as patched, APP.test_request_context("/ws/events"):
+        g.token = None
+        for name, value in (calm | {point: fail}).items():
+            patched.setattr(events, name, value, raising=False)
+        ws = Socket()
+        CHANNEL.__wrapped__(ws, {"since": str(Cursor("feed", "7:7:"))})
+    return ws.closed
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+def test_whatever_fails_a_socket_is_closed_by_a_code(monkeypatch, failure):
+    assert ended(monkeypatch, "nothing", failure) is None
+    for point in POINTS:
+        refused = point == "admit" and isinstance(failure, Forbidden | ServiceUnavailable | KeyError | ValueError)
+        assert ended(monkeypatch, point, failure) == (REFUSED if refused else FAILURES[failure]), point
