@@ -5,6 +5,7 @@ for 60 s: heads and bodies that do not end, clients that do not read, bodies too
 broken frames, requests within requests, and a token that asks for more than it may.
 """
 
+import base64
 import gzip
 import os
 import random
@@ -29,6 +30,9 @@ from bench.servers import ROOT, database, free_port, memory, wait_for
 IDLE, SECONDS = 20, 60
 USERS, CLIENTS, PAUSE = 100_000, 4, 0.02
 HALF_OPEN = 200
+
+IDLE_FLOOD = 3_000
+"""Connections that say nothing; each process holds 1,000."""
 
 QUOTA = 15_000
 """Requests of a token a minute: the honest ask 12,000."""
@@ -75,6 +79,8 @@ AGAIN = 0.05
 """Seconds between two tries of each kind."""
 
 DEEP = b'{"a":' * 100_000
+LONG = b'{"session_id":1,"ticks":[' + b"1," * 500_000 + b"1]}"
+REJECTS = b"\r\n--" * 5_000_000
 BOMB = gzip.compress(b"x" * 200_000_000)
 UPGRADE = (
     "GET /ws/events HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -107,6 +113,8 @@ def kinds(port: int, token: str) -> dict[str, Callable[[], object]]:
         "wrong tokens": lambda: post(port, "/events", b"{}", "application/json", f"rh_{random.random()}"),
         "bodies too deep": lambda: post(port, "/events", DEEP, "application/json", token),
         "bodies too large": lambda: post(port, "/events", b" " * 5_000_000, "application/json", token),
+        "long lists": lambda: post(port, "/audios", LONG, "application/json", token),
+        "reject floods": lambda: post(port, "/upload/jobs?mode=dry-run", REJECTS, "text/csv", token),
         "gzip bombs": lambda: post(port, "/upload/jobs?mode=dry-run&max_errors=1", BOMB, "application/gzip", token),
         "Avro that is none": lambda: post(
             port, "/restore/jobs", b"Obj\x01" + os.urandom(5000), "application/avro", token
@@ -147,6 +155,56 @@ def hold_half_open(port: int, over: threading.Event) -> None:
         client.close()
 
 
+def slow_requests(port: int, token: str) -> dict[str, list[str]]:
+    """What is asked for and then read slowly, or not at all: heads of requests."""
+    tail = f" HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\n"
+    upgrade = UPGRADE.partition("\r\nHost: x\r\n")[2]
+    resume = f"GET /ws/events?since={first_place(port, tail + upgrade)}{tail}{upgrade}"
+    return {
+        "slow trees": [f"GET /projects/1/tree{tail}\r\n"] * 20,
+        "slow resumers": [resume] * 16,
+        "idle floods": [""] * IDLE_FLOOD,
+    }
+
+
+def first_place(port: int, tail: str) -> str:
+    """The cursor from which all that history has was missed."""
+    with socket.create_connection(("127.0.0.1", port), 5) as client:
+        client.sendall(f"GET /ws/events{tail}".encode())
+        came = b""
+        while b'"cursor": "' not in came or not came.endswith(b"}"):
+            came += client.recv(1000)
+    cursor = came.rpartition(b'"cursor": "')[2].partition(b'"')[0]
+    feed = base64.urlsafe_b64decode(cursor).split(b"|")[0]
+    return base64.urlsafe_b64encode(feed + b"|3:3:||0").decode()
+
+
+def hold_slow(port: int, heads: list[str], over: threading.Event, counts: "Counter[str]", kind: str) -> None:
+    """As many clients as heads, each of which takes 2,000 bytes every 3 s; who is cut off comes again."""
+    clients: dict[int, socket.socket] = {}
+    while not over.wait(3):
+        for number, head in enumerate(heads):
+            try:
+                if number not in clients:
+                    clients[number] = slow_client(port, head)
+                    counts[kind] += 1
+                elif not clients[number].recv(2000, socket.MSG_DONTWAIT):
+                    clients.pop(number).close()
+            except BlockingIOError:
+                pass
+            except OSError:
+                clients.pop(number, socket.socket()).close()
+
+
+def slow_client(port: int, head: str) -> socket.socket:
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(5)
+    client.connect(("127.0.0.1", port))
+    client.sendall(head.encode())
+    return client
+
+
 # The comparison -------------------------------------------------------------------------------------------------------
 
 
@@ -157,6 +215,9 @@ def attack(port: int, token: str, chosen: list[str]) -> None:
     for kind, act in kinds(port, token).items():
         if not chosen or kind in chosen:
             threading.Thread(target=again_and_again, args=(act, over, counts, kind), daemon=True).start()
+    for kind, heads in slow_requests(port, token).items():
+        if not chosen or kind in chosen:
+            threading.Thread(target=hold_slow, args=(port, heads, over, counts, kind), daemon=True).start()
     time.sleep(SECONDS)
     over.set()
     print(", ".join(f"{number} {kind}" for kind, number in counts.items()), f"and {HALF_OPEN} half-open", flush=True)
@@ -191,10 +252,12 @@ def workers(pid: int) -> list[int]:
 
 
 def main() -> None:
-    with database(users=USERS, projects=0, userstories=0) as dsn, tempfile.TemporaryDirectory() as directory:
+    with database(users=USERS, projects=1, userstories=5_000) as dsn, tempfile.TemporaryDirectory() as directory:
         port = free_port()
         settings = {"DATABASE_URL": dsn, "DATA_DIR": directory, "PORT": str(port), "WORKERS": "2", "NOTIFIER": "no"}
-        environment = os.environ | settings | {"LOG_LEVEL": "WARNING", "RATE_LIMIT": str(QUOTA)}
+        environment = (
+            os.environ | settings | {"LOG_LEVEL": "WARNING", "RATE_LIMIT": str(QUOTA), "CONNECTIONS_LIMIT": "1000"}
+        )
         command = [sys.executable, "-m", "gunicorn"]
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
         try:
@@ -227,6 +290,9 @@ def measure(url: str, port: int, dsn: str, pid: int, good: str, evil: str) -> No
     print(f"beside hostility: {told}; p99 {beside / alone:.1f} times")
     print(f"hostile: {hostile}")
     after = {worker: memory(worker, "VmRSS") for worker in workers(pid)}
+    kept = before.keys() == after.keys() and all(after[each] - before[each] <= 30 for each in before)
+    failures = any(client.failures for client in crowd)
+    print(f"verdict: {'held' if kept and beside <= 2 * alone and not failures else 'NOT HELD'}")
     growth = ", ".join(f"{before[worker]:.0f} to {after[worker]:.0f} MiB" for worker in before if worker in after)
     print(f"processes: {'the same' if before.keys() == after.keys() else 'OTHERS'}; memory {growth}")
     with psycopg.connect(dsn) as connection:

@@ -1,6 +1,8 @@
 """Every end of a socket is a code, and whoever may no longer listen hears no more."""
 
 import base64
+import json
+from contextlib import ExitStack
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -11,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg_pool import PoolTimeout
 from simple_websocket import ConnectionClosed as Ended
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
 from db.feed import Cursor
 from handlers.sockets import BROKEN, REFUSED, TRY_AGAIN
+from tests.conftest import make_token, serve
 from tests.test_refusals import APP, check_problem
 
 events = import_module("handlers.events")
@@ -170,3 +175,36 @@ def test_whatever_fails_a_socket_is_closed_by_a_code(monkeypatch, failure):
     for point in POINTS:
         refused = point == "admit" and isinstance(failure, Forbidden | ServiceUnavailable | KeyError | ValueError)
         assert ended(monkeypatch, point, failure) == (REFUSED if refused else FAILURES[failure]), point
+
+
+def test_a_socket_whose_token_is_no_longer_good_is_closed_where_nothing_changes(database):
+    with psycopg.connect(database, autocommit=True) as connection, serve(database) as service, ExitStack() as ends:
+        tokens = [make_token(connection) for _ in range(2)]
+        url = f"{service.url.replace('http', 'ws')}/ws/events"
+        sockets = [
+            ends.enter_context(connect(url, additional_headers={"Authorization": f"Bearer {token}"}))
+            for token in tokens
+        ]
+        assert all(json.loads(ws.recv(10))["type"] == "subscribed" for ws in sockets)
+        connection.execute("update tokens set revoked_at = now() where id = 1")
+        connection.execute("update tokens set expires_at = now() where id = 2")
+        for ws in sockets:
+            with pytest.raises(ConnectionClosed):
+                ws.recv(20)
+            assert ws.close_code == REFUSED
+
+
+def test_that_tables_were_emptied_is_told_to_each_project_live_and_resumed(database):
+    with psycopg.connect(database, autocommit=True) as connection, serve(database) as service:
+        url = f"{service.url.replace('http', 'ws')}/ws/events?project=7"
+        with connect(url) as ws:
+            cursor = json.loads(ws.recv(10))["cursor"]
+            connection.execute("truncate users, projects cascade")
+            live = [json.loads(ws.recv(10))["object"] for _ in range(5)]
+        token = make_token(connection, project=7)
+        with connect(f"{url}&since={cursor}", additional_headers={"Authorization": f"Bearer {token}"}) as ws:
+            assert json.loads(ws.recv(10))["type"] == "subscribed"
+            resumed = [json.loads(ws.recv(10))["object"] for _ in range(5)]
+        kinds = connection.execute("select obj_type from history.tracked where project is not null").fetchall()
+        assert sorted(each["obj_type"] for each in live) == sorted(kind for (kind,) in kinds)
+        assert resumed == live
