@@ -176,6 +176,7 @@ def measure(dsn: str, stop: threading.Event) -> None:
         try:
             with connect(dsn, OPTIONS, "notifier") as connection:
                 while not stop.is_set():
+                    db.run(connection, "outbox.reckon")
                     row = next(db.run(connection, "outbox.waiting"))
                     WAITING.set(row.events)
                     OLDEST.set(row.seconds)

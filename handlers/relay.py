@@ -91,6 +91,7 @@ def hand_on(connection: db.Connection, publisher: broker.Publisher, stop: thread
                 db.run(connection, "outbox.postpone", ids=ids, seconds=due)
         if time.monotonic() - said > SAY_EVERY:
             say(connection, publisher.queue, up=True)
+            db.run(connection, "outbox.reckon")
             said = time.monotonic()
         if len(rows) < CLAIM:
             publisher.idle(POLL)

@@ -72,13 +72,17 @@ class Row:
     def version(self):
         return self.run("select version from {noun} where id::text = %s", self.id).fetchone()[0]
 
+    @property
+    def key(self):
+        """Its id as history has it."""
+        return f'"{self.id}"' if self.noun == "events" else self.id
+
     def as_of(self, version):
-        """The row as it was in a version: when it was made, which tells one from the other."""
-        key = f'"{self.id}"' if self.noun == "events" else self.id
+        """The row as it was in a version, or at a time: when it was made, which tells one from the other."""
         found = self.run(
             "select past ->> 'version', past ->> 'created_at' from history.as_of('{noun}', %s, %s,"
             " (select to_jsonb(r) from {noun} as r where id::text = %s)) as past",
-            key,
+            self.key,
             str(version),
             self.id,
         ).fetchone()
@@ -162,7 +166,7 @@ def test_whatever_is_made_anew_counts_on(psql, noun):
             made = row.run(
                 "select array_agg(version) from history.entries where obj_id = %s and action in ('create', 'update')"
                 " and obj_type = (select obj_type from history.tracked where relation = '{noun}'::regclass)",
-                f'"{row.id}"' if noun == "events" else row.id,
+                row.key,
             ).fetchone()[0]
             assert len(made) == len({*made}), "a version is one object's"
 

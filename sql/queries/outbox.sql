@@ -15,12 +15,14 @@ with
     ),
     claimed as (
         update outbox as o
-        set relay_at = now() + :'seconds'::integer * interval '1 second'
+        set relay_at = now() + :'seconds'::integer * interval '1 second',
+            dated_at = now()
         from due as d
         where o.event_id = d.event_id
         returning
             o.event_id,
-            o.user_id
+            o.user_id,
+            o.place
     )
 select
     e.id::text as event_id,
@@ -28,7 +30,7 @@ select
     e.description
 from claimed as c
 join events as e on e.id = c.event_id
-order by e.id
+order by c.place
 
 -- name: postpone
 -- When these events (ids, separated by commas) are due once more: long after the broker confirmed them, should it lose them; at once
@@ -44,7 +46,8 @@ with
         for update skip locked
     )
 update outbox as o
-set relay_at = now() + :'seconds'::integer * interval '1 second'
+set relay_at = now() + :'seconds'::integer * interval '1 second',
+    dated_at = now()
 from handed_on as h
 where o.event_id = h.event_id
 
@@ -74,15 +77,16 @@ cross join lateral (
     select
         o.event_id,
         o.tries,
-        bool_or(coalesce(o.retry_at > now(), false)) over (order by o.event_id) as held
+        o.place,
+        bool_or(coalesce(o.retry_at > now(), false)) over (order by o.place) as held
     from outbox as o
     where o.user_id = u.user_id
-    order by o.event_id
+    order by o.place
     limit :'limit'::integer
 ) as o
 join events as e on e.id = o.event_id
 where not o.held
-order by e.id
+order by o.place
 limit :'limit'::integer
 
 -- name: processed
@@ -99,7 +103,8 @@ with
         update outbox as o
         set tries = o.tries + 1,
             retry_at = now() + :'seconds'::float * interval '1 second',
-            relay_at = now() + :'seconds'::float * interval '1 second'
+            relay_at = now() + :'seconds'::float * interval '1 second',
+            dated_at = now()
         where o.event_id = :'event_id'::uuid
         returning
             o.event_id,
@@ -126,6 +131,14 @@ select
     exists (select from given_up) as given_up
 from tried as t
 
+-- name: reckon
+-- What was dated by a clock that has been set back since is due now: it would wait until the clock is there again.
+update outbox as o
+set relay_at = now(),
+    retry_at = null,
+    dated_at = now()
+where o.dated_at > now() + interval '1 second'
+
 -- name: unknown
 -- Which of these events (ids, separated by commas) there are not.
 select u.event_id::text
@@ -137,7 +150,7 @@ order by u.event_id
 -- How many events wait, and for how many seconds the oldest of them.
 select
     count(*) as events,
-    coalesce(extract(epoch from clock_timestamp() - min(e.created_at)), 0)::float as seconds
+    greatest(extract(epoch from clock_timestamp() - min(e.created_at)), 0)::float as seconds
 from outbox as o
 join events as e on e.id = o.event_id
 
@@ -151,6 +164,6 @@ set up = excluded.up,
 
 -- name: broker
 -- Whether a relay said within the last seconds that the broker takes events. No row: no relay ever spoke of it.
-select b.up and b.said_at > now() - :'seconds'::integer * interval '1 second' as up
+select b.up and abs(extract(epoch from now() - b.said_at)) < :'seconds'::integer as up
 from broker as b
 where b.name = :'name'

@@ -411,6 +411,7 @@ begin
         select d.version into ended from deleted as d where d.obj_type = tg_argv[0] and d.obj_id = key;
         if ended >= new.version then
             new.version := ended + 1;
+            new.updated_at := moment_after(tg_argv[0], key, new.updated_at);
         end if;
     end if;
     return new;

@@ -101,6 +101,8 @@ create table if not exists outbox (
     relay_at timestamptz not null default now(),
     retry_at timestamptz,
     tries    integer     not null default 0,
+    place    bigint      not null generated always as identity,
+    dated_at timestamptz not null default now(),
     constraint outbox_pkey primary key (event_id),
     constraint outbox_event_id_fkey foreign key (event_id) references events (id) on delete cascade,
     constraint outbox_tries_check check (tries >= 0)
@@ -112,6 +114,8 @@ comment on column outbox.user_id is 'Whose line it stands in: events of one user
 comment on column outbox.relay_at is 'When it is to be handed on (again): later than now while somebody has it in hand.';
 comment on column outbox.retry_at is 'Until when it holds up its line after a try that failed; null before the first.';
 comment on column outbox.tries is 'How many tries failed.';
+comment on column outbox.place is 'Its place in the line: the order in which events were queued, whatever the clock said.';
+comment on column outbox.dated_at is 'When it was said until when it waits: a clock that says less was set back since.';
 comment on constraint outbox_pkey on outbox is 'The event waits already.';
 comment on constraint outbox_event_id_fkey on outbox is 'There is no such event.';
 comment on constraint outbox_tries_check on outbox is 'Must be at least 0.';
@@ -120,7 +124,10 @@ comment on constraint outbox_tries_check on outbox is 'Must be at least 0.';
 create index if not exists outbox_relay_at_event_id_idx on outbox (relay_at, event_id);
 
 -- outbox.first and outbox.processed walk the line of one user.
-create index if not exists outbox_user_id_event_id_idx on outbox (user_id, event_id);
+create index if not exists outbox_user_id_place_idx on outbox (user_id, place);
+
+-- outbox.reckon.
+create index if not exists outbox_dated_at_idx on outbox (dated_at);
 
 create or replace function keep_outbox() returns trigger
 language plpgsql

@@ -230,7 +230,7 @@ def test_a_list_is_planned_anew_for_whatever_is_not_a_page_of_a_closed_list(give
         ("users.as_of", {"id": 7, "as_of": "1"}, "users_pkey"),
         ("history.known", {"noun": "userstories", "id": 7}, "obj_type_obj_id_operation"),
         ("outbox.claim", {"limit": 10, "seconds": 60}, "outbox_relay_at_event_id_idx"),
-        ("outbox.first", {"user_ids": ["ann7"], "limit": 10}, "outbox_user_id_event_id_idx"),
+        ("outbox.first", {"user_ids": ["ann7"], "limit": 10}, "outbox_user_id_place_idx"),
         ("idempotency.get", {"key": "k"}, "first_answers_pkey"),
     ],
 )
