@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint, Response
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema
 
 from handlers.access import needs
 from handlers.answers import page
 from handlers.contract import gives, takes
 from handlers.doors import hang
-from handlers.fields import Digits, Number, Whole
+from handlers.fields import Digits, Many, Number, Whole
 from handlers.schemas import Item, instant, page_query
 
 audios = Blueprint("audios", __name__)
@@ -20,10 +20,11 @@ class Audio(Item):
     """What a session measured."""
 
     session_id = Whole(required=True, metadata={"description": "Whose it is; one audio a session.", "example": 3448})
-    ticks = fields.List(
+    ticks = Many(
         Number(-100, -10),
+        15,
+        15,
         required=True,
-        validate=validate.Length(equal=15),
         metadata={"description": "Fifteen levels, each from -100 to -10.", "example": [-96.33] * 15},
     )
     selected_tick = Whole(0, 14, required=True, metadata={"example": 5})

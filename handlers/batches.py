@@ -13,7 +13,9 @@ import db
 from handlers.access import needs
 from handlers.answers import answer
 from handlers.contract import gives, takes
+from handlers.fields import Many
 from handlers.loading import COLUMNS, WIDEST, Staged, insert, plain
+from handlers.problems import shortened
 
 batches = Blueprint("batches", __name__)
 
@@ -26,6 +28,9 @@ NUMBERS = {"id", "department_id", "job_id"}
 TYPES = {"id": int, "name": str, "datetime": str, "department_id": int, "job_id": int}
 """What the members of an employee are."""
 
+NAMES_TOLD = 10
+"""Unknown members of a row that are told."""
+
 BATCH_LIMIT = 1000
 """Rows of a batch, of all tables together."""
 
@@ -33,13 +38,21 @@ BATCH_LIMIT = 1000
 class Batch(Schema):
     """Rows by table, parents and children in one: each with the members that the table's objects have."""
 
-    departments = fields.List(
-        fields.Raw(allow_none=True), load_default=list, metadata={"example": [{"id": 1, "department": "Sales"}]}
+    departments = Many(
+        fields.Raw(allow_none=True),
+        0,
+        BATCH_LIMIT,
+        load_default=list,
+        metadata={"example": [{"id": 1, "department": "Sales"}]},
     )
-    jobs = fields.List(
-        fields.Raw(allow_none=True), load_default=list, metadata={"example": [{"id": 1, "job": "Clerk"}]}
+    jobs = Many(
+        fields.Raw(allow_none=True),
+        0,
+        BATCH_LIMIT,
+        load_default=list,
+        metadata={"example": [{"id": 1, "job": "Clerk"}]},
     )
-    employees = fields.List(fields.Raw(allow_none=True), load_default=list, metadata={"example": []})
+    employees = Many(fields.Raw(allow_none=True), 0, BATCH_LIMIT, load_default=list, metadata={"example": []})
 
     @validates_schema
     def check_rows(self, data: dict[str, Any], **_: Any) -> None:
@@ -119,7 +132,8 @@ def staged(table: str, rows: list[Any], digest: "hashlib._Hash") -> Iterator[Sta
         if not isinstance(row, dict):
             unreadable = "Must be an object."
         elif unknown := members.keys() - columns:
-            unreadable = f"Unknown: {', '.join(sorted(json.dumps(name) for name in unknown))}."
+            names = sorted(json.dumps(shortened(name)) for name in unknown)[:NAMES_TOLD]
+            unreadable = f"Unknown: {', '.join(names)}."
         elif wrong := [column for column, text in zip(columns, texts, strict=True) if text is None]:
             unreadable = f"Must be text, without NUL or lone surrogates: {', '.join(wrong)}."
         yield line, raw, len(columns), unreadable, *(text or "" for text in texts), *lacking

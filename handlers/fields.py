@@ -16,16 +16,29 @@ class Text(fields.String):
     """A string that PostgreSQL can hold (no NUL, no lone surrogate), of at most `longest` characters, not blank."""
 
     def __init__(self, longest: int, *, blank: bool = False, **options: Any) -> None:
-        rules = [validate.Length(max=longest)] + (
-            [] if blank else [validate.Regexp(r".*\S", re.DOTALL, error="Must not be blank.")]
-        )
+        self.length = validate.Length(max=longest)
+        rules = [self.length] + ([] if blank else [validate.Regexp(r".*\S", re.DOTALL, error="Must not be blank.")])
         super().__init__(validate=[*rules, *options.pop("validate", [])], **options)
 
     def _deserialize(self, value: Any, *args: Any, **options: Any) -> Any:
         text = super()._deserialize(value, *args, **options)
+        self.length(text)  # before anybody looks into it
         if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
             raise ValidationError("Must not hold NUL or a lone surrogate.")
         return text
+
+
+class Many(fields.List):
+    """A list whose elements are counted, `least` to `most`, before any of them is looked at."""
+
+    def __init__(self, element: fields.Field, least: int, most: int, **options: Any) -> None:
+        self.length = validate.Length(least, most) if least < most else validate.Length(equal=most)
+        super().__init__(element, validate=self.length, **options)
+
+    def _deserialize(self, value: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(value, list):
+            self.length(value)
+        return super()._deserialize(value, *args, **options)
 
 
 class Whole(fields.Integer):

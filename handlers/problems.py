@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -22,6 +22,9 @@ log = logging.getLogger("rowhouse")
 RETRY_AFTER = "1"
 """Seconds after which a client may try again where the database was away."""
 
+
+FAULTS_LIMIT, NAME_LIMIT = 100, 200
+"""Faults that are told of one request, and characters of an unknown member's name."""
 
 BROKEN = {
     "check": 422,
@@ -80,18 +83,31 @@ def of_http(error: HTTPException) -> Response:
 
 
 def of_validation(error: ValidationError) -> Response:
-    """What a schema refuses, by the path of the field."""
+    """What a schema refuses, by the path of the field: each message once, and no more than a client would read."""
     messages = error.messages if isinstance(error.messages, dict) else {"_schema": error.messages}
-    return problem(422, "Some values are not valid.", errors=dict(paths(messages)))
+    errors: dict[str, list[str]] = {}
+    more = 0
+    for told, (path, message) in enumerate(faults(messages)):
+        if told >= FAULTS_LIMIT:
+            more += 1
+        elif message not in errors.setdefault(shortened(path), []):
+            errors[shortened(path)].append(message)
+    return problem(422, "Some values are not valid.", errors=errors, **({"more": more} if more else {}))
 
 
-def paths(messages: dict[Any, Any], prefix: str = "") -> "list[tuple[str, list[str]]]":
-    """Marshmallow's nested messages as (path, messages): {"ticks": {0: ["…"]}} becomes [("ticks.0", ["…"])]."""
-    found: list[tuple[str, list[str]]] = []
+def faults(messages: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Marshmallow's nested messages as (path, message): {"ticks": {0: ["…"]}} becomes ("ticks.0", "…")."""
     for name, value in messages.items():
         path = f"{prefix}{name}"
-        found += paths(value, f"{path}.") if isinstance(value, dict) else [(path, value)]
-    return found
+        if isinstance(value, dict):
+            yield from faults(value, f"{path}.")
+        else:
+            yield from ((path, message) for message in value)
+
+
+def shortened(name: str) -> str:
+    """A name that a client gave, as it is told back."""
+    return name if len(name) <= NAME_LIMIT else f"{name[:NAME_LIMIT]}…"
 
 
 def of_database(error: psycopg.Error) -> Response:

@@ -46,8 +46,9 @@ class Problem(Schema):
     errors = fields.Dict(
         keys=fields.String(),
         values=fields.List(fields.String()),
-        metadata={"description": "By field, where values are not valid."},
+        metadata={"description": "By field, where values are not valid; at most 100."},
     )
+    more = fields.Integer(metadata={"description": "How many faults there are besides those in `errors`."})
 
 
 class Conflict(Schema):

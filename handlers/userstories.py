@@ -1,10 +1,10 @@
 """User stories: what somebody wants of a project."""
 
 from flask import Blueprint
-from marshmallow import fields, validate
+from marshmallow import fields
 
 from handlers.doors import hang
-from handlers.fields import INTEGER, Digits, Number, Text, Whole
+from handlers.fields import INTEGER, Digits, Many, Number, Text, Whole
 from handlers.schemas import Item, page_query
 
 userstories = Blueprint("userstories", __name__)
@@ -20,7 +20,7 @@ class UserStory(Item):
     description = Text(10_000, blank=True, allow_none=True, load_default=None)
     status = Text(50, load_default="new", metadata={"example": "new"})
     assigned_to = Whole(allow_none=True, load_default=None, metadata={"description": "A user."})
-    tags = fields.List(Text(50), load_default=list, validate=validate.Length(max=20), metadata={"example": ["door"]})
+    tags = Many(Text(50), 0, 20, load_default=list, metadata={"example": ["door"]})
     points = Number(0, 1000, places=1, allow_none=True, load_default=None, metadata={"example": 3})
 
 
