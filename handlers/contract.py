@@ -4,12 +4,14 @@ The same statements make the OpenAPI document (docs.py), so that it cannot promi
 """
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 from flask import Request, abort, request
 from flask.globals import app_ctx, request_ctx
 from marshmallow import Schema, fields
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
 
 from handlers.bodies import JSON, json_body, sends_any
 from handlers.preconditions import precondition
@@ -140,8 +142,15 @@ def media(offers: tuple[str, ...], asked: Request) -> str:
     accept = asked.environ.get("HTTP_ACCEPT", "*/*")
     if accept in ("*/*", offers[0]):
         return offers[0]
-    best = asked.accept_mimetypes.best_match(offers)
-    return best or abort(406, f"There is only {', '.join(offers)}.")
+    return acceptable(offers, accept) or abort(406, f"There is only {', '.join(offers)}.")
+
+
+@lru_cache(1024)
+def acceptable(offers: tuple[str, ...], accept: str) -> str | None:
+    """The best of the media types on offer; the first where the header is empty. Parameters but q mean nothing."""
+    found = parse_accept_header(accept, MIMEAccept)
+    ranges = [(kind.partition(";")[0].strip(), quality) for kind, quality in found]
+    return MIMEAccept(ranges).best_match(offers) if accept.strip(" \t,") else offers[0]
 
 
 def checked_query(schema: Schema) -> dict[str, Any]:
