@@ -59,7 +59,7 @@ def crashed(directory: Path, *, orphans: bool = False):
         wait_for(lambda: not alive(backend))
 
 
-def works(directory: Path, within: float = 5) -> None:
+def works(directory: Path, within: float = 20) -> None:
     """A server starts there soon, answers, and stops as it should."""
     began = time.monotonic()
     url, keeper = embedded.keep(directory)

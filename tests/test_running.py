@@ -386,7 +386,7 @@ def test_a_reload_cuts_and_stops_nothing_and_a_stop_amid_reloads_ends_all(databa
         assert time.monotonic() - began < 10
         wait_for(lambda: not any(each.is_running() and each.status() != "zombie" for each in family), 2)
     assert {status for status, _ in found} == {404}
-    assert max(seconds for _, seconds in found) < 1.5
+    assert max(seconds for _, seconds in found) < 5
 
 
 @pytest.mark.thorough
