@@ -1,8 +1,7 @@
 """Who may do what. Every route states the role it needs; whoever holds a token has its role, some for one project only.
 
 While no token was ever made, all roles are granted on loopback, and the service answers nowhere else.
-A view runs only for a caller who was admitted: `check_access` says who that is, and `check_admitted` looks once more
-right before the view, whatever way led there.
+A view runs only for a caller who was admitted: `check_access` says who, `check_admitted` looks right before the view.
 """
 
 import hashlib
@@ -44,6 +43,8 @@ View = TypeVar("View", bound=Callable[..., object])
 @dataclass(frozen=True)
 class Anonymous:
     """Whoever asks, where no token is needed."""
+
+    role: str = "anyone"
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,7 @@ def current_view() -> Any:
 
 
 def check_access() -> None:
-    """Before a request: 401 for a caller without a good token, 403 for one without the role; history is told who.
-
-    And 400, 403 or 421 for a Host or a page that may not ask, whoever it is.
-    """
+    """Before a request: 401 without a good token, 403 without the role, 421 for a Host; history is told who asks."""
     kept, asked = app_ctx.g, request_ctx.request
     kept.token = None
     actor.set((ANONYMOUS, kept.request_id))
@@ -118,7 +116,7 @@ def caller(view: Any, asked: Request) -> Caller:
         return Pending() if view.by_message else refuse("A token is needed: Authorization: Bearer …", {})
     if not is_local(asked.remote_addr or ""):
         abort(403, f"This needs the role {role}; without a token it is granted on this machine only.")
-    return Anonymous()
+    return Anonymous(ROLES[-1])
 
 
 def check_admitted(view: Any) -> None:
@@ -127,6 +125,11 @@ def check_admitted(view: Any) -> None:
     admitted = "caller" in kept and kept.view is view
     if not admitted or (type(kept.caller) is Pending and not view.by_message):
         refuse("Nobody was admitted to this.", {})
+
+
+def may(role: str) -> bool:
+    """Whether the caller has a role."""
+    return ROLES.index(g.caller.role) >= ROLES.index(role)
 
 
 def admit(token: str, role: str) -> Holder:

@@ -30,10 +30,11 @@ KEPT = ("Content-Type", "Location", "ETag", "Link")
 
 
 def cover(app: Flask) -> None:
-    """Let every POST of this app take an Idempotency-Key."""
+    """Let every POST of this app that changes something take an Idempotency-Key: of a search no answer is kept."""
     for rule in app.url_map.iter_rules():
-        if "POST" in (rule.methods or ()):
-            app.view_functions[rule.endpoint] = once(app.view_functions[rule.endpoint])
+        view: Any = app.view_functions[rule.endpoint]
+        if "POST" in (rule.methods or ()) and view.role != "reader":
+            app.view_functions[rule.endpoint] = once(view)
 
 
 def once(view: Callable[..., Any]) -> Callable[..., Any]:

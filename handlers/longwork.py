@@ -107,7 +107,7 @@ class Operation:
     """Work that a thread carries out; another writes down how far it is. Its connection's lock says that it lives."""
 
     def __init__(self, kind: str, table: str) -> None:
-        self.actor = actor.get()
+        self.actor, self.kind = actor.get(), kind
         self.connection = db.alone("operation")
         who, request_id = self.actor
         self.id = next(
@@ -124,7 +124,7 @@ class Operation:
 
     def look(self) -> bytes:
         """The operation as it is answered."""
-        body: bytes = db.read("operations.get", id=self.id).body
+        body: bytes = db.read("operations.get", id=self.id, kinds=self.kind).body
         return body
 
     def progress(self, rows: int, of: int | None = None) -> None:

@@ -6,19 +6,22 @@ from flask import Blueprint, Response, abort
 from marshmallow import Schema, fields
 
 from db import read, write
-from handlers.access import needs
+from handlers.access import may, needs
 from handlers.answers import answer, page
 from handlers.contract import gives, takes
 from handlers.schemas import page_query
 
 operations = Blueprint("operations", __name__)
 
+KINDS = {"upload": "writer", "backup": "admin", "restore": "admin"}
+"""Which role an operation needs, by its kind: that of the route which begins it. To others it is not there."""
+
 
 class Operation(Schema):
     """An upload, a backup or a restore: how far it is, and what came of it."""
 
     id = fields.Integer(metadata={"format": "int64"})
-    kind = fields.String(metadata={"enum": ["upload", "backup", "restore"]})
+    kind = fields.String(metadata={"enum": [*KINDS]})
     table = fields.String(metadata={"example": "employees"})
     state = fields.String(metadata={"enum": ["running", "succeeded", "failed", "canceled"]})
     rows_done = fields.Integer()
@@ -32,21 +35,26 @@ class Operation(Schema):
     finished_at = fields.String(allow_none=True, metadata={"format": "date-time"})
 
 
+def kinds() -> str:
+    """The kinds of operations that the caller has the role for."""
+    return ",".join(kind for kind, role in KINDS.items() if may(role))
+
+
 @operations.get("/operations")
-@needs("reader")
+@needs("writer")
 @takes(query=page_query(Operation, {"id": str}))
 @gives(Operation, many=True)
 def list(query: dict[str, Any]) -> Response:
-    """Operations page by page."""
-    return page("operations.list", query)
+    """Operations page by page: uploads, and for an admin backups and restores."""
+    return page("operations.list", query | {"kinds": kinds()})
 
 
 @operations.get("/operations/<id:id>")
-@needs("reader")
+@needs("writer")
 @gives(Operation)
 def get(id: int) -> Response:
     """How far an operation is, and what came of it. One whose process died has failed."""
-    return answer((read("operations.get", id=id) or abort(404, "There is no such object.")).body)
+    return answer((read("operations.get", id=id, kinds=kinds()) or abort(404, "There is no such object.")).body)
 
 
 @operations.delete("/operations/<id:id>")
@@ -54,7 +62,7 @@ def get(id: int) -> Response:
 @gives(status=204)
 def cancel(id: int) -> Response:
     """Break an operation off: all that it did is taken back."""
-    if not write("operations.cancel", id=id):
-        read("operations.get", id=id) or abort(404, "There is no such object.")
+    if not write("operations.cancel", id=id, kinds=kinds()):
+        read("operations.get", id=id, kinds=kinds()) or abort(404, "There is no such object.")
         abort(409, "It has ended.")
     return Response(status=204)

@@ -19,6 +19,7 @@ from app import create_app
 from db.pool import ROLE
 from handlers import contract
 from handlers.access import ROLES, Anonymous, Pending, check_access, check_admitted
+from handlers.operations import KINDS
 from tests.browser import CHROMIUM, tab
 from tests.conftest import ROOT, free_port, make_token, serve, wait_for
 
@@ -209,6 +210,34 @@ def test_a_view_is_closed_where_the_check_is_forgotten():
         for method in rule.methods - {"OPTIONS"}:
             assert asked.open(path, method=method).status_code in (400, 401, 404), rule
     assert asked.get("/docs").status_code == asked.get("/users").status_code == 401
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_operation_needs_the_role_of_its_kind(guarded, kind):
+    begins = {"upload": "POST /upload/<", "backup": "POST /backup/<", "restore": "POST /restore/<"}[kind]
+    assert {role for route, role in TABLE.items() if route.startswith(begins)} == {KINDS[kind]}
+    with psycopg.connect(guarded.database) as connection:
+        made = "insert into operations (kind, table_name, actor) values (%s, 'jobs', 'x') returning id"
+        (id,) = connection.execute(made, [kind]).fetchone()
+    for role in ROLES[1:]:
+        held, may = guarded.tokens[role], ROLES.index(role) >= ROLES.index(KINDS[kind])
+        refused = 403 if role == "reader" else 404
+        assert asked(guarded, held, path=f"/operations/{id}").status_code == (200 if may else refused)
+        listed = asked(guarded, held, path="/operations?limit=1000")
+        assert (str(id) in [str(each["id"]) for each in listed.json().get("items", [])]) is may
+        assert asked(guarded, held, "DELETE", f"/operations/{id}").status_code in ((204, 409) if may else (refused,))
+
+
+def test_of_a_post_that_only_reads_no_answer_is_kept(guarded):
+    """A reader could fill the disk with searches."""
+    for route, role in TABLE.items():
+        if route.startswith("POST ") and role.startswith("reader"):
+            bodies = ({"name": "x"}, {"session_id": 1})
+            for body in bodies:
+                path = place(route)[1].partition("?")[0]
+                asked(guarded, guarded.tokens["reader"], "POST", path, json=body, headers={"Idempotency-Key": "mine"})
+    with psycopg.connect(guarded.database) as connection:
+        assert connection.execute("select count(*) from first_answers where actor = 'reader'").fetchone() == (0,)
 
 
 def test_a_token_of_a_project_is_made_by_the_command(guarded):

@@ -1,13 +1,14 @@
 -- Operations: /operations. A row is written by who carries the operation out, on a connection of its own that holds its lock.
 
 -- name: get
--- One operation by id.
+-- One operation by id, if it is of these kinds.
 select operations_json(o) as body
 from operations as o
 where o.id = :'id'::bigint
+    and o.kind = any(string_to_array(:'kinds', ','))
 
 -- name: list
--- A page of operations after the cursor.
+-- A page of operations of these kinds after the cursor.
 select
     page.next,
     page.body
@@ -22,11 +23,14 @@ from (
             '' as key,
             r.id::text as id
         from operations as r
-        where :'cursor' = ''
-            or case :'sort'
-                when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
-                else r.id > cursor_part(:'cursor', 2)::bigint
-            end
+        where r.kind = any(string_to_array(:'kinds', ','))
+            and (
+                :'cursor' = ''
+                or case :'sort'
+                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
+                    else r.id > cursor_part(:'cursor', 2)::bigint
+                end
+            )
         order by
             case when :'sort' like '-%' then r.id end desc,
             r.id
@@ -70,6 +74,7 @@ where o.id = :'id'::bigint
 update operations as o
 set canceled = true
 where o.id = :'id'::bigint
+    and o.kind = any(string_to_array(:'kinds', ','))
     and o.state = 'running'
     and not operation_died(o)
 returning o.id
