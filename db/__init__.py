@@ -223,14 +223,15 @@ def transaction(statement_timeout: str = "") -> Iterator[Connection]:
             _bound.reset(token)
 
 
-def dumped(connection: Connection, name: str) -> Iterator[tuple[Any, ...]]:
+def dumped(connection: Connection, name: str) -> Generator[tuple[Any, ...], None, None]:
     """The rows of a reading statement on this connection as Python has them, any number through little memory.
 
+    Close it before its transaction ends.
     Moments are integers, microseconds since 2000: what PostgreSQL sends, and takes through `copy` as bigint.
     """
     cursor = connection.cursor(binary=True)
     cursor.adapters.register_loader("timestamptz", Int8BinaryLoader)
-    return cursor.stream(STATEMENTS[name].sql, size=DUMP_SLICE)
+    yield from cursor.stream(STATEMENTS[name].sql, size=DUMP_SLICE)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -55,7 +55,9 @@ def dump(connection: db.Connection, table: str, file: BinaryIO, progress: Progre
     taken = next(db.run(connection, "backups.snapshot"))
     schema = avrofile.schema_of(table, columns_of(connection, table))
     metadata = {avrofile.TABLE: table, avrofile.SNAPSHOT: taken.snapshot, avrofile.MIGRATION: taken.migration}
-    avrofile.write(file, schema, told(db.dumped(connection, f"backups.{table}"), progress), metadata)
+    # What breaks off leaves its generators suspended, and a suspended one keeps the lock that a rollback waits for.
+    with closing(db.dumped(connection, f"backups.{table}")) as rows:
+        avrofile.write(file, schema, told(rows, progress), metadata)
 
 
 def back_up(directory: Path, table: str, progress: Progress) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Operations: long work goes on without its client, tells how far it is, is broken off, and its death is seen."""
 
+import errno
+import io
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +11,9 @@ import psycopg
 import pytest
 import requests
 
+from db.pool import connect
+from handlers import backing
+from handlers.longwork import Canceled
 from tests.conftest import answers, serve, wait_for
 
 ASYNC = {"Prefer": "respond-async"}
@@ -182,3 +187,27 @@ def test_uploads_leave_connections_for_others(database):
     assert {answer.status_code for answer in told} == {503}
     refused = [answer.json()["detail"] for answer in told if "operations are going on" in answer.json()["detail"]]
     assert len(refused) == 4
+
+
+@pytest.mark.parametrize("error", [Canceled(), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize("after", [1, 5])
+def test_a_backup_that_breaks_off_ends_its_transaction(database, error, after):
+    """Between two slices of what the server sends: after so many times that somebody was told."""
+    told, ended = [], threading.Event()
+
+    def progress(*_: object, **__: object) -> None:
+        told.append(1)
+        if len(told) == after:
+            raise error
+
+    def back_up() -> None:
+        with pytest.raises(type(error)), connection.transaction():
+            backing.dump(connection, "jobs", io.BytesIO(), progress)
+        connection.execute("select")
+        ended.set()
+
+    connection = connect(database)
+    connection.execute("insert into jobs (id, job) select n, 'Job ' || n from generate_series(1, 5000) as n")
+    threading.Thread(target=back_up, daemon=True).start()
+    assert ended.wait(20)
+    connection.close()
