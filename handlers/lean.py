@@ -5,7 +5,7 @@ What Flask does for a request costs more than the statement that answers it: of 
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any
+from typing import IO, Any
 
 import flask
 from flask.globals import request_ctx
@@ -31,11 +31,18 @@ class NoSessions(SessionInterface):
 
 
 class Request(flask.Request):
-    """A request that finds its blueprints once."""
+    """A request that finds its blueprints once, and whose body is whole or an error."""
 
     @cached_property
     def blueprints(self) -> list[str]:
         return super().blueprints
+
+    @cached_property
+    def stream(self) -> IO[bytes]:
+        # gunicorn ends its input also where the client left early; Werkzeug counts only where nobody promised an end.
+        if "HTTP_TRANSFER_ENCODING" not in self.environ:
+            self.environ.pop("wsgi.input_terminated", None)
+        return super().stream
 
 
 class Response(flask.Response):

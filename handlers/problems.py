@@ -13,7 +13,7 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from marshmallow import ValidationError
 from psycopg.errors import Diagnostic
 from psycopg_pool import PoolTimeout
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from db import project, read
 
@@ -153,6 +153,7 @@ def of_bug(error: Exception) -> Response:
 
 
 ANSWERS: dict[type[Exception], Callable[[Any], Response]] = {
+    ClientDisconnected: of_broken_body,
     HTTPException: of_http,
     ValidationError: of_validation,
     psycopg.Error: of_database,
