@@ -11,14 +11,36 @@ from marshmallow import ValidationError, fields, validate
 
 BIGINT, INTEGER = 2**63 - 1, 2**31 - 1
 
+BLANK = (
+    r"\u0001-\u0020\u007F-\u00A0\u00AD\u034F\u0600-\u0605\u061C\u06DD\u070F\u0890\u0891\u08E2\u115F\u1160\u1680\u17B4\u17B5"
+    r"\u180B-\u180F\u2000-\u200F\u2028-\u202F\u205F-\u206F\u2800\u3000\u3164\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFFB"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""Characters that are not seen, as says_something() in sql/schema/10_common.sql has them."""
+
+SEEN = re.compile(f"[^{BLANK}]")
+
+WRITTEN = re.compile(
+    "[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.,][0-9]+)?)?"
+    "([Zz]|[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?)?)?"
+)
+"""A moment in ISO 8601, as datetime_fault() in sql/schema/80_hiring.sql has it."""
+
+
+def not_blank(value: str) -> None:
+    if not SEEN.search(value):
+        raise ValidationError("Must not be blank.")
+
 
 class Text(fields.String):
     """A string that PostgreSQL can hold (no NUL, no lone surrogate), of at most `longest` characters, not blank."""
 
     def __init__(self, longest: int, *, blank: bool = False, **options: Any) -> None:
         self.length = validate.Length(max=longest)
-        rules = [self.length] + ([] if blank else [validate.Regexp(r".*\S", re.DOTALL, error="Must not be blank.")])
-        super().__init__(validate=[*rules, *options.pop("validate", [])], **options)
+        rules = [self.length] + ([] if blank else [not_blank])
+        pattern = {} if blank else {"pattern": r"\S"}  # for /docs: nearly that, in a form that any engine knows
+        metadata = pattern | options.pop("metadata", {})
+        super().__init__(validate=[*rules, *options.pop("validate", [])], metadata=metadata, **options)
 
     def _deserialize(self, value: Any, *args: Any, **options: Any) -> Any:
         text = super()._deserialize(value, *args, **options)
@@ -96,17 +118,21 @@ class Day(fields.Date):
 
 
 class Instant(fields.AwareDateTime):
-    """A moment in ISO 8601, in UTC where it names no zone; loaded as text in UTC, as the service answers it."""
+    """A moment in ISO 8601, in UTC where it names no zone; loaded as text in UTC, as the service answers it.
+
+    What is finer than a microsecond is cut off, not rounded.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__("iso", default_timezone=UTC, **options)
 
     def _deserialize(self, value: Any, *args: Any, **options: Any) -> Any:
         # What Python reads may hold any separator, and end with NUL and anything.
-        if isinstance(value, str) and not re.fullmatch(r"[0-9Tt:.,+\- Zz]+", value):
+        if isinstance(value, str) and not WRITTEN.fullmatch(value):
             raise self.make_error("invalid", input=value, obj_type="datetime")
+        written = value.upper() if isinstance(value, str) else value  # Python reads no small t and z
         try:
-            moment = super()._deserialize(value, *args, **options).astimezone(UTC)
+            moment = super()._deserialize(written, *args, **options).astimezone(UTC)
         except OverflowError:
             raise self.make_error("invalid", input=value, obj_type="datetime") from None
         return moment.isoformat().replace("+00:00", "Z")

@@ -345,6 +345,16 @@ def of_jobs(rows, fields=(("id", "int"), ("job", "string")), codec="null") -> by
     return buffer.getvalue()
 
 
+def test_a_restore_takes_no_name_that_an_upload_refuses(house):
+    run(house, "delete from employees")
+    for name in ("", " ", "\x01", "\u00a0", "\u200b", "\ufeff", "\u2800", "\U000e0001", "x" * 1001):
+        answer = house.post("/restore/jobs", data=of_jobs([(1, name)]), headers=AVRO)
+        assert (answer.status_code, "jobs_job_check" in answer.text) == (422, True), ascii(name)
+    for name in ("\u200ba", " a\n", "\u00a0a\u00a0", "😀" * 1000):
+        assert house.post("/restore/jobs", data=of_jobs([(1, name)]), headers=AVRO).status_code == 200
+        assert data(house, "jobs") == [[1, name]]
+
+
 def test_a_file_of_another_hand_is_taken_by_the_same_rules(house):
     run(house, "delete from employees")
     restored = house.post("/restore/jobs", data=of_jobs([(1, "Cook"), (900, "Baker")]), headers=AVRO)

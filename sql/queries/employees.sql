@@ -170,7 +170,7 @@ with fields as materialized (
         s.line,
         case when s.fault is null then s.c1::integer end as id,
         case when s.fault is null then s.c2 end as name,
-        case when s.fault is null then s.c3::timestamptz end as datetime,
+        case when s.fault is null then cut_to_microseconds(s.c3)::timestamptz end as datetime,
         case when s.fault is null then s.c4::integer end as department_id,
         case when s.fault is null then s.c5::integer end as job_id,
         s.fault

@@ -512,23 +512,42 @@ end;
 
 comment on function name_fault(text, text) is 'What is wrong with a field that must be a name.';
 
--- Stable, as what a text means as a moment may hang on settings. The pattern keeps out what PostgreSQL would take beyond
--- ISO 8601 ("yesterday", "infinity", "1/2/2021"); a text without a zone is in the session's, which the loader sets to UTC.
+-- PostgreSQL rounds what is beyond, into the next year if need be.
+create or replace function cut_to_microseconds(value text) returns text
+language sql immutable parallel safe
+return case
+    when value ~ '[.,]' then regexp_replace(replace(value, ',', '.'), '([.][0-9]{6})[0-9]+', '\1')
+    else value
+end;
+
+comment on function cut_to_microseconds(text) is 'A moment in ISO 8601 as PostgreSQL reads it, without what is finer than its microseconds.';
+
+-- Stable, as what a text means as a moment may hang on settings. The pattern, WRITTEN in handlers/fields.py, keeps out what PostgreSQL would
+-- take beyond ISO 8601 ("yesterday", "infinity", "1/2/2021"), and what it takes for another moment (24:00, a leap second); a text without
+-- a zone is in the session's, which the loader sets to UTC.
 create or replace function datetime_fault(column_name text, value text) returns text[]
 language sql stable parallel safe
 return case
     -- How most files write it; the pattern below takes three times as long.
     when value like '____-__-__T__:__:__Z'
         and translate(value, '0123456789', '') = '--T::Z'
+        and substr(value, 12, 2) < '24'
+        and substr(value, 18, 2) < '60'
         and pg_input_is_valid(value, 'timestamptz')
         then null
     when value = '' then array[column_name, 'missing', 'A value is required.']
-    when value !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?$'
-        or not pg_input_is_valid(value, 'timestamptz')
+    when value !~ (
+            '^[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.,][0-9]+)?)?'
+            || '([Zz]|[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?)?)?$'
+        )
+        or not pg_input_is_valid(cut_to_microseconds(value), 'timestamptz')
         then array[column_name, 'not_datetime', 'Must be a date or time in ISO 8601.']
     -- Only with a zone does a year of four digits leave the years 1 to 9999.
     when (value like '0001-%' or value like '9999-%')
-        and (value::timestamptz < '0001-01-01T00:00:00Z' or value::timestamptz >= '10000-01-01T00:00:00Z')
+        and (
+            cut_to_microseconds(value)::timestamptz < '0001-01-01T00:00:00Z'
+            or cut_to_microseconds(value)::timestamptz >= '10000-01-01T00:00:00Z'
+        )
         then array[column_name, 'out_of_range', 'Must lie in the years 1 to 9999.']
 end;
 
