@@ -4,15 +4,18 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
-from flask import Response, abort, current_app, request
+from flask import Response, abort, after_this_request, current_app, request
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from db.turns import next_turn
 
 JSON = "application/json"
+
+PATCHES = (JSON, "application/merge-patch+json")
+"""What PATCH takes: null takes a value away, as RFC 7396 has it."""
 
 COMMA_LIMIT = 20_000
 """Commas of a JSON body, those in texts too: no more than that, and what their nesting adds, are its values."""
@@ -35,8 +38,7 @@ def sends_any() -> bool:
 
 def json_body() -> Any:
     """The JSON body. 400 for what is not JSON, 415 for another type, 422 too full; else as `whole_body`."""
-    if not request.is_json:
-        abort(415, f"The body must be {JSON}.")
+    check_kind()
     body = whole_body()
     # A mebibyte of values takes 60 ms to read and a hundred times as long to check: counted before anybody looks in.
     if body.count(b",") > COMMA_LIMIT:
@@ -60,6 +62,22 @@ def whole_body() -> bytes:
         body = request.get_data()
         request.stream.read(1)  # Werkzeug cuts a chunked body at the limit, and says so only when asked for more
     return body
+
+
+def check_kind() -> None:
+    """415 for a body that is no JSON, is a patch of a format that is not known, or is encoded."""
+    if request.method == "PATCH" and request.mimetype not in PATCHES:
+        refuse_kind("Accept-Patch", ", ".join(PATCHES))
+    if not request.is_json:
+        abort(415, f"The body must be {JSON}.")
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        refuse_kind("Accept-Encoding", "identity")
+
+
+def refuse_kind(header: str, known: str) -> NoReturn:
+    """415, with what there is instead."""
+    after_this_request(lambda response: response.headers.set(header, known) or response)
+    abort(415, f"The body must be of {header}: {known}.")
 
 
 @contextmanager

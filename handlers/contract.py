@@ -36,6 +36,8 @@ class Contract:
         """What an empty query is loaded as, found once; None where a parameter is required."""
         self.body: Schema | None = None
         self.precondition = False
+        self.any_version = False
+        """Whether a change need not name the version it starts from."""
         self.answer: Schema | None = None
         self.status = 200
         self.also: tuple[int, ...] = ()
@@ -64,6 +66,7 @@ def takes(
     query: type[Schema] | None = None,
     partial: bool = False,
     precondition: bool = False,
+    any_version: bool = False,
     files: tuple[str, ...] = (),
     long: bool = False,
 ) -> Callable[[View], View]:
@@ -81,6 +84,7 @@ def takes(
             required = any(field.required for field in contract.query.fields.values())
             contract.defaults = None if required else contract.query.load({})
         contract.precondition |= precondition
+        contract.any_version |= any_version
         contract.files += files
         contract.long |= long
         return view
@@ -127,7 +131,7 @@ def check_contract() -> None:
     if not taken and not contract.files and sends_any():
         whole_body()  # nobody wants it, but what is cut off is not done
     if contract.precondition:
-        arguments["expected"] = precondition(payload, query)
+        arguments["expected"] = precondition(payload, query, any_version=contract.any_version)
     if taken:
         arguments["body"] = contract.body.load(payload)  # type: ignore[union-attr]
 

@@ -8,18 +8,14 @@ from typing import Any
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
-from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from flask import current_app
 
-from handlers.bodies import JSON
+from handlers.bodies import JSON, PATCHES
 from handlers.contract import MULTIPART, Contract, parameters
-from handlers.idempotency import HEADER, KEY_LIMIT
+from handlers.parameters import header_parameters, path_parameters, query_parameters, schema_name
 from handlers.schemas import Problem, Versioned, VersionProblem, over_version
 
-VISIBLE = "^[!-~]([ -~]*[!-~])?$"
-"""ASCII that can be seen, perhaps with spaces between."""
-
-TITLE, VERSION, ID = "Rowhouse", "0.1.0", {"type": "integer", "format": "int64", "minimum": 1}
+TITLE, VERSION = "Rowhouse", "0.1.0"
 
 
 @cache
@@ -50,12 +46,6 @@ def document() -> str:
     return json.dumps(spec.to_dict(), separators=(",", ":"), ensure_ascii=False)
 
 
-def schema_name(schema: Any) -> str:
-    """The component's name of a schema: its class's, with Members behind it where each may be left out."""
-    instance = schema() if isinstance(schema, type) else schema
-    return type(instance).__name__ + ("Members" if instance.partial else "")
-
-
 def operation(rule: Any, view: Any) -> dict[str, Any]:
     """A route as an Operation Object."""
     contract: Contract = view.contract
@@ -70,6 +60,8 @@ def operation(rule: Any, view: Any) -> dict[str, Any]:
     if view.role != "anyone":
         found["security"] = [{"token": []}, {}]
     kinds: dict[str, Any] = {JSON: body_schema(contract)} if contract.body else {}
+    if contract.body and "PATCH" in rule.methods:
+        kinds |= dict.fromkeys(PATCHES, body_schema(contract))
     if contract.files:
         binary = {"type": "string", "format": "binary"}
         part = {"type": "object", "required": ["file"], "properties": {"file": binary}}
@@ -85,48 +77,6 @@ def body_schema(contract: Contract) -> Any:
     if not contract.body or not contract.precondition:
         return contract.body
     return over_version(type(contract.body))(partial=contract.body.partial)
-
-
-def path_parameters(rule: Any) -> list[dict[str, Any]]:
-    """The variables of a path: ids, and names out of a closed list, as in <any(jobs, employees):table>."""
-    found = []
-    for kind, names, name in re.findall(r"<(any|id|uuid|string)(?:\((.*?)\))?:(\w+)>", rule.rule):
-        one_of = {"type": "string", "enum": [each.strip(" '") for each in names.split(",")]}
-        kinds = {"id": ID, "uuid": {"type": "string", "format": "uuid"}, "string": {"type": "string"}}
-        schema = kinds.get(kind, one_of)
-        found.append({"name": name, "in": "path", "required": True, "schema": schema})
-    return found
-
-
-def query_parameters(contract: Contract) -> list[dict[str, Any]]:
-    convert = OpenAPIConverter("3.1.0", schema_name, None)  # type: ignore[arg-type]
-    found = []
-    for name, field in parameters(contract.query).items():
-        schema = convert.field2property(field)
-        description = schema.pop("description", "")
-        found.append(
-            {"name": name, "in": "query", "required": field.required, "description": description, "schema": schema}
-        )
-    return found
-
-
-def header_parameters(rule: Any, contract: Contract) -> list[dict[str, Any]]:
-    found = []
-    if contract.precondition:
-        found.append(header("If-Match", "The ETag you read; strict, unlike version.", example='"1"'))
-    if contract.long:
-        found.append(
-            header("Prefer", "Do not wait: 202, and the work goes on as an operation.", example="respond-async")
-        )
-    if "POST" in rule.methods:
-        found.append(
-            header(HEADER, "Sent again with it, the request is done once.", maxLength=KEY_LIMIT, pattern=VISIBLE)
-        )
-    return found
-
-
-def header(name: str, description: str, **schema: Any) -> dict[str, Any]:
-    return {"name": name, "in": "header", "description": description, "schema": {"type": "string", **schema}}
 
 
 def responses(rule: Any, contract: Contract) -> dict[str, Any]:

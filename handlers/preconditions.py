@@ -20,12 +20,14 @@ class Expected(NamedTuple):
     strict: bool
 
 
-def precondition(payload: Any, query: dict[str, Any]) -> Expected:
-    """The version that a change starts from. 428 where it names none; takes `version` out of the body."""
+def precondition(payload: Any, query: dict[str, Any], *, any_version: bool = False) -> Expected:
+    """The version that a change starts from; takes it out of the body. 428 where none is named and not any will do."""
     named = isinstance(payload, dict) and "version" in payload
     base = whole(payload.pop("version")) if named else query.get("version")
     if "If-Match" in request.headers:
         return if_match(parse_etags(request.headers["If-Match"]))
+    if base is None and any_version:
+        return Expected("*", None, strict=False)
     if base is None:
         raise Problem(428, "Name the version you start from: in If-Match, or as version.")
     return Expected(str(base), base, strict=False)

@@ -192,9 +192,9 @@ def put_by_email(body: dict[str, Any], query: dict[str, Any]) -> Response:
 
 @users.delete("/user")
 @needs("writer")
-@takes(query=EmailVersionQuery, precondition=True)
+@takes(query=EmailVersionQuery, precondition=True, any_version=True)
 @gives(status=204)
 def remove_by_email(query: dict[str, Any], expected: Expected) -> Response:
-    """Delete the user with this e-mail, if it still is the version you read."""
+    """Delete the user with this e-mail; where a version is named, only that one."""
     row = read("users.id_by_email", email=query["email"]) or abort(404, "There is no such object.")
     return removed("users", row.id, expected)

@@ -41,6 +41,7 @@ SHARED = {
     "oidc",
     "origins",
     "openapi",
+    "parameters",
     "past",
     "preconditions",
     "problems",

@@ -1,0 +1,62 @@
+"""The parameters of a route as OpenAPI has them: of its path, its query and its headers."""
+
+import re
+from typing import Any
+
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
+
+from handlers.contract import Contract, parameters
+from handlers.idempotency import HEADER, KEY_LIMIT
+
+ID = {"type": "integer", "format": "int64", "minimum": 1}
+
+VISIBLE = "^[!-~]([ -~]*[!-~])?$"
+"""ASCII that can be seen, perhaps with spaces between."""
+
+
+def schema_name(schema: Any) -> str:
+    """The component's name of a schema: its class's, with Members behind it where each may be left out."""
+    instance = schema() if isinstance(schema, type) else schema
+    return type(instance).__name__ + ("Members" if instance.partial else "")
+
+
+def path_parameters(rule: Any) -> list[dict[str, Any]]:
+    """The variables of a path: ids, and names out of a closed list, as in <any(jobs, employees):table>."""
+    found = []
+    for kind, names, name in re.findall(r"<(any|id|uuid|string)(?:\((.*?)\))?:(\w+)>", rule.rule):
+        one_of = {"type": "string", "enum": [each.strip(" '") for each in names.split(",")]}
+        kinds = {"id": ID, "uuid": {"type": "string", "format": "uuid"}, "string": {"type": "string"}}
+        schema = kinds.get(kind, one_of)
+        found.append({"name": name, "in": "path", "required": True, "schema": schema})
+    return found
+
+
+def query_parameters(contract: Contract) -> list[dict[str, Any]]:
+    convert = OpenAPIConverter("3.1.0", schema_name, None)  # type: ignore[arg-type]
+    found = []
+    for name, field in parameters(contract.query).items():
+        schema = convert.field2property(field)
+        description = schema.pop("description", "")
+        found.append(
+            {"name": name, "in": "query", "required": field.required, "description": description, "schema": schema}
+        )
+    return found
+
+
+def header_parameters(rule: Any, contract: Contract) -> list[dict[str, Any]]:
+    found = []
+    if contract.precondition:
+        found.append(header("If-Match", "The ETag you read; strict, unlike version.", example='"1"'))
+    if contract.long:
+        found.append(
+            header("Prefer", "Do not wait: 202, and the work goes on as an operation.", example="respond-async")
+        )
+    if "POST" in rule.methods:
+        found.append(
+            header(HEADER, "Sent again with it, the request is done once.", maxLength=KEY_LIMIT, pattern=VISIBLE)
+        )
+    return found
+
+
+def header(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string", **schema}}
