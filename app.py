@@ -6,8 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from flask import Flask
-from werkzeug.exceptions import NotFound
-from werkzeug.routing import BaseConverter, UUIDConverter
 
 import commands
 import db
@@ -17,16 +15,16 @@ from handlers import (
     access,
     bodies,
     contract,
-    fields,
     headers,
     idempotency,
+    places,
     problems,
     quota,
     sockets,
     telemetry,
 )
 from handlers.events import open_feed
-from handlers.lean import Lean
+from handlers.lean import IdConverter, Lean, UuidConverter
 
 LIMITS = {
     "BODY_LIMIT": 2**20,
@@ -34,6 +32,7 @@ LIMITS = {
     "UPLOAD_LIMIT": 2**30,
     "UPLOAD_TIMEOUT": 3600,
     "SPOOL_LIMIT": 2**31,
+    "REJECTS_LIMIT": 100_000,
     "RATE_LIMIT": 60_000,
     "SOCKETS_PER_TOKEN": 100,
     "SOCKETS_LIMIT": 4500,
@@ -47,24 +46,6 @@ OIDC = {"OIDC_ISSUER": "", "OIDC_AUDIENCE": "", "OIDC_ROLE_CLAIM": "role", "OIDC
 
 NOTIFY_DELAYS = "0.5,2,10,60"
 """Seconds between the tries to send an event."""
-
-
-class IdConverter(BaseConverter):
-    """An id in a path: what no bigint can hold leads nowhere, as any other id that does not exist."""
-
-    regex = "[0-9]+"
-
-    def to_python(self, value: str) -> int:
-        if len(value) > 19 or not 1 <= int(value) <= fields.BIGINT:
-            raise NotFound("There is no such object.")
-        return int(value)
-
-
-class UuidConverter(UUIDConverter):
-    """A UUID in a path, as text in small letters."""
-
-    def to_python(self, value: str) -> str:  # type: ignore[override]
-        return value.lower()
 
 
 def create_app() -> Flask:
@@ -86,6 +67,7 @@ def create_app() -> Flask:
     app.config["BACKUP_DIR"] = Path(os.environ.get("BACKUP_DIR") or data_dir() / "backups").absolute()
     app.before_request(access.check_access)
     app.before_request(contract.check_contract)
+    places.cover(app)
     app.after_request(quota.tell)
     app.after_request(bodies.finish)
     for blueprint in BLUEPRINTS:

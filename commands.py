@@ -31,11 +31,10 @@ from handlers.access import ROLES
 from handlers.avroblocks import Damaged
 from handlers.channels import by_line, by_webhook, has_reader
 from handlers.fields import BIGINT
-from handlers.loading import COLUMNS
-from handlers.longwork import Progress
+from handlers.loading import COLUMNS, load
 from handlers.notifier import notify
+from handlers.progress import Progress
 from handlers.relay import relay, run
-from handlers.uploads import load
 
 Database = Callable[[], AbstractContextManager[str]]
 """The database of a command, by its address, for as long as the command runs."""
@@ -217,7 +216,7 @@ def add_bulk(app: Flask, database: Database) -> None:
             def progress(rows: int, of: int | None = None) -> None:
                 bar.update(file.tell() - bar.pos)
 
-            row, sha256, undone = load(table, file, progress, header, mode, max_errors)
+            row, sha256, undone = load(table, file, progress, app.config["REJECTS_LIMIT"], header, mode, max_errors)
         kept = "Nothing was kept." if undone else f"Upload {row.upload_id}."
         click.echo(f"{kept} {row.rows} rows: {row.accepted} accepted, {row.rejected} rejected. SHA-256 {sha256}")
         for reject in undone.rejects if undone else []:

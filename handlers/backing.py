@@ -20,15 +20,12 @@ import db
 from handlers import avrofile
 from handlers.avroblocks import Damaged
 from handlers.avrofile import Column
-from handlers.longwork import Progress, told
+from handlers.progress import STATEMENT_TIMEOUT, Progress, told
 
 TABLES = ("uploads", "departments", "jobs", "employees", "departments_errors", "jobs_errors", "employees_errors")
 """What can be backed up, parents first."""
 
 ALL = "all"
-
-STATEMENT_TIMEOUT = "10min"
-"""How long each statement of a backup or a restore may take."""
 
 PART = ".part"
 
@@ -65,15 +62,20 @@ def back_up(directory: Path, table: str, progress: Progress) -> dict[str, Any]:
     directory.mkdir(parents=True, exist_ok=True)
     sweep(directory)
     name = f"{table}-{datetime.now(UTC):{STAMP}}"
-    with db.snapshot(STATEMENT_TIMEOUT) as connection:
-        progress(0, of=next(db.run(connection, "backups.estimate", tables=[*tables_of(table)])).rows)
+    try:
+        with db.snapshot(STATEMENT_TIMEOUT) as connection:
+            progress(0, of=next(db.run(connection, "backups.estimate", tables=[*tables_of(table)])).rows)
+            for each in tables_of(table):
+                with written(directory / file_name(name, each)) as file:
+                    dump(connection, each, file, progress)
+        manifest = described(directory, name)
+        progress(0, of=manifest["rows"])
+        with written(directory / f"{name}.json") as file:
+            file.write(as_json(manifest))
+    except BaseException:
         for each in tables_of(table):
-            with written(directory / file_name(name, each)) as file:
-                dump(connection, each, file, progress)
-    manifest = described(directory, name)
-    progress(0, of=manifest["rows"])
-    with written(directory / f"{name}.json") as file:
-        file.write(as_json(manifest))
+            (directory / file_name(name, each)).unlink(missing_ok=True)
+        raise
     return manifest
 
 

@@ -14,7 +14,8 @@ from handlers.access import needs
 from handlers.answers import answer
 from handlers.contract import AVRO, gives, takes
 from handlers.fields import Digits, Text
-from handlers.longwork import Done, Progress, perform, unseen
+from handlers.longwork import Done, perform
+from handlers.progress import STATEMENT_TIMEOUT, Progress, unseen
 from handlers.shares import Share, caller, places
 
 backups = Blueprint("backups", __name__)
@@ -75,7 +76,7 @@ def download(table: str) -> Response:
     share = Share(caller())
     file = tempfile.TemporaryFile()  # noqa: SIM115  # closed when it was sent
     try:
-        with places.taken(share.caller), db.snapshot(backing.STATEMENT_TIMEOUT) as connection:
+        with places.taken(share.caller), db.snapshot(STATEMENT_TIMEOUT) as connection:
             backing.dump(connection, table, file, unseen)
         size = file.seek(0, os.SEEK_END)
         share.grow(size)

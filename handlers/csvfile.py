@@ -5,14 +5,14 @@ import hashlib
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from typing import BinaryIO
 
 from db.turns import next_turn
 from handlers.csvheader import delimiter_of, in_order, sampled, untitled
-from handlers.csvrows import ROW_LIMIT, records
+from handlers.csvrows import ROW_LIMIT, check_blank, records
 from handlers.csvrows import Row as Row
 from handlers.csvrows import Unreadable as Unreadable
 
@@ -40,9 +40,10 @@ class TooLarge(Exception):
 
 
 class Unpacked(io.RawIOBase):
-    """The bytes of a file, unpacked if it is gzip, counted and hashed on the way."""
+    """The bytes of a file, unpacked if it is gzip, counted and hashed on the way; each block is told."""
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO, tell: Callable[[], object] = lambda: None) -> None:
+        self.tell_block = tell
         packed = source.read(2) == b"\x1f\x8b"
         source.seek(0)
         self.source = gzip.GzipFile(fileobj=source, mode="rb") if packed else source
@@ -58,6 +59,7 @@ class Unpacked(io.RawIOBase):
         except (OSError, EOFError, zlib.error) as error:
             raise Unreadable(f"The file is damaged gzip: {error}.") from None
         next_turn()
+        self.tell_block()
         self.hash.update(some)
         self.size += len(some)
         if self.size > UNPACKED_LIMIT:
@@ -94,6 +96,7 @@ def parsed(lines: Iterator[str], columns: tuple[str, ...], header: str) -> Itera
         if first.strip():
             break
         begin += 1
+        check_blank(begin)
     else:
         return
     if stated := STATED.fullmatch(first):

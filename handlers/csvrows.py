@@ -11,6 +11,9 @@ FIELD_LIMIT = 2**20
 ROW_LIMIT = 2**23
 """Characters of a row, however many lines it has."""
 
+BLANK_LIMIT = 1_000_000
+"""Rows of nothing but blanks: a small file of gzip may hold a thousand million."""
+
 csv.field_size_limit(FIELD_LIMIT)
 
 
@@ -34,6 +37,7 @@ def records(lines: Iterator[str], delimiter: str, line: int = 1) -> Iterator[Row
     """
     taken: list[str] = []
     again: deque[str] = deque()
+    blank = 0
     reason = "not yet"
     while reason:
         reason = ""
@@ -46,6 +50,9 @@ def records(lines: Iterator[str], delimiter: str, line: int = 1) -> Iterator[Row
                     yield unreadable(began, raw, "The row holds NUL.")
                 elif (fields and fields[0] > " ") or not is_blank(fields):  # the first says so of nearly all
                     yield Row(began, raw, fields, None)
+                else:
+                    blank += 1
+                    check_blank(blank)
         except csv.Error as error:
             reason = reason_of(error, len(taken))
             again.extend(taken[1:])
@@ -72,6 +79,12 @@ def remembered(lines: Iterator[str], again: deque[str], taken: list[str]) -> Ite
             raise Unreadable(f"A row is longer than {ROW_LIMIT} characters.")
         taken.append(line)
         yield line
+
+
+def check_blank(rows: int) -> None:
+    """Raises Unreadable where so many rows are blank."""
+    if rows > BLANK_LIMIT:
+        raise Unreadable(f"More than {BLANK_LIMIT} rows are blank.")
 
 
 def is_blank(fields: list[str]) -> bool:

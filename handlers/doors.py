@@ -75,7 +75,7 @@ def hang(
 
     @blueprint.delete(f"/{noun}/<{key}:id>", endpoint=f"remove_{noun}")
     @needs("writer")
-    @takes(query=VersionQuery, precondition=True)
+    @takes(query=VersionQuery, precondition=True, long=True)
     @gives(status=204)
     def remove(id: Key, expected: Expected) -> Response:
         return removed(noun, id, expected)

@@ -11,11 +11,12 @@ import flask
 from flask.globals import request_ctx
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import NotFound
-from werkzeug.routing import Map, MapAdapter, RequestRedirect, Rule
+from werkzeug.routing import BaseConverter, Map, MapAdapter, RequestRedirect, Rule, UUIDConverter
 from werkzeug.sansio.utils import get_host
 from werkzeug.utils import cached_property
 
 from handlers.access import check_admitted
+from handlers.fields import BIGINT
 
 SESSION = NullSession()
 
@@ -66,6 +67,24 @@ class Response(flask.Response):
         if not whole or self.status_code != 200 or self.closes or environ["REQUEST_METHOD"] == "HEAD":
             return super().get_wsgi_response(environ)
         return body, self.status, self.headers.to_wsgi_list()  # type: ignore[return-value]
+
+
+class IdConverter(BaseConverter):
+    """An id in a path: what no bigint can hold leads nowhere, as any other id that does not exist."""
+
+    regex = "[0-9]+"
+
+    def to_python(self, value: str) -> int:
+        if len(value) > 19 or not 1 <= int(value) <= BIGINT:
+            raise NotFound("There is no such object.")
+        return int(value)
+
+
+class UuidConverter(UUIDConverter):
+    """A UUID in a path, as text in small letters."""
+
+    def to_python(self, value: str) -> str:  # type: ignore[override]
+        return value.lower()
 
 
 class Paths(Map):

@@ -4,11 +4,14 @@ Nearly all employees of a file are plain: it can be seen here that no rule of a 
 PostgreSQL takes as what they are; the others are staged as texts, to be judged by all rules.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import db
+from handlers import csvfile
+from handlers.progress import Progress, told
 
 COLUMNS = {
     "departments": ("id", "department"),
@@ -24,6 +27,12 @@ STAGED = ("integer", "text", "integer", "text", *["text"] * WIDEST)
 
 SLICE = 1000
 """Rows that are not plain, and are held until they are sent."""
+
+LOAD_TIMEOUT = "10min"
+"""How long each statement of a load may take."""
+
+REJECTS_TOLD = 100
+"""How many rejects are told of a file of which nothing was kept."""
 
 Staged = tuple[Any, ...] | str
 """A row as hiring.stage has it, or as employees.copy_plain takes it."""
@@ -53,9 +62,15 @@ def plain(line: int, raw: str, fields: list[str]) -> str | None:
 
 
 def insert(
-    connection: db.Connection, table: str, rows: Iterable[Any], sha256: Callable[[], str], many: bool = True
+    connection: db.Connection,
+    table: str,
+    rows: Iterable[Any],
+    sha256: Callable[[], str],
+    rejects_limit: int | str = "",
+    many: bool = True,
 ) -> Any:
-    """Stage rows and load them into a table. Returns the row of `{table}.load`. `many` may be more than a thousand."""
+    """Stage rows and load them into a table. Returns the row of `{table}.load`; None, and nothing is loaded, where more
+    than `rejects_limit` would be rejected. `many` may be more than a thousand."""
     db.run(connection, "hiring.stage")
     if table == "employees":
         db.run(connection, "employees.stage")
@@ -66,8 +81,8 @@ def insert(
         db.run(connection, "hiring.measure")
     db.run(connection, f"hiring.lock_{table}")
     db.run(connection, "hiring.call", sha256=sha256())
-    found = next(db.run(connection, f"{table}.load", sha256=sha256()))
-    if table == "employees":
+    found = next(db.run(connection, f"{table}.load", sha256=sha256(), rejects_limit=rejects_limit), None)
+    if found and table == "employees":
         db.run(connection, "employees.append", upload=found.upload_id)
     return found
 
@@ -92,3 +107,68 @@ def plain_until(others: list[Any], rows: Iterator[Staged]) -> Iterator[str]:
             others.append(row)
             if len(others) == SLICE:
                 return
+
+
+class Undone(Exception):
+    """Raised within a load to take it back: too many rows broke a rule, or it was a trial."""
+
+    def __init__(self, row: Any, too_many: bool, rejects: list[dict[str, Any]]) -> None:
+        self.row, self.too_many, self.rejects = row, too_many, rejects
+
+
+def load(
+    table: str,
+    file: BinaryIO,
+    progress: Progress,
+    rejects_limit: int,
+    header: str,
+    mode: str,
+    max_errors: int | None = None,
+) -> tuple[Any, str, Undone | None]:
+    """Load a file into a table, as one transaction.
+
+    Returns the row of `{table}.load`, the file's SHA-256, and why nothing of it was kept, if so. Raises
+    csvfile.Unreadable, also where more than `rejects_limit` rows break a rule.
+    """
+    source = csvfile.Unpacked(file, lambda: progress(0))
+    rows = told(staged(table, csvfile.rows(source, COLUMNS[table], header), rejects_limit), progress)
+    allowed = 0 if mode == "atomic" else max_errors
+    try:
+        with db.transaction(LOAD_TIMEOUT) as connection:
+            row = insert(connection, table, rows, source.hash.hexdigest, rejects_limit)
+            if row is None:
+                raise too_many_rejects(rejects_limit)
+            too_many = allowed is not None and row.rejected > allowed
+            if too_many or mode == "dry-run":
+                raise Undone(row, too_many, first_rejects(connection, table, row.upload_id))
+    except Undone as undone:
+        return undone.row, source.hash.hexdigest(), undone
+    return row, source.hash.hexdigest(), None
+
+
+def first_rejects(connection: db.Connection, table: str, upload_id: int) -> list[dict[str, Any]]:
+    """The first rejects of an upload, as the transaction sees them."""
+    fields = "line,column_name,code,detail,raw"
+    found = next(db.run(connection, f"{table}.errors", upload_id=upload_id, limit=REJECTS_TOLD, fields=fields))
+    return json.loads(found.body)["items"]
+
+
+def too_many_rejects(limit: int) -> csvfile.Unreadable:
+    return csvfile.Unreadable(f"More than {limit} rows break a rule: nothing was kept.")
+
+
+def staged(table: str, rows: Iterable[csvfile.Row], rejects_limit: int) -> Iterator[Staged]:
+    """Rows as they are staged. Raises Unreadable as soon as too many cannot be rows of the table."""
+    width = len(COLUMNS[table])
+    lacking = [""] * (WIDEST - width)
+    misfits = 0
+    for line, raw, found, unreadable in rows:
+        if table == "employees" and (row := plain(line, raw, found)):
+            yield row
+        elif len(found) != width:
+            misfits += 1
+            if misfits > rejects_limit:
+                raise too_many_rejects(rejects_limit)
+            yield line, raw, len(found), unreadable, *(found + [""] * WIDEST)[:WIDEST]
+        else:
+            yield line, None if ",".join(found) == raw else raw, width, unreadable, *found, *lacking

@@ -2,45 +2,27 @@
 
 import json
 import logging
+import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import Any, NamedTuple
 
 import psycopg
-from flask import Flask, Response, abort, current_app, g, request
+from flask import Flask, Response, current_app, g, request
+from werkzeug.exceptions import ClientDisconnected
 
 import db
 from db import actor
 from handlers import problems
 from handlers.answers import answer
+from handlers.places import Place
+from handlers.progress import Canceled, Progress
 
 log = logging.getLogger("rowhouse")
 
-Row = TypeVar("Row")
-
 LOOK_EVERY = 0.5
 """Seconds between two looks at how far an operation is, and whether it shall be broken off."""
-
-LIMIT = 4
-"""Operations that a process carries out at once."""
-
-TELL_EVERY = 500
-"""Rows after which somebody is told."""
-
-
-class Progress(Protocol):
-    """Told of so many rows more, and of how many in all once that is known."""
-
-    def __call__(self, rows: int, of: int | None = None) -> None: ...
-
-
-def unseen(rows: int, of: int | None = None) -> None:
-    """Progress that nobody looks at."""
-
-
-running: set[object] = set()
-"""What goes on in this process: the ids of operations, and work whose client waits."""
 
 
 class Done(NamedTuple):
@@ -57,45 +39,23 @@ class Done(NamedTuple):
         return response
 
 
-def told(rows: Iterator[Row], progress: Progress) -> Iterator[Row]:
-    """The rows, while somebody is told how many there were."""
-    number = 0
-    for number, row in enumerate(rows, 1):
-        yield row
-        if number % TELL_EVERY == 0:
-            progress(TELL_EVERY)
-    progress(number % TELL_EVERY)
-
-
 def respond_async() -> bool:
     """Whether the client does not wait (RFC 7240)."""
     preferred = request.headers.get("Prefer", "").lower().replace(";", ",").split(",")
     return "respond-async" in (each.strip() for each in preferred)
 
 
-class Canceled(Exception):
-    """Somebody asked for the operation to be broken off."""
-
-
-@contextmanager
-def counted() -> Iterator[None]:
-    """Counts work whose client waits among what goes on: each has a connection of the pool."""
-    work = object()
-    running.add(work)
-    try:
-        yield
-    finally:
-        running.discard(work)
-
-
 def perform(kind: str, table: str, work: Callable[[Progress], Done]) -> Response:
     """Do the work and answer it, or begin it and answer 202 where the client does not wait. 503 if too much goes on."""
-    if len(running) >= LIMIT:
-        abort(503, f"{LIMIT} operations are going on.")
-    if not respond_async():
-        with counted():
-            return work(unseen).response()
-    operation = Operation(kind, table)
+    place = g.pop("place", None) or Place()
+    try:
+        if not respond_async():
+            return for_client(work).response()
+        operation = Operation(kind, table, place)
+        place = None
+    finally:
+        if place:
+            place.leave()
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     threading.Thread(target=operation.carry_out, args=(app, work), daemon=True).start()
     response = Done(202, json.loads(operation.look()), f"/operations/{operation.id}").response()
@@ -103,24 +63,62 @@ def perform(kind: str, table: str, work: Callable[[Progress], Done]) -> Response
     return response
 
 
+def for_client(work: Callable[[Progress], Done]) -> Done:
+    """Do the work while its client waits; it is broken off once the client has gone."""
+    client = request.environ.get("gunicorn.socket")
+    gone, ended, lent = threading.Event(), threading.Event(), db.Lent()
+
+    def watch() -> None:
+        while not ended.wait(LOOK_EVERY):
+            if has_gone(client):
+                gone.set()
+                lent.cancel()
+
+    def progress(rows: int, of: int | None = None) -> None:
+        if gone.is_set():
+            raise Canceled
+
+    watched = db.lent.set(lent)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        return work(progress)
+    except (Canceled, psycopg.errors.QueryCanceled):
+        if gone.is_set():
+            raise ClientDisconnected from None
+        raise
+    finally:
+        ended.set()
+        db.lent.reset(watched)
+
+
+def has_gone(client: Any) -> bool:
+    """Whether the other side of a connection was closed. What it sent before that stays where it is."""
+    try:
+        # Not gevent's own recv(), which would wait, and be in the way of who reads the next request.
+        return not client._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 class Operation:
     """Work that a thread carries out; another writes down how far it is. Its connection's lock says that it lives."""
 
-    def __init__(self, kind: str, table: str) -> None:
-        self.actor, self.kind = actor.get(), kind
-        self.connection = db.alone("operation")
-        who, request_id = self.actor
-        self.id = next(
-            db.run(self.connection, "operations.begin", kind=kind, table=table, actor=who, request_id=request_id)
-        ).id
-        db.run(self.connection, "operations.hold", id=self.id)
-        self.request_id = g.request_id
+    def __init__(self, kind: str, table: str, place: Place) -> None:
+        self.actor, self.project, self.kind, self.place = actor.get(), db.project.get(), kind, place
+        who, self.request_id = self.actor
+        with ExitStack() as stack:
+            self.connection = stack.enter_context(db.alone("operation"))
+            asked = {"kind": kind, "table": table, "actor": who, "request_id": self.request_id}
+            self.id = next(db.run(self.connection, "operations.begin", **asked)).id
+            db.run(self.connection, "operations.hold", id=self.id)
+            stack.pop_all()
         self.done = 0
         self.total: int | None = None
         self.canceled = False
         self.ended = threading.Event()
         self.lent = db.Lent()
-        running.add(self.id)
 
     def look(self) -> bytes:
         """The operation as it is answered."""
@@ -139,20 +137,23 @@ class Operation:
     def carry_out(self, app: Flask, work: Callable[[Progress], Done]) -> None:
         """Do the work, and write down what came of it."""
         actor.set(self.actor)
+        db.project.set(self.project)
         db.lent.set(self.lent)
         watcher = threading.Thread(target=self.watch, daemon=True)
         watcher.start()
-        state, done = "succeeded", None
+        state, done = "failed", None
         try:
             with app.app_context():
                 g.request_id = self.request_id
                 try:
                     done = work(self.progress)
+                    state = "succeeded"
                 except Exception as error:  # whatever it is, the operation tells of it
                     state = "canceled" if self.canceled else "failed"
                     response = problems.of(error) if state == "failed" else None
                     done = Done(response.status_code, response.get_json()) if response else None
         finally:
+            self.place.leave()
             self.ended.set()
             watcher.join()
             self.finish(state, done)
@@ -172,14 +173,18 @@ class Operation:
                 self.lent.cancel()
 
     def finish(self, state: str, done: Done | None) -> None:
-        running.discard(self.id)
-        with suppress(psycopg.OperationalError), self.connection:
-            db.run(
-                self.connection,
-                "operations.finish",
-                **self.counts(),
-                state=state,
-                status=done.status if done else "",
-                location=(done.location if done else None) or "",
-                result=json.dumps(done.body) if done else "",
-            )
+        """Write down what came of it: where its connection is lost, through the pool."""
+        outcome = {
+            **self.counts(),
+            "state": state,
+            "status": done.status if done else "",
+            "location": (done.location if done else None) or "",
+            "result": json.dumps(done.body) if done else "",
+        }
+        try:
+            with self.connection:
+                db.run(self.connection, "operations.finish", **outcome)
+        except psycopg.Error as lost:
+            log.error("operation %s: %s", self.id, lost)
+            with suppress(psycopg.Error):  # without its lock it counts as failed
+                db.write("operations.finish", **outcome)

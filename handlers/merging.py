@@ -9,10 +9,13 @@ from typing import Any, NoReturn
 import psycopg
 from flask import Response, abort
 
-from db import read, write
+import db
+from db import project, read, write
 from handlers.answers import item
+from handlers.longwork import Done, perform, respond_async
 from handlers.preconditions import Expected
 from handlers.problems import Problem
+from handlers.progress import STATEMENT_TIMEOUT
 
 Key = int | str
 """A number, or a UUID as text."""
@@ -37,10 +40,21 @@ def changed(noun: str, id: Key, body: dict[str, Any], expected: Expected, *, mer
 
 
 def removed(noun: str, id: Key, expected: Expected) -> Response:
-    """204 once `{noun}.remove` took the object away; 404, 409 or 412 where it could not."""
-    if not write(f"{noun}.remove", id=id, versions=expected.versions):
-        refuse(noun, id, {}, expected)
-    return Response(status=204)
+    """204 once `{noun}.remove` took the object away; 404, 409 or 412 where it could not. It may be long work."""
+    if respond_async() and not project.get():  # a token of one project does not see operations
+        return perform("delete", noun, lambda _: removed_at_length(noun, id, expected))
+    try:
+        gone = write(f"{noun}.remove", id=id, versions=expected.versions)
+    except psycopg.errors.QueryCanceled:
+        raise Problem(504, "What hangs on it is too much for one statement: ask with Prefer: respond-async.") from None
+    return Response(status=204) if gone else refuse(noun, id, {}, expected)
+
+
+def removed_at_length(noun: str, id: Key, expected: Expected) -> Done:
+    """The same, by a statement that has the time of long work."""
+    with db.transaction(STATEMENT_TIMEOUT) as connection:
+        gone = next(db.run(connection, f"{noun}.remove", id=id, versions=expected.versions), None)
+    return Done(204, {}) if gone else refuse(noun, id, {}, expected)
 
 
 def refuse(noun: str, id: Key, yours: dict[str, Any], expected: Expected) -> NoReturn:

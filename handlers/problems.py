@@ -1,5 +1,6 @@
 """Every failure as RFC 9457 problem+json: what an SQLSTATE, a kind of constraint or an exception is answered with."""
 
+import errno
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ SQLSTATES = {
     "40001": (503, "Another change came in between."),
     "40P01": (503, "Another change came in between."),
     "25006": (503, "The database takes no changes just now."),
+    "53100": (507, "The disk of the database is full."),
     "53": (503, "The database is at its limits."),
     "08": (503, "The database is not reachable."),
     "57P": (503, "The database is not reachable."),
@@ -146,6 +148,13 @@ def of_broken_body(_: Exception) -> Response:
     return problem(400, "The body is broken: its chunks cannot be told apart, or it ends early.")
 
 
+def of_disk(error: OSError) -> Response:
+    """A disk that takes no more; whatever else the system refuses is nobody's request."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return problem(507, "The disk of the service is full.")
+    return of_bug(error)
+
+
 def of_bug(error: Exception) -> Response:
     """What nobody thought of: the log has it all, the client its request id."""
     log.error("%s", error, exc_info=error, extra={"request_id": g.get("request_id")})
@@ -159,6 +168,7 @@ ANSWERS: dict[type[Exception], Callable[[Any], Response]] = {
     psycopg.Error: of_database,
     ParseException: of_broken_body,
     NoMoreData: of_broken_body,
+    OSError: of_disk,
     Exception: of_bug,
 }
 """What answers which exception."""

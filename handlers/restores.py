@@ -11,7 +11,8 @@ from handlers.avroblocks import Damaged
 from handlers.contract import AVRO, gives, takes
 from handlers.fields import Text, Truth
 from handlers.files import sent_file
-from handlers.longwork import Done, Progress, perform
+from handlers.longwork import Done, perform
+from handlers.progress import Progress
 
 restores = Blueprint("restores", __name__)
 

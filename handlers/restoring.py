@@ -12,8 +12,8 @@ import psycopg
 import db
 from handlers import avrofile
 from handlers.avroblocks import Damaged
-from handlers.backing import STATEMENT_TIMEOUT, check_intact, columns_of, file_name, tables_of
-from handlers.longwork import Progress, told
+from handlers.backing import check_intact, columns_of, file_name, tables_of
+from handlers.progress import STATEMENT_TIMEOUT, Progress, told
 
 PARENTS = ("departments", "jobs")
 """Tables from which rows are removed last, when none refers to them any more."""

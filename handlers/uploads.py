@@ -1,31 +1,23 @@
 """Uploads: historic CSV files moved into departments, jobs and employees, and the rows that broke a rule."""
 
-import json
-from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from flask import Blueprint, Response, abort
+from flask import Blueprint, Response, abort, current_app
 from marshmallow import Schema, fields, validate
 
-import db
 from handlers import csvfile
 from handlers.access import needs
 from handlers.answers import page
 from handlers.contract import CSV, GZIP, gives, takes
 from handlers.fields import Digits, Text
 from handlers.files import sent_file
-from handlers.loading import COLUMNS, WIDEST, Staged, insert, plain
-from handlers.longwork import Done, Progress, perform, told
+from handlers.loading import COLUMNS, REJECTS_TOLD, load
+from handlers.longwork import Done, perform
 from handlers.problems import Problem
+from handlers.progress import Progress
 from handlers.schemas import page_query
 
 uploads = Blueprint("uploads", __name__)
-
-REJECTS_TOLD = 100
-"""How many rejects are told of a file of which nothing was kept."""
-
-LOAD_TIMEOUT = "10min"
-"""How long each statement of a load may take."""
 
 
 class Reject(Schema):
@@ -110,14 +102,14 @@ def upload(table: str, query: dict[str, Any]) -> Response:
 
     The same file again changes nothing, unless rows that were refused fit by now.
     """
-    file = sent_file()
-    return perform("upload", table, lambda progress: moved_in(table, file, progress, **query))
+    file, limit = sent_file(), current_app.config["REJECTS_LIMIT"]
+    return perform("upload", table, lambda progress: moved_in(table, file, progress, limit, **query))
 
 
-def moved_in(table: str, file: BinaryIO, progress: Progress, **how: Any) -> Done:
+def moved_in(table: str, file: BinaryIO, progress: Progress, rejects_limit: int, **how: Any) -> Done:
     """What came of moving a file in. 413 and 422 for one that cannot be."""
     try:
-        row, sha256, undone = load(table, file, progress, **how)
+        row, sha256, undone = load(table, file, progress, rejects_limit, **how)
     except csvfile.Unreadable as error:
         abort(422, str(error))
     except csvfile.TooLarge:
@@ -131,54 +123,6 @@ def moved_in(table: str, file: BinaryIO, progress: Progress, **how: Any) -> Done
     if undone:
         found |= {"upload_id": None, "errors": None, "rejects": undone.rejects}
     return Done(200, found)
-
-
-class Undone(Exception):
-    """Raised within a load to take it back: too many rows broke a rule, or it was a trial."""
-
-    def __init__(self, row: Any, too_many: bool, rejects: list[dict[str, Any]]) -> None:
-        self.row, self.too_many, self.rejects = row, too_many, rejects
-
-
-def load(
-    table: str, file: BinaryIO, progress: Progress, header: str, mode: str, max_errors: int | None = None
-) -> tuple[Any, str, Undone | None]:
-    """Load a file into a table, as one transaction.
-
-    Returns the row of `{table}.load`, the file's SHA-256, and why nothing of it was kept, if so.
-    """
-    source = csvfile.Unpacked(file)
-    rows = told(staged(table, csvfile.rows(source, COLUMNS[table], header)), progress)
-    allowed = 0 if mode == "atomic" else max_errors
-    try:
-        with db.transaction(LOAD_TIMEOUT) as connection:
-            row = insert(connection, table, rows, source.hash.hexdigest)
-            too_many = allowed is not None and row.rejected > allowed
-            if too_many or mode == "dry-run":
-                raise Undone(row, too_many, first_rejects(connection, table, row.upload_id))
-    except Undone as undone:
-        return undone.row, source.hash.hexdigest(), undone
-    return row, source.hash.hexdigest(), None
-
-
-def first_rejects(connection: db.Connection, table: str, upload_id: int) -> list[dict[str, Any]]:
-    """The first rejects of an upload, as the transaction sees them."""
-    fields = "line,column_name,code,detail,raw"
-    found = next(db.run(connection, f"{table}.errors", upload_id=upload_id, limit=REJECTS_TOLD, fields=fields))
-    return json.loads(found.body)["items"]
-
-
-def staged(table: str, rows: Iterable[csvfile.Row]) -> Iterator[Staged]:
-    """Rows as they are staged."""
-    width = len(COLUMNS[table])
-    lacking = [""] * (WIDEST - width)
-    for line, raw, found, unreadable in rows:
-        if table == "employees" and (row := plain(line, raw, found)):
-            yield row
-        elif len(found) != width:
-            yield line, raw, len(found), unreadable, *(found + [""] * WIDEST)[:WIDEST]
-        else:
-            yield line, None if ",".join(found) == raw else raw, width, unreadable, *found, *lacking
 
 
 @uploads.get(f"/errors/{TABLES}")

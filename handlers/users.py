@@ -149,7 +149,7 @@ def change(id: int, body: dict[str, Any], expected: Expected) -> Response:
 
 @users.delete("/users/<id:id>")
 @needs("writer")
-@takes(query=VersionQuery, precondition=True)
+@takes(query=VersionQuery, precondition=True, long=True)
 @gives(status=204)
 def remove(id: int, expected: Expected) -> Response:
     """Delete a user, if it still is the version you read."""

@@ -13,7 +13,7 @@ import requests
 
 from db.pool import connect
 from handlers import backing
-from handlers.longwork import Canceled
+from handlers.progress import Canceled
 from tests.conftest import answers, serve, wait_for
 
 ASYNC = {"Prefer": "respond-async"}

@@ -149,7 +149,8 @@ cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'l
 -- name: load
 -- The staged rows into departments, and those that break a rule into departments_errors, by their first fault. A row that is in the table
 -- already, equal in all, counts as accepted; the first of several with one id wins. A row that comes in clears the rejects of earlier
--- files that it corrects: those with its id, and those of its line that differ from it in their first field alone.
+-- files that it corrects: those with its id, and those of its line that differ from it in their first field alone. No row, and nothing
+-- done: it would log more rejects than it may.
 with judged as materialized (
     select
         t.line,
@@ -231,6 +232,7 @@ upload as (
         j.rows
     from (select count(*)::integer as rows from staging) as s
     cross join (select count(*)::integer as rows from rejects) as j
+    where j.rows <= coalesce(nullif(:'rejects_limit', '')::integer, j.rows)
     on conflict (table_name, sha256) do update
     set rows = excluded.rows, -- another reading of the same file may find others
         accepted = excluded.accepted,

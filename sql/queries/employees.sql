@@ -162,7 +162,8 @@ cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'l
 -- name: load
 -- The staged rows into employees, and those that break a rule into employees_errors, by their first fault. A row that is in the table
 -- already, equal in all, counts as accepted; the first of several with one id wins. A row that comes in clears the rejects of earlier
--- files that it corrects: those with its id, and those of its line that differ from it in their first field alone.
+-- files that it corrects: those with its id, and those of its line that differ from it in their first field alone. No row, and nothing
+-- done: it would log more rejects than it may.
 -- The rows wait in appending, a place of the owner, for employees.append: there most are from the start, because each field of them is
 -- good as far as can be seen without the table (see handlers/loading.py); the others are in staging, as texts.
 with fields as materialized (
@@ -283,6 +284,7 @@ upload as (
         j.rows
     from (select count(*)::integer as rows from judged) as s
     cross join (select count(*)::integer as rows from rejects) as j
+    where j.rows <= coalesce(nullif(:'rejects_limit', '')::integer, j.rows)
     on conflict (table_name, sha256) do update
     set rows = excluded.rows, -- another reading of the same file may find others
         accepted = excluded.accepted,

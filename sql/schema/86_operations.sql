@@ -17,15 +17,15 @@ create table if not exists operations (
     created_at  timestamptz not null default now(),
     finished_at timestamptz,
     constraint operations_pkey primary key (id),
-    constraint operations_kind_check check (kind in ('upload', 'backup', 'restore')),
+    constraint operations_kind_check check (kind in ('upload', 'backup', 'restore', 'delete')),
     constraint operations_state_check check (state in ('running', 'succeeded', 'failed', 'canceled')),
     constraint operations_finished_check check ((state = 'running') = (finished_at is null))
 );
 
-comment on table operations is 'Uploads, backups and restores that were asked for with Prefer: respond-async.';
+comment on table operations is 'Uploads, backups, restores and deletes that were asked for with Prefer: respond-async.';
 comment on column operations.id is 'Given by the database.';
-comment on column operations.kind is 'What is done: upload, backup or restore.';
-comment on column operations.table_name is 'To which table, or all.';
+comment on column operations.kind is 'What is done: upload, backup, restore or delete.';
+comment on column operations.table_name is 'To which table or kind of object, or all.';
 comment on column operations.state is 'running, succeeded, failed or canceled; running without its lock is failed, too.';
 comment on column operations.rows_done is 'Rows read or written so far.';
 comment on column operations.rows_total is 'Of how many; null while that is not known.';
@@ -38,7 +38,7 @@ comment on column operations.request_id is 'In which request.';
 comment on column operations.created_at is 'When it began.';
 comment on column operations.finished_at is 'When it ended.';
 comment on constraint operations_pkey on operations is 'Another operation has this id.';
-comment on constraint operations_kind_check on operations is 'Must be upload, backup or restore.';
+comment on constraint operations_kind_check on operations is 'Must be upload, backup, restore or delete.';
 comment on constraint operations_state_check on operations is 'Must be running, succeeded, failed or canceled.';
 comment on constraint operations_finished_check on operations is 'Must be finished unless it is running, and only then.';
 
