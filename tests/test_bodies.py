@@ -1,174 +1,258 @@
-"""Bodies that end early: on whatever route, however they come and break off, it is 400 and nothing of it is done."""
+"""A body that ends before its length: 400, and nothing of it is done, on every route and in whatever way it ends."""
 
 import gzip
-import io
 import json
 import socket
 import struct
 import subprocess
 import sys
-from itertools import count, product
+from itertools import count
 from uuid import uuid4
 
-import fastavro
 import psycopg
 import pytest
+from urllib3 import encode_multipart_formdata
 
 from tests.conftest import serve, wait_for
-from tests.test_refusals import CONTRACTS, ROUTES, needed, somewhere
+from tests.test_refusals import APP, CONTRACTS
 
-PARTS = 16
+PERSON = {"name": "Cut", "address": "1 Cut Street", "image": "https://example.com/c.png"}
+AUDIO = {"ticks": [-20.5] * 15, "selected_tick": 1, "step_count": 1}
 
-CSV_ROWS = b"".join(b"%d,Cut %d\n" % (id, id) for id in range(9001, 9033))
+EMPLOYED = {"datetime": "2021-01-01T00:00:00Z", "department_id": 1, "job_id": 1}
 
-FORM = b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n%b\r\n--x--\r\n'
+NEW = {
+    "/users": lambda n: PERSON | {"email": f"cut{n}@example.com"},
+    "/user": lambda n: {"text": f"Text {n}"},
+    "/users/search": lambda n: {"name": "Cut"},
+    "/audios": lambda n: AUDIO | {"session_id": n},
+    "/audios/search": lambda n: {"session_id": n},
+    "/projects": lambda n: {"name": f"Project {n}"},
+    "/projects/<id:id>/milestones": lambda n: {"name": f"Milestone {n}", "starts_on": "2026-01-01"},
+    "/projects/<id:id>/userstories": lambda n: {"subject": f"Story {n}"},
+    "/userstories/<id:id>/tasks": lambda n: {"subject": f"Task {n}"},
+    "/userstories/<id:id>/comments": lambda n: {"text": f"Comment {n}"},
+    "/departments": lambda n: {"id": n, "department": f"Department {n}"},
+    "/jobs": lambda n: {"id": n, "job": f"Job {n}"},
+    "/employees": lambda n: {"id": n, "name": f"Ann {n}", **EMPLOYED},
+    "/events": lambda n: {"user_id": f"ann{n}", "description": f"Parcel {n}"},
+    "/batch": lambda n: {"departments": [{"id": n, "department": f"D{n}"}]},
+}  # fmt: skip
+"""What makes something new, by the path that it is posted to."""
 
-USER = {"email": "cut@example.com", "name": "C", "address": "A", "image": "http://x.example/y"}
-
-VALID = {
-    ("POST", "/users"): USER,
-    ("POST", "/projects"): {"name": "Cut"},
-    ("POST", "/departments"): {"id": 9000, "department": "Cut"},
-    ("POST", "/events"): {"user_id": "cut", "description": "cut"},
-    ("POST", "/batch"): {"departments": [{"id": 9001, "department": "Cut"}]},
+CHANGES = {
+    "users": {"name": "Changed"},
+    "audios": {"step_count": 2},
+    "projects": {"name": "Changed"},
+    "milestones": {"name": "Changed"},
+    "userstories": {"subject": "Changed"},
+    "tasks": {"subject": "Changed"},
+    "comments": {"text": "Changed"},
+    "departments": {"department": "Changed"},
+    "jobs": {"job": "Changed"},
+    "employees": {"name": "Changed"},
+    "events": {"description": "Changed"},
 }
-"""Bodies that do something where they are whole; all others need only be JSON."""
 
-KILLED = """
-import socket, sys, time
-with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as client:
-    client.sendall(sys.stdin.buffer.read())
-    print("sent", flush=True)
-    time.sleep(60)
-"""
+READING = ("/users/search", "/audios/search")
+"""Routes that take a body and change nothing."""
 
-numbers = count(1)
+WRITING = sorted(
+    (method, rule.rule)
+    for rule in APP.url_map.iter_rules()
+    for method in rule.methods & {"POST", "PUT", "PATCH", "DELETE"}
+)
 
-
-def avro_file() -> bytes:
-    """Departments, a block for each, so that many a cut is at a block's end."""
-    schema = {
-        "type": "record",
-        "name": "d",
-        "fields": [{"name": "id", "type": "int"}, {"name": "department", "type": "string"}],
-    }
-    file = io.BytesIO()
-    fastavro.writer(file, schema, [{"id": 9001 + each, "department": "Cut"} for each in range(40)], sync_interval=1)
-    return file.getvalue()
-
-
-def bodies(method: str, path: str) -> list[tuple[str, bytes]]:
-    """Content types and bodies for a route: also in part they would pass for something, wherever that can be."""
-    contract, found = CONTRACTS[method, path], []
-    for kind in contract.files:
-        plain = {"text/csv": CSV_ROWS, "application/gzip": gzip.compress(CSV_ROWS)}.get(kind) or avro_file()
-        found += [(kind, plain), ("multipart/form-data; boundary=x", FORM % plain + b"\r\n" * 400)]
-    if contract.body or not contract.files:
-        found.append(("application/json", json.dumps(VALID.get((method, path), {})).encode() + b" " * 1600))
-    return found
-
-
-def request_of(method, path, kind, body, chunked, key, headers):
-    """A request's head and body, and the id by which the log knows it."""
-    query = "&".join(f"{name}={value}" for name, value in needed(method, path).items())
-    lines = [
-        f"{method} {somewhere(path)}?{query} HTTP/1.1",
-        *("Host: localhost", f"X-Request-Id: {key}", f"Content-Type: {kind}", *headers),
-        "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}",
-    ]
-    if chunked:
-        size = max(1, len(body) // 8)
-        pieces = [body[at : at + size] for at in range(0, len(body), size)]
-        body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
-    return "\r\n".join([*lines, "", ""]).encode(), body
-
-
-def cut(service, how: str, data: bytes) -> bytes:
-    """Send what there is and go away, in one of the ways to go; what was heard, where one can still hear."""
-    if how == "killed":
-        command = [sys.executable, "-S", "-c", KILLED, service.url.rpartition(":")[2]]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
-            client.stdin.write(data)
-            client.stdin.close()
-            client.stdout.readline()
-            client.kill()
-        return b""
-    with service.raw() as client:
-        client.sendall(data)
-        if how == "reset":
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if how != "half closed":
-            return b""
-        client.shutdown(socket.SHUT_WR)
-        return b"".join(iter(lambda: client.recv(65536), b""))
+numbers = count(10_000)
 
 
 @pytest.fixture(scope="module")
-def house(module_database, tmp_path_factory):
-    running = serve(module_database, BACKUP_DIR=str(tmp_path_factory.mktemp("cut")), RATE_LIMIT="0")
-    with running as service:
-        service.log = running.log
+def alone(module_database, tmp_path_factory):
+    """A service with one of each noun, under `made`, and a backup of all."""
+    with serve(module_database, BACKUP_DIR=str(tmp_path_factory.mktemp("backups"))) as service:
+        made = {}
+        for path in ("/users", "/audios", "/projects", "/departments", "/jobs", "/events"):
+            made[path[1:]] = created(service, path, NEW[path](1))
+        for noun, above in (
+            ("milestones", "projects"),
+            ("userstories", "projects"),
+            ("tasks", "userstories"),
+            ("comments", "userstories"),
+        ):
+            body = NEW[f"/{above}/<id:id>/{noun}"](1)
+            made[noun] = created(service, f"/{above}/{made[above]['id']}/{noun}", body)
+        made["employees"] = created(service, "/employees", NEW["/employees"](1))
+        assert service.post("/backup/all").status_code == 201
+        service.made = made
         yield service
 
 
-def kept(service) -> list:
-    """Everything that is there: each table with its rows and what they are."""
-    with psycopg.connect(service.database, autocommit=True) as connection:
-        tables = connection.execute(
-            "select oid::regclass::text from pg_class where relkind = 'r' and relnamespace in"
-            " (select oid from pg_namespace where nspname !~ '^(pg_|information_schema)') order by 1"
-        ).fetchall()
-        return [
-            (name, connection.execute(f"select count(*), sum(hashtext(t::text)) from {name} t").fetchone())
-            for (name,) in tables
-        ]
+def created(service, path, body):
+    answer = service.post(path, json=body)
+    assert answer.status_code == 201, answer.text
+    found = answer.json()
+    return found | {"id": found.get("id") or found["event_id"]}
 
 
-def walk(service, hows, parts, every=1, ways=(False, True)) -> int:
-    """Cut every body of every route in these parts and ways: all the same afterwards. How many requests that were."""
-    before, asked = kept(service), []
-    cases = list(product(ROUTES, hows, ways, parts))
-    for (method, path), how, chunked, part in cases[::every]:
-        for kind, body in bodies(method, path):
-            key = uuid4().hex
-            headers = [[], ["Prefer: respond-async"], [f"Idempotency-Key: {key}"]][next(numbers) % 3]
-            head, body = request_of(method, path, kind, body, chunked, key, headers)
-            heard = cut(service, how, head + body[: len(body) * part // PARTS])
-            if how == "half closed":
-                assert heard.startswith(b"HTTP/1.1 400 "), (method, path, kind, chunked, part, heard)
-            asked.append(key)
-    wait_for(lambda: not [key for key in asked if key not in service.log.read_text()])
-    assert kept(service) == before
-    return len(asked)
+def requests_of(service, method, rule):
+    """Whole requests of a route, each (path, content type, body, more headers), that would do something."""
+    number = next(numbers)
+    noun = rule.split("/")[1]
+    path = rule.replace("<any(departments, jobs, employees):table>", "departments")
+    if "<any(" in path:
+        path = path[: path.index("<any(")] + "departments"
+    target = service.made.get(noun)
+    if target:
+        path = path.replace("<id:id>", str(target["id"])).replace("<uuid:id>", str(target["id"]))
+    path = path.replace("<id:id>", "1").replace("<string:name>", "none")
+    contract = CONTRACTS[method, rule]
+    if rule == "/user":
+        path += f"?email=cut{number}@example.com"
+    if method == "DELETE":
+        version = f"{'&' if '?' in path else '?'}version=1" if "version" in contract.query.fields else ""
+        return [(path + version, "text/plain", b"a body that nobody wants", "")]
+    if contract.files and noun == "upload":
+        return files(path, f"{number},Department {number}\n{number + 100_000},Other {number}\n".encode(), "text/csv")
+    if contract.files:
+        avro = service.get("/backup/departments").content
+        return [*files(path, avro, "application/avro"), (path, "application/json", b'{"dry_run": false}', "")]
+    if rule in NEW:
+        body = NEW[rule](number)
+    elif rule.endswith("/revert"):
+        body = {"version": 1, "to": 1}
+    elif method in ("PATCH", "PUT"):
+        body = (
+            {"version": 1}
+            | ({} if method == "PATCH" else NEW.get(f"/{noun}", lambda n: whole(target))(number))
+            | CHANGES[noun]
+        )
+        body.pop("id", None)
+    elif contract.body is None:
+        return [(path, "text/plain", b"a body that nobody wants", "")]
+    else:
+        raise AssertionError(f"NEW lacks a body for {method} {rule}")
+    return [
+        (
+            path,
+            "application/json",
+            json.dumps(body).encode(),
+            f"Idempotency-Key: {uuid4()}\r\n" if method == "POST" else "",
+        )
+    ]
 
 
-def test_a_body_that_ends_early_is_400_on_every_route(house):
-    assert walk(house, ["half closed"], [0, 9, 15], every=3) > len(ROUTES)
+def whole(found):
+    """What PUT takes of an object that was read."""
+    served = ("id", "version", "created_at", "updated_at", "ref", "project_id", "userstory_id", "event_id")
+    return {name: value for name, value in found.items() if name not in served}
 
 
-def test_nothing_is_done_of_a_body_whose_client_left(house):
-    assert walk(house, ["closed", "reset"], [7, 15], every=7) > 50
-    assert walk(house, ["killed"], [15], every=40)
+def files(path, content, kind):
+    form, form_kind = encode_multipart_formdata({"file": ("a", content, kind)})
+    found = [(path, kind, content, ""), (path, form_kind, form, ""), (path, kind, content, "Prefer: respond-async\r\n")]
+    return [*found, (path, "application/gzip", gzip.compress(content), "")] if kind == "text/csv" else found
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("how", ["half closed", "closed", "reset"])
-def test_nothing_is_done_wherever_it_ends(house, how):
-    assert walk(house, [how], range(PARTS)) >= len(ROUTES) * PARTS * 2
+def heads(method, request):
+    """The request's head and body, with its length and in chunks."""
+    path, kind, body, more = request
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n{more}"
+    yield f"{head}Content-Length: {len(body)}\r\n\r\n".encode(), body
+    middle = len(body) // 2
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:middle], body[middle:]) if part)
+    yield f"{head}Transfer-Encoding: chunked\r\n\r\n".encode(), chunks + b"0\r\n\r\n"
 
 
-@pytest.mark.thorough
-def test_nothing_is_done_where_the_client_is_killed(house):
-    assert walk(house, ["killed"], range(PARTS), every=5)
+def state(connection) -> str:
+    """What there is in the database, but for what reading changes."""
+    tables = connection.execute("""
+        select format('%I.%I', schemaname, tablename) from pg_tables
+        where schemaname in ('public', 'history') and tablename not in ('tokens', 'quotas', 'broker') order by 1
+    """).fetchall()
+    asked = " || ".join(
+        f"(select coalesce(md5(string_agg(t::text, ',' order by t::text)), '') from {name} as t)" for (name,) in tables
+    )
+    return connection.execute(f"select {asked}").fetchone()[0]
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-def test_the_same_bodies_do_something_where_they_are_whole(house, chunked):
-    for method, path in [*VALID, ("POST", next(path for _, path in ROUTES if path.startswith("/upload/")))]:
-        for kind, body in bodies(method, path):
-            before = kept(house)
-            body = body.replace(b"cut@", b"cut%d@" % next(numbers)).replace(b"900", b"9%d" % next(numbers))
-            head, body = request_of(method, path, kind, body, chunked, uuid4().hex, [])
-            heard = cut(house, "half closed", head + body)
-            assert heard.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201")), (path, kind, heard)
-            assert kept(house) != before or kind != "application/json"
+def refused(service) -> int:
+    """How many requests were answered with 400."""
+    lines = service.get("/metrics").text.splitlines()
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in lines
+        if line.startswith("rowhouse_requests_total{") and 'status="400"' in line
+    )
+
+
+def send_killed(service, requests):
+    """Send the requests by a process that is killed while their connections are open."""
+    host, port = service.url.removeprefix("http://").split(":")
+    code = (
+        "import socket, sys, json, time\n"
+        "held = []\n"
+        f"for sent in json.load(sys.stdin):\n    held.append(socket.create_connection(({host!r}, {port})))\n"
+        "    held[-1].sendall(sent.encode('latin-1'))\n"
+        "print('sent', flush=True); time.sleep(60)"
+    )
+    client = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    client.stdin.write(json.dumps([each.decode("latin-1") for each in requests]).encode())
+    client.stdin.close()
+    assert client.stdout.readline() == b"sent\n"
+    client.kill()
+    client.wait()
+
+
+def send(service, requests, way):
+    if way == "killed":
+        send_killed(service, requests)
+        return
+    for sent in requests:
+        with service.raw() as client:
+            client.sendall(sent)
+            if way == "half closed":
+                client.shutdown(socket.SHUT_WR)
+                told = b""
+                while b"ends early" not in told and (some := client.recv(65536)):
+                    told += some
+                assert told.startswith(b"HTTP/1.1 400 ") and b"ends early" in told, (sent, told)
+            elif way == "reset":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+ALL = ("closed", "half closed", "reset", "killed")
+WAYS = [
+    ("half closed", 2),
+    *(pytest.param(way, 16, id=f"{way} at each 16th", marks=pytest.mark.thorough) for way in ALL),
+]
+
+
+@pytest.mark.parametrize(("way", "parts"), WAYS)
+def test_a_body_that_is_cut_is_refused_and_nothing_of_it_is_done(alone, way, parts):
+    sent = 0
+    with psycopg.connect(alone.database, autocommit=True) as connection:
+        before, answered = state(connection), refused(alone)
+        for method, rule in WRITING:
+            for request in requests_of(alone, method, rule):
+                for head, body in heads(method, request):
+                    cuts = sorted({len(body) * part // parts for part in range(parts)})
+                    requests = [head + body[:cut] for cut in cuts]
+                    send(alone, requests, way)
+                    sent += len(requests)
+            if way != "half closed":
+                wait_for(lambda expected=answered + sent: refused(alone) >= expected, within=60)
+            assert state(connection) == before, f"{method} {rule} did something"
+    assert refused(alone) == answered + sent
+    print(f"{sent} requests, {way}")
+
+
+def test_the_same_requests_do_something_when_they_come_whole(alone):
+    """What was cut above was worth refusing."""
+    with psycopg.connect(alone.database, autocommit=True) as connection:
+        for method, rule in sorted(WRITING, key=lambda route: route[0] == "DELETE"):
+            for path, kind, body, _ in requests_of(alone, method, rule):
+                before = state(connection)
+                answer = alone.request(method, path, data=body, headers={"Content-Type": kind})
+                assert answer.status_code < 500 and answer.status_code != 400, (method, path, answer.text)
+                if method == "POST" and rule in NEW and rule not in READING:
+                    assert answer.ok and state(connection) != before, (method, path, answer.text)
