@@ -176,13 +176,10 @@ def state(connection) -> str:
 
 
 def refused(service) -> int:
-    """How many requests were answered with 400."""
+    """How many requests were answered with 400; or with 503, where all places for long work were taken."""
     lines = service.get("/metrics").text.splitlines()
-    return sum(
-        float(line.rsplit(" ", 1)[1])
-        for line in lines
-        if line.startswith("rowhouse_requests_total{") and 'status="400"' in line
-    )
+    found = [line for line in lines if line.startswith("rowhouse_requests_total{")]
+    return sum(float(line.split()[-1]) for line in found if 'status="400"' in line or 'status="503"' in line)
 
 
 def send_killed(service, requests):
