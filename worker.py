@@ -71,8 +71,9 @@ def read_head(data: bytes, common: dict[str, Any], limits: Limits) -> Head | Non
     if not (end and found and len(line) <= limits.line and len(headers) <= limits.headers):
         return None
     environ = common.copy()
+    short = min(WORTH_IT, limits.header - 2)
     for each in headers:
-        if len(each) > WORTH_IT:
+        if len(each) > short:
             if len(each) + 2 > limits.header:
                 return None
             header = read_header.__wrapped__(each)

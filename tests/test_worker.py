@@ -1,9 +1,11 @@
 """The worker: what it reads is what gunicorn would read; all else is left to gunicorn; nothing holds it for ever."""
 
+import json
 import time
 
 import pytest
 from gunicorn.config import Config
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.wsgi import create
 from hypothesis import example, given
@@ -46,8 +48,12 @@ def written(line: str, headers: list[tuple[str, str, str, str]], end: str = "\r\
     return (end.join(lines) + end + end).encode("latin-1", errors="replace")
 
 
-def as_gunicorn_reads(data: bytes) -> dict:
-    request = next(RequestParser(Config(), iter([data]), CLIENT))
+def as_gunicorn_reads(data: bytes, limits: Limits = LIMITS) -> dict:
+    config = Config()
+    config.set("limit_request_line", limits.line)
+    config.set("limit_request_fields", limits.headers)
+    config.set("limit_request_field_size", limits.header)
+    request = next(RequestParser(config, iter([data]), CLIENT))
     assert not request.should_close()
     return create(request, None, CLIENT, SERVER, Config())[1]
 
@@ -96,12 +102,73 @@ def test_what_is_not_plain_is_left_to_gunicorn(data):
     assert read_head(data, {}, LIMITS) is None
 
 
-def said(service, *pieces: bytes, answers: int = 1) -> bytes:
+SIZES = [*range(1, 20), *range(20, 500, 37), *range(508, 519), *range(600, 8190, 487), 8188, 8189, 8190]
+
+
+def sized(line: int, headers: int, header: int) -> bytes:
+    """A request whose line has so many bytes, and so many headers, the last of so many with its end."""
+    few = [f"a{number}:" for number in range(headers - 1)]
+    return "\r\n".join([f"GET /{'x' * (line - 14)} HTTP/1.1", *few, f"b:{'x' * (header - 4)}", "\r\n"]).encode()
+
+
+@pytest.mark.parametrize("which", Limits._fields)
+def test_every_limit_is_held_as_gunicorn_holds_it(which):
+    for limit in SIZES:
+        limits = Limits(8190, 100, 8190)._replace(**{which: limit})
+        for size in {limit - 2, limit - 1, limit, limit + 1, limit + 2, 2 * limit, 511, 512, 513, 514, 515, 516}:
+            sizes = {"line": 20, "headers": 1, "header": 10} | {which: size}
+            if sizes["line"] < 14 or not 1 <= sizes["headers"] <= 200 or sizes["header"] < 4:
+                continue
+            data = sized(**sizes)
+            if len(data) > 2**16:
+                continue
+            try:
+                theirs = as_gunicorn_reads(data, limits)
+            except (LimitRequestHeaders, LimitRequestLine):
+                theirs = None
+            assert (read_head(data, COMMON, limits) is None) == (theirs is None), (limits, sizes)
+
+
+HOSTS = [
+    *([], [""], ["[::1]", "[::1]"], ["[::1]", "a"], ["a b"], ["a,b"], ["a/b"], ["u@[::1]"], ["[::1"], ["[::g]"]),
+    *(["[::1]:x"], [":80"], ["[::1]:123456"], ["é"], ["http://[::1]"], ["a?b"], ["a#b"], ["%5B::1]"]),
+]
+
+
+@pytest.mark.parametrize(
+    "more", ["", "Connection: close\r\n", "X_A: b\r\n", "Transfer-Encoding: chunked\r\n", "H_ost: [::1]\r\n"]
+)
+def test_a_request_says_once_and_well_formed_to_whom_it_speaks_whoever_reads_it(service, more):
+    end = "0\r\n\r\n" if "chunked" in more else ""
+    for hosts in HOSTS:
+        for line in ("GET /users//1 HTTP/1.1", "GET /users/1 HTTP/1.1", "DELETE /nowhere HTTP/1.1"):
+            lines = [line, *[f"Host: {host}" for host in hosts], more + "\r\n" + end]
+            head, _, body = said(service, "\r\n".join(lines).encode("latin-1"), pause=0).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 "), (hosts, line)
+            assert b"Content-Type: application/problem+json" in head
+            assert b"\nLocation:" not in head
+            assert json.loads(body)["request_id"]
+
+
+def test_without_a_host_older_http_is_refused_too(service):
+    assert said(service, b"GET /ping HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 400 ")
+
+
+@pytest.mark.parametrize("more", ["", "Connection: close\r\n"])
+def test_a_name_with_an_underscore_is_no_header(service, more):
+    """In WSGI's environment it would be another one."""
+    for name in ("If_Match", "X_Request_Id", "Host_", "Content_Length", "Transfer_Encoding", "X-Request_Id"):
+        heard = said(service, f"GET /ping HTTP/1.1\r\nHost: [::1]\r\n{name}: 999\r\n{more}\r\n".encode(), pause=0)
+        assert heard.startswith(b"HTTP/1.1 200 OK"), name
+        assert b"999\r\n" not in heard
+
+
+def said(service, *pieces: bytes, answers: int = 1, pause: float = 0.05) -> bytes:
     """What the service answers to bytes that come piece by piece on one connection."""
     with service.raw() as client:
         for piece in pieces:
             client.sendall(piece)
-            time.sleep(0.05)  # a segment of its own
+            time.sleep(pause)  # a segment of its own
         heard = b""
         while heard.count(b"HTTP/1.1 ") < answers or not heard.endswith(b"}\n"):
             some = client.recv(65536)
