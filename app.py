@@ -34,6 +34,8 @@ LIMITS = {
     "SPOOL_LIMIT": 2**31,
     "REJECTS_LIMIT": 100_000,
     "RATE_LIMIT": 60_000,
+    "ANSWERS_LIMIT": 100_000,
+    "ANSWERS_BYTES_LIMIT": 2**26,
     "SOCKETS_PER_TOKEN": 100,
     "SOCKETS_LIMIT": 4500,
     "STATEMENT_TIMEOUT": 5,
@@ -60,9 +62,8 @@ def create_app() -> Flask:
     headers.cover(app)
     problems.translate(app)
     app.config["SOCK_SERVER_OPTIONS"] = sockets.OPTIONS
-    app.config["AMQP_URL"] = os.environ.get("AMQP_URL", "")
+    app.config |= {name: os.environ.get(name, "") for name in ("AMQP_URL", "NOTIFY_URL")}
     app.config["AMQP_QUEUE"] = os.environ.get("AMQP_QUEUE") or "rowhouse.events"
-    app.config["NOTIFY_URL"] = os.environ.get("NOTIFY_URL", "")
     app.config["NOTIFY_DELAYS"] = tuple(map(float, (os.environ.get("NOTIFY_DELAYS") or NOTIFY_DELAYS).split(",")))
     app.config["BACKUP_DIR"] = Path(os.environ.get("BACKUP_DIR") or data_dir() / "backups").absolute()
     app.before_request(access.check_access)
@@ -94,8 +95,7 @@ def limits() -> dict[str, int]:
 
 def database() -> AbstractContextManager[str]:
     """The database of a command: DATABASE_URL's, or the private one in DATA_DIR for as long as the command runs."""
-    url = os.environ.get("DATABASE_URL")
-    return nullcontext(url) if url else embedded.server(data_dir())
+    return nullcontext(url) if (url := os.environ.get("DATABASE_URL")) else embedded.server(data_dir())
 
 
 def data_dir() -> Path:

@@ -7,9 +7,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from functools import wraps
+from math import ceil
 from typing import Any, BinaryIO
 
-from flask import Flask, Response, abort, request
+from flask import Flask, Response, abort, current_app, request
+from werkzeug.exceptions import TooManyRequests
 
 import db
 from db.turns import next_turn
@@ -38,7 +40,10 @@ def cover(app: Flask) -> None:
 
 
 def once(view: Callable[..., Any]) -> Callable[..., Any]:
-    """The view, done once for each key. 400 for a bad key, 409 while the first is running, 422 for another body."""
+    """The view, done once for each key.
+
+    400 for a bad key, 409 while the first is running, 422 for another body, 429 where too many are kept.
+    """
 
     @wraps(view)
     def answer(**arguments: Any) -> Any:
@@ -59,6 +64,7 @@ def first_answer(key: str, make: Callable[[], Response]) -> Response:
             if first.fingerprint != asked:
                 abort(422, f"This {HEADER} was used for another request.")
             return Response(first.body, first.status, json.loads(first.headers))
+        check_room()
         response = make()
         if not response.is_streamed:
             headers = {name: response.headers[name] for name in KEPT if name in response.headers}
@@ -71,6 +77,17 @@ def first_answer(key: str, make: Callable[[], Response]) -> Response:
                 body=response.get_data(as_text=True),
             )
         return response
+
+
+def check_room() -> None:
+    """429 where the caller has as much kept as it may: done without its key, a request could be done twice."""
+    most, most_bytes = current_app.config["ANSWERS_LIMIT"], current_app.config["ANSWERS_BYTES_LIMIT"]
+    kept = db.read("idempotency.room")
+    if kept.answers >= most or kept.bytes >= most_bytes:
+        raise TooManyRequests(
+            f"{most} answers, or {most_bytes} bytes of them, are kept for a caller's {HEADER}s of a day.",
+            retry_after=ceil(kept.seconds),
+        )
 
 
 def fingerprint() -> str:

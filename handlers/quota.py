@@ -85,5 +85,5 @@ def tell(response: Response) -> Response:
         response.headers.add("RateLimit-Policy", f'"token";q={current_app.config["RATE_LIMIT"]};w={WINDOW}')
         response.headers.add("RateLimit", f'"token";r={quota.left + quota.others};t={seconds}')
         if response.status_code == 429:
-            response.headers["Retry-After"] = str(seconds)
+            response.headers.setdefault("Retry-After", str(seconds))
     return response

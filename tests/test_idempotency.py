@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from db.pool import connect
-from tests.conftest import wait_for
+from tests.conftest import make_token, serve, wait_for
 from tests.test_users import person
 
 CSV_ROWS = b"1,Engineering\n2,\n"
@@ -126,3 +126,78 @@ def test_an_upload_sent_again_gets_its_first_answer(service, unique, form):
     assert first.status_code == again.status_code == 200
     assert first.content == again.content
     assert send(content + b"3,Sales\n").status_code == 422
+
+
+@pytest.fixture(scope="module")
+def forgetful(module_database):
+    """A service that keeps 3 answers of a caller, or 2,000 bytes of them; and three callers."""
+    with serve(module_database, WORKERS="2", ANSWERS_LIMIT="3", ANSWERS_BYTES_LIMIT="2000") as service:
+        with psycopg.connect(module_database, autocommit=True) as connection:
+            made = service.post("/projects", json={"name": "Held to"}).json()["id"]
+            service.held = [make_token(connection), make_token(connection, project=made), make_token(connection)]
+            service.story = connection.execute(
+                "insert into userstories (project_id, subject) values (%s, 'Told of') returning id", [made]
+            ).fetchone()[0]
+        yield service
+
+
+def comment(service, caller: int, key: str, text: str = "Said"):
+    return service.post(
+        f"/userstories/{service.story}/comments",
+        json={"text": text},
+        headers={"Authorization": f"Bearer {service.held[caller]}"} | ({"Idempotency-Key": key} if key else {}),
+    )
+
+
+@pytest.fixture
+def all_forgotten(forgetful):
+    with psycopg.connect(forgetful.database) as connection:
+        connection.execute("truncate first_answers, answer_counts")
+
+
+@pytest.mark.parametrize("caller", [0, 1])
+@pytest.mark.parametrize(("texts", "kept"), [(["Said"] * 4, 3), (["Said at length" * 100, "Said" * 200, "Said"], 2)])
+def test_so_many_answers_are_kept_of_a_caller(forgetful, all_forgotten, unique, caller, texts, kept):
+    """Of a token of a project, too. What is refused is not done; what was done is answered, and others go on."""
+    keys = [unique("key") for _ in texts]
+    answers = [comment(forgetful, caller, key, text) for key, text in zip(keys, texts, strict=True)]
+    assert [answer.status_code for answer in answers] == [201] * kept + [429]
+    assert answers[-1].json()["detail"].startswith("3 answers, or 2000 bytes of them, are kept")
+    assert 24 * 3600 <= int(answers[-1].headers["Retry-After"]) <= 25 * 3600
+    assert comment(forgetful, caller, keys[0], texts[0]).content == answers[0].content
+    assert comment(forgetful, caller, keys[0], "Other").status_code == 422
+    assert comment(forgetful, caller, "").status_code == 201
+    assert comment(forgetful, 2, unique("key")).status_code == 201
+    assert rows(forgetful, "select count(*) from first_answers") == [(kept + 1,)]
+
+
+def test_what_is_refused_or_forgotten_does_not_count(forgetful, all_forgotten, unique):
+    for _ in range(3):
+        assert comment(forgetful, 0, unique("key"), "").status_code == 422
+        assert comment(forgetful, 0, unique("key")).status_code == 201
+    assert comment(forgetful, 0, unique("key")).status_code == 429
+    age = "update answer_counts set hour = date_trunc('hour', now(), 'UTC') - $1::interval returning 1"
+    rows(forgetful, age, "24 hours")
+    refused = comment(forgetful, 0, unique("key"))
+    assert refused.status_code == 429 and 1 <= int(refused.headers["Retry-After"]) <= 3600
+    rows(forgetful, age, "25 hours")
+    assert comment(forgetful, 0, unique("key")).status_code == 201
+    old = "select 1 from answer_counts where hour <= now() - interval '25 hours'"
+    assert rows(forgetful, old) == []
+
+
+def test_what_is_counted_is_what_is_kept(service, unique):
+    """Also by many connections at once."""
+    body = person(unique("ann"))["name"]
+    before = rows(service, "select coalesce(sum(answers), 0), coalesce(sum(bytes), 0) from answer_counts")
+    keys = [unique("key") for _ in range(32)]
+    with ThreadPoolExecutor(8) as crowd:
+        made = [
+            *crowd.map(
+                lambda key: service.post("/projects", json={"name": body}, headers={"Idempotency-Key": key}), keys
+            )
+        ]
+    assert {answer.status_code for answer in made} == {201}
+    after = rows(service, "select sum(answers), sum(bytes) from answer_counts")
+    assert after[0][0] - before[0][0] == 32
+    assert after[0][1] - before[0][1] == sum(len(answer.content) for answer in made)

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -16,7 +17,7 @@ from websockets.sync.client import connect
 
 from handlers.bodies import JSON
 from handlers.contract import NDJSON
-from tests.conftest import make_token, serve
+from tests.conftest import make_token, serve, wait_for
 from tests.test_access import TABLE
 
 ROUTES = [route for route, least in TABLE.items() if least.endswith(", project")]
@@ -28,6 +29,21 @@ BODIES = {
     "tasks": {"subject": "Named anew"},
     "comments": {"text": "Said anew"},
 }
+
+PEOPLE = {"projects": "owner_id", "userstories": "assigned_to", "tasks": "assigned_to", "comments": "author_id"}
+"""Where a person is named."""
+
+FORMS = {"POST": ("", "once"), "PUT": ("",), "PATCH": ("", "merged", "merge patch")}
+
+NAMING = [
+    (route, form, noun)
+    for route in ROUTES
+    for method, path in [route.split(" ")]
+    for noun in [path.split("/")[1 if method != "POST" or path.endswith("/revert") else -1]]
+    if noun in PEOPLE
+    for form in (("",) if path.endswith("/revert") else FORMS.get(method, ()))
+]
+"""Each way to name one."""
 
 FENCED = ("projects", "milestones", "userstories", "project_refs", "tasks", "comments", "history.entries")
 
@@ -75,8 +91,8 @@ def project(connection) -> dict[str, int]:
     return ids
 
 
-def call(service, held: str, route: str, ids: dict[str, int]):
-    """Call a route as it is meant to be, on the object of its noun among these ids."""
+def call(service, held: str, route: str, ids: dict[str, int], form: str = "", **members: object):
+    """Call a route as it is meant to be, on the object of its noun among these ids; with these members in its body."""
     method, path = route.split(" ")
     noun = path.split("/")[1]
     options = {"headers": {"Authorization": f"Bearer {held}"}}
@@ -88,6 +104,14 @@ def call(service, held: str, route: str, ids: dict[str, int]):
         options["json"] = BODIES[path.split("/")[-1] if method == "POST" else noun]
     if route == "PUT /projects/<id:id>":
         options["json"] = options["json"] | {"slug": f"slug-{next(numbers)}"}
+    if members:
+        options["json"] = options["json"] | members
+    if form == "merged":
+        del options["headers"]["If-Match"]
+    elif form == "once":
+        options["headers"]["Idempotency-Key"] = f"once {next(numbers)}"
+    elif form == "merge patch":
+        options["headers"]["Content-Type"] = "application/merge-patch+json"
     return service.request(method, path.replace("<id:id>", str(ids.get(noun))), **options)
 
 
@@ -211,6 +235,134 @@ def test_a_socket_is_told_of_its_project_only(guarded, own):
             ws.recv(0.5)
 
 
+# People ---------------------------------------------------------------------------------------------------------------
+
+
+class People:
+    """Users, by how they stand to a project, and the version of each of its objects that named them."""
+
+    def __init__(self, connection, own: dict[str, int], foreign: dict[str, int]) -> None:
+        self.connection, self.own = connection, own
+        self.colleague, self.former, self.stranger, self.nobody = (self.somebody() for _ in range(4))
+        connection.execute(
+            "insert into comments (project_id, userstory_id, text, author_id) values (%s, %s, 'Of it', %s)",
+            [own["projects"], own["userstories"], self.colleague],
+        )
+        connection.execute("update tasks set assigned_to = %s where id = %s", [self.stranger, foreign["tasks"]])
+        self.versions = {
+            (noun, person): self.name(noun, person)
+            for noun in PEOPLE
+            for person in (self.colleague, self.former, self.stranger, self.nobody)
+        }
+        for noun in PEOPLE:
+            self.name(noun, None)
+        connection.execute("delete from users where id = %s", [self.nobody])
+
+    def somebody(self) -> int:
+        values = [f"somebody{next(numbers)}@security.test"]
+        made = self.connection.execute("insert into users (email, name) values (%s, 'Some') returning id", values)
+        return made.fetchone()[0]
+
+    def name(self, noun: str, person: int | None) -> int:
+        """Name a person in the object of a noun, as somebody who may; the version that does."""
+        statement = f"update {noun} set {PEOPLE[noun]} = %s where id = %s returning version"
+        return self.connection.execute(statement, [person, self.own[noun]]).fetchone()[0]
+
+    def outdated(self, noun: str) -> int:
+        """The version of the object of a noun, over which somebody then saves another."""
+        statement = f"update {noun} set created_at = created_at + '1 s' where id = %s returning version - 1"
+        return self.connection.execute(statement, [self.own[noun]]).fetchone()[0]
+
+
+def named(connection, ids: dict[str, int]) -> list:
+    """Who is named where in a project."""
+    return [
+        connection.execute(
+            f"select id, {field} from {noun} where {column} = %s order by id", [ids["projects"]]
+        ).fetchall()
+        for noun, field in PEOPLE.items()
+        for column in ["id" if noun == "projects" else "project_id"]
+    ]
+
+
+@pytest.fixture
+def people(guarded, own):
+    with psycopg.connect(guarded.database, autocommit=True) as connection:
+        yield People(connection, own, guarded.foreign)
+
+
+@pytest.mark.parametrize(("route", "form", "noun"), NAMING)
+def test_a_token_of_one_project_names_only_its_people(guarded, own, people, route, form, noun):
+    """Whoever is not, or no longer, of the project is refused just as somebody who does not exist."""
+
+    def name(held: str, person: int):
+        member = {"to": people.versions[noun, person]} if route.endswith("/revert") else {PEOPLE[noun]: person}
+        merging = {"version": people.outdated(noun)} if form == "merged" else {}
+        return call(guarded, held, route, own, form, **member, **merging)
+
+    told, before = [], named(people.connection, own)
+    for person in (people.nobody, people.stranger, people.former):
+        refused = name(own["token"], person)
+        told.append((refused.status_code, refused.json() | {"request_id": ""}))
+    assert named(people.connection, own) == before
+    assert told == [told[0]] * 3
+    assert (told[0][0], told[0][1]["errors"]) == (422, {PEOPLE[noun]: ["There is no such user."]})
+    assert name(own["token"], people.colleague).ok
+    assert name(guarded.admin, people.stranger).ok
+    if not route.endswith("/revert"):
+        assert name(own["token"], people.stranger).ok  # who was brought in
+
+
+def test_whoever_is_named_anywhere_in_a_project_is_of_it(guarded, own, people):
+    """Also where a new table names people: then PEOPLE lacks it."""
+    named = people.connection.execute("""
+        select c.relname, a.attname
+        from pg_constraint as k
+        join pg_class as c on c.oid = k.conrelid and c.relforcerowsecurity
+        join pg_attribute as a on a.attrelid = c.oid and a.attnum = any (k.conkey)
+        where k.confrelid = 'users'::regclass
+    """).fetchall()
+    assert dict(named) == PEOPLE
+    for noun in PEOPLE:
+        person = people.somebody()
+        people.name(noun, person)
+        for other in PEOPLE.keys() - {noun}:
+            field = PEOPLE[other]
+            with (
+                as_role(guarded, "rowhouse_project", own["projects"]) as connection,
+                connection.transaction() as undone,
+            ):
+                statement = f"update {other} set {field} = %s where id = %s"
+                assert connection.execute(statement, [person, own[other]]).rowcount == 1
+                raise psycopg.Rollback(undone)
+        tree = guarded.get(f"/projects/{own['projects']}/tree", headers={"Authorization": f"Bearer {own['token']}"})
+        assert person in [user["id"] for user in tree.json()["users"]]
+
+
+def test_one_of_many_who_is_not_of_the_project_keeps_all_out(guarded, own, people):
+    with as_role(guarded, "rowhouse_project", own["projects"]) as connection:
+        for named in ([people.colleague, people.stranger], [people.stranger, people.stranger]):
+            with pytest.raises(errors.ForeignKeyViolation) as refused:
+                connection.execute(
+                    "insert into tasks (project_id, userstory_id, subject, assigned_to)"
+                    " select %s, %s, 'Both', unnest(%s::bigint[])",
+                    [own["projects"], own["userstories"], named],
+                )
+            assert refused.value.diag.constraint_name == "tasks_assigned_to_fkey"
+
+
+def test_who_waits_for_another_to_bring_somebody_in_keeps_them(guarded, own, people):
+    """A change of something else is made over the row as it is by then."""
+    with psycopg.connect(guarded.database) as bringing, ThreadPoolExecutor() as pool:
+        statement = "update tasks set assigned_to = %s where id = %s"
+        bringing.execute(statement, [people.stranger, own["tasks"]])
+        waiting = pool.submit(call, guarded, own["token"], "PATCH /tasks/<id:id>", own)
+        asked = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%tasks.change%'"
+        wait_for(lambda: people.connection.execute(asked).fetchall())
+        bringing.commit()
+        assert (waiting.result().status_code, waiting.result().json()["assigned_to"]) == (200, people.stranger)
+
+
 # In the database ------------------------------------------------------------------------------------------------------
 
 
@@ -299,7 +451,7 @@ def test_every_table_of_projects_is_fenced_even_for_its_owner(database):
             where a.attname in ('project_id', 'project')
                 and c.relnamespace in ('public'::regnamespace, 'history'::regnamespace)
         """).fetchall()
-    assert {table for (table,) in found} == {*FENCED, "first_answers"}
+    assert {table for (table,) in found} == {*FENCED, "first_answers", "answer_counts"}
     # What a token reaches, and which column tells the project, is nothing of a project.
     assert {table for (table,) in holding} - {"tokens", "history.tracked"} <= {*FENCED}
 

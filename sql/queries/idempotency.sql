@@ -16,8 +16,18 @@ where a.actor = history.actor()
     and a.key = :'key'
     and a.created_at > now() - interval '24 hours'
 
+-- name: room
+-- How much is kept of this caller, and after how many seconds the oldest of it is forgotten. An hour counts until its end is a day ago.
+select
+    coalesce(sum(c.answers), 0)::bigint as answers,
+    coalesce(sum(c.bytes), 0)::bigint as bytes,
+    extract(epoch from coalesce(min(c.hour), now()) + interval '25 hours' - now())::double precision as seconds
+from answer_counts as c
+where c.actor = history.actor()
+    and c.hour > now() - interval '25 hours'
+
 -- name: keep
--- The first answer to this key; some that are too old are swept out on the way.
+-- The first answer to this key, and that it is kept; some that are too old are swept out on the way.
 with swept as (
     delete from first_answers as a
     where (a.actor, a.key) in (
@@ -29,6 +39,24 @@ with swept as (
         limit 10
         for update skip locked
     )
+),
+uncounted as (
+    delete from answer_counts as c
+    where (c.actor, c.hour, c.slot) in (
+        select o.actor, o.hour, o.slot
+        from answer_counts as o
+        where o.hour <= now() - interval '25 hours'
+        order by o.hour
+        limit 10
+        for update skip locked
+    )
+),
+counted as (
+    insert into answer_counts as c (actor, hour, slot, answers, bytes)
+    values (history.actor(), date_trunc('hour', now(), 'UTC'), pg_backend_pid() % 8, 1, octet_length(:'body'))
+    on conflict (actor, hour, slot) do update
+    set answers = c.answers + excluded.answers,
+        bytes = c.bytes + excluded.bytes
 )
 insert into first_answers (actor, key, fingerprint, status, headers, body)
 values (history.actor(), :'key', :'fingerprint', :'status'::integer, :'headers'::json, :'body')

@@ -148,15 +148,7 @@ cross join lateral (
         || coalesce((
             select string_agg(to_json(row(u.id, u.name, u.image)::person)::text, ',' order by u.id)
             from users as u
-            where u.id in (
-                select p.owner_id
-                union
-                select s.assigned_to from userstories as s where s.project_id = p.id
-                union
-                select t.assigned_to from tasks as t where t.project_id = p.id
-                union
-                select c.author_id from comments as c where c.project_id = p.id
-            )
+            where u.id in (select person.id from people_of(p.id) as person (id))
         ), '')
         || ']}'
     where step.n = 3

@@ -23,3 +23,26 @@ comment on constraint first_answers_pkey on first_answers is 'A caller''s key ha
 
 -- idempotency.keep sweeps the oldest out.
 create index if not exists first_answers_created_at_idx on first_answers (created_at);
+
+-- What each caller has kept, counted with the answers, so that nobody counts them. By the hour: an hour is left out once all of it is
+-- forgotten, and so no answer that is swept need be taken off. A row of its own for every connection: in one row of a caller, each of its
+-- requests would wait for the commit of the one before.
+create table if not exists answer_counts (
+    actor   text        not null,
+    hour    timestamptz not null,
+    slot    integer     not null,
+    answers bigint      not null,
+    bytes   bigint      not null,
+    constraint answer_counts_pkey primary key (actor, hour, slot)
+);
+
+comment on table answer_counts is 'How many first answers are kept of each caller, and how long they are.';
+comment on column answer_counts.actor is 'Who sent the requests.';
+comment on column answer_counts.hour is 'The hour in which they were answered.';
+comment on column answer_counts.slot is 'Of several that are counted at once.';
+comment on column answer_counts.answers is 'How many.';
+comment on column answer_counts.bytes is 'The length of their bodies.';
+comment on constraint answer_counts_pkey on answer_counts is 'An hour of a caller is counted once a slot.';
+
+-- idempotency.keep sweeps the oldest out.
+create index if not exists answer_counts_hour_idx on answer_counts (hour);

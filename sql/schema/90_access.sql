@@ -112,7 +112,7 @@ grant usage on schema public, history to rowhouse_project;
 
 grant select, update, delete on projects to rowhouse_project;
 
-grant select, insert, update, delete on milestones, userstories, project_refs, tasks, comments, first_answers to rowhouse_project;
+grant select, insert, update, delete on milestones, userstories, project_refs, tasks, comments, first_answers, answer_counts to rowhouse_project;
 
 grant select (id, name, image) on users to rowhouse_project;
 
@@ -124,14 +124,48 @@ return nullif(current_setting('app.project', true), '')::bigint;
 
 comment on function current_project() is 'The project that rowhouse_project sees (app.project); null while none is named.';
 
+-- It names only people whom it sees already. Anybody else is refused as an id that does not exist is, by the same foreign key and before
+-- that is asked, so that nobody can tell the two apart. A policy asks it: for those who see all it costs nothing. Volatile, because a
+-- row that waited for another's change is checked as it is then.
+create or replace function works_on(person bigint, relation regclass, foreign_key text) returns boolean
+language plpgsql
+as $$
+begin
+    if not exists (select from people_of(current_project()) as known (id) where known.id = person) then
+        raise foreign_key_violation using
+            message = format('the project has no person %s', person),
+            schema = (select c.relnamespace::regnamespace::text from pg_class as c where c.oid = relation),
+            table = (select c.relname from pg_class as c where c.oid = relation),
+            constraint = foreign_key;
+    end if;
+    return true;
+end
+$$;
+
+comment on function works_on(bigint, regclass, text) is 'Whether somebody is of the project that is seen; breaks the foreign key that names them if not.';
+
 -- Which rows of these tables it sees: a statement that forgets to ask for the project shows no other. Whoever else may use a table
 -- sees all of it. Forced, so that the owner is no exception; the parentheses let PostgreSQL ask once a statement, not once a row.
+-- What it writes keeps to them too, and to its people in each column that is a user.
 do $$
 declare
     fenced record;
 begin
     for fenced in
-        select *
+        select
+            f.name,
+            f.rule,
+            concat_ws(
+                ' and ',
+                f.rule,
+                (
+                    select string_agg(format('(%1$I is null or works_on(%1$I, %2$L, %3$L))', a.attname, f.name, k.conname), ' and ')
+                    from pg_constraint as k
+                    join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = k.conkey[1]
+                    where k.conrelid = f.name::regclass
+                        and k.confrelid = 'users'::regclass
+                )
+            ) as written
         from (
             values
             ('projects', 'id = (select current_project())'),
@@ -141,7 +175,8 @@ begin
             ('tasks', 'project_id = (select current_project())'),
             ('comments', 'project_id = (select current_project())'),
             ('history.entries', 'project = (select current_project())'),
-            ('first_answers', 'actor = (select history.actor())')
+            ('first_answers', 'actor = (select history.actor())'),
+            ('answer_counts', 'actor = (select history.actor())')
         ) as f (name, rule)
     loop
         execute format('alter table %s enable row level security, force row level security', fenced.name);
@@ -151,7 +186,10 @@ begin
             'create policy everything on %s to rowhouse_service, rowhouse_readonly, rowhouse_backup using (true)',
             fenced.name
         );
-        execute format('create policy one_project on %s to rowhouse_project using (%s)', fenced.name, fenced.rule);
+        execute format(
+            'create policy one_project on %s to rowhouse_project using (%s) with check (%s)',
+            fenced.name, fenced.rule, fenced.written
+        );
     end loop;
 end
 $$;
