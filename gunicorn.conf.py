@@ -60,7 +60,7 @@ workers = number("WORKERS", min(4, os.cpu_count() or 1), 1000)
 # gunicorn's gevent worker, which reads what most clients send in its own way: bare Flask answers twice as many so.
 worker_class = "worker.Worker"
 
-# Requests and sockets that a process holds at once; more wait in the backlog.
+# Requests and sockets that a process holds at once: idle ones make room for more, which else wait in the backlog.
 worker_connections = number("CONNECTIONS_LIMIT", 5000)
 backlog = 1024
 

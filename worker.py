@@ -10,18 +10,22 @@ gunicorn to say.
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from io import BytesIO
+from socket import SHUT_RD
 from typing import Any, NamedTuple
 
 import gevent
+from gevent.local import local
+from gevent.pool import Pool
 from gunicorn import SERVER, util
 from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.message import TOKEN_RE
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.http.wsgi import HEADER_VALUE_RE, Response, base_environ
+from gunicorn.workers import ggevent
 from gunicorn.workers.ggevent import VERSION, GeventWorker
 
 BLOCK = 2**16
@@ -178,6 +182,26 @@ class Unread:
         return getattr(self.socket, name)
 
 
+def end_reading(client: Any) -> None:
+    """Let a connection end where it waits. What has come already is still read: gevent's own shutdown cuts it off."""
+    with suppress(OSError):
+        client._sock.shutdown(SHUT_RD)
+
+
+class Places(Pool):  # type: ignore[misc]
+    """The connections of a process: whoever asks whether all places are taken has somebody who waits for one."""
+
+    def __init__(self, size: int, make_room: Callable[[], None]) -> None:
+        super().__init__(size)
+        self.make_room, self.wanted = make_room, False
+
+    def full(self) -> bool:
+        self.wanted = super().full()
+        if self.wanted:
+            self.make_room()
+        return self.wanted
+
+
 class Worker(GeventWorker):  # type: ignore[misc]
     """gunicorn's gevent worker, which answers plain requests itself."""
 
@@ -207,8 +231,18 @@ class Worker(GeventWorker):  # type: ignore[misc]
         cfg = self.cfg
         self.limits = Limits(cfg.limit_request_line, cfg.limit_request_fields, cfg.limit_request_field_size)
         self.idle: dict[Any, float] = {}
+        """Connections that nothing is asked on, the longest idle first: since when they wait for a head."""
+        self.left_to_gunicorn = local()
+        self.places = Places(cfg.worker_connections, self.make_room)
+        ggevent.Pool = lambda _: self.places
         gevent.spawn(self.close_idle)
         super().run()
+
+    def make_room(self) -> None:
+        """End the connection that is idle longest; where none is, the next look tries again."""
+        if client := next(iter(self.idle), None):
+            del self.idle[client]
+            end_reading(client)
 
     def close_idle(self) -> None:
         """End connections whose next head does not come in time, and all that are idle once the worker stops."""
@@ -218,12 +252,14 @@ class Worker(GeventWorker):  # type: ignore[misc]
             due = time.monotonic() - (self.cfg.keepalive if self.alive else LOOK_EVERY)
             for client, since in [*self.idle.items()]:
                 if since <= due:
-                    with suppress(OSError):
-                        client.shutdown(0)
+                    end_reading(client)
+            if self.places.wanted:
+                self.places.full()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         cfg = self.cfg
         if cfg.is_ssl or cfg.accesslog or cfg.proxy_protocol != "off" or not cfg.keepalive or len(addr) < 2:
+            self.left_to_gunicorn.client = client
             super().handle(listener, client, addr)
             return
         unread = b""
@@ -235,6 +271,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         except BaseException as error:
             self.handle_error(None, client, addr, error)
         if unread:
+            self.left_to_gunicorn.client = client
             super().handle(listener, Unread(client, unread), addr)
         else:
             util.close(client)
@@ -265,7 +302,17 @@ class Worker(GeventWorker):  # type: ignore[misc]
         try:
             return some(BLOCK)
         finally:
-            del self.idle[client]
+            self.idle.pop(client, None)
+
+    @contextmanager
+    def timeout_ctx(self) -> Iterator[None]:
+        """Around gunicorn's wait for a head, which may come byte by byte: as idle as if none of it had come."""
+        client = self.left_to_gunicorn.client
+        self.idle[client] = time.monotonic()
+        try:
+            yield
+        finally:
+            self.idle.pop(client, None)
 
     def answer_without(self, client: Any, head: Head) -> bytes | None:
         """Answer a request without a body: what was read behind it, or None where the connection ends here."""

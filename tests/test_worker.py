@@ -1,7 +1,11 @@
 """The worker: what it reads is what gunicorn would read; all else is left to gunicorn; nothing holds it for ever."""
 
 import json
+import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import pytest
 from gunicorn.config import Config
@@ -10,6 +14,7 @@ from gunicorn.http.parser import RequestParser
 from gunicorn.http.wsgi import create
 from hypothesis import example, given
 from hypothesis import strategies as st
+from websockets.sync.client import connect
 
 from tests.conftest import serve
 from worker import Limits, read_head
@@ -247,3 +252,55 @@ def test_a_service_that_stops_ends_idle_connections_at_once(database):
         running.process.terminate()
         assert client.recv(65536) == b""
         assert running.process.wait(15) == 0
+
+
+BEGUN = [b"", b"G", GET, GET[:-2], b"POST /users HTTP/1.1\r\nConnection: keep-alive, x\r\n", b"GET / HTTP/1.0\r\nA: "]
+"""Where connections stop that ask nothing more: before a head, after an answer, within one."""
+
+
+def dribble(clients: list[socket.socket], done: threading.Event) -> None:
+    """Send a byte of a head on each from time to time."""
+    while not done.wait(0.2):
+        for client in clients:
+            with suppress(OSError):
+                client.sendall(b"x")
+
+
+def test_idle_connections_make_room_and_those_that_are_asked_on_stay(database):
+    """Three times as many connections as there are places: none is refused, none is cut that is asked on."""
+    with (
+        serve(database, WORKERS="1", CONNECTIONS_LIMIT="12", BODY_TIMEOUT="30") as service,
+        ExitStack() as open_ones,
+        ThreadPoolExecutor(1) as other,
+    ):
+        url = service.url.replace("http:", "ws:") + "/ws/events"
+        channel = open_ones.enter_context(connect(url))
+        assert json.loads(channel.recv(10))["type"] == "subscribed"
+        body = b'{"email": "slow@example.com", "name": "S", "address": "A", "image": "http://x.example/y"}'
+        slow = open_ones.enter_context(service.raw())
+        length = b"Content-Length: %d" % len(body)
+        slow.sendall(POST % (b"/users", length) + body[:9])
+        late = open_ones.enter_context(service.raw())
+        late.sendall(POST % (b"/users", length + b"\r\nConnection: close") + body[:9])
+        done = threading.Event()
+        idle = []
+        try:
+            for number in range(36):
+                idle.append(open_ones.enter_context(service.raw()))
+                idle[-1].sendall(BEGUN[number % len(BEGUN)])
+                if number == 12:
+                    other.submit(dribble, idle, done)
+                if number > 12:
+                    began = time.monotonic()
+                    with service.raw() as honest:
+                        honest.sendall(GET)
+                        assert honest.recv(1000).startswith(b"HTTP/1.1 200 OK"), number
+                    assert time.monotonic() - began < 5, "they wait for IDLE_TIMEOUT"
+        finally:
+            done.set()
+        for client in (slow, late):
+            client.sendall(body[9:])
+            assert client.recv(1000).startswith((b"HTTP/1.1 201 CREATED", b"HTTP/1.1 409 CONFLICT"))
+        assert service.get("/users/1").status_code == 200
+        service.post("/users", json=json.loads(body.replace(b"slow@", b"seen@")))
+        assert json.loads(channel.recv(10))
