@@ -98,7 +98,9 @@ accesslog = None
 
 def write_problem(client: socket.socket, status: int, reason: str, detail: str) -> None:
     """Answer what gunicorn itself refuses (a request that is none) as a problem too, where it would send HTML."""
-    members = {"type": "about:blank", "title": reason, "status": status, "detail": detail, "request_id": uuid4().hex}
+    from handlers import kinds
+
+    members = kinds.members(status) | {"detail": detail, "request_id": uuid4().hex}
     body = json.dumps(members).encode() + b"\n"
     head = (
         f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"

@@ -20,6 +20,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from db import actor, project, read, write
 from handlers import oidc
 from handlers.origins import check_host, check_origin, is_local
+from handlers.problems import Problem
 from handlers.quota import spend
 
 ROLES = ("anyone", "reader", "writer", "admin")
@@ -122,8 +123,7 @@ def caller(view: Any, asked: Request) -> Caller:
 def check_admitted(view: Any) -> None:
     """Right before a view: 401 where nobody was admitted to it."""
     kept = app_ctx.g
-    admitted = "caller" in kept and kept.view is view
-    if not admitted or (type(kept.caller) is Pending and not view.by_message):
+    if not ("caller" in kept and kept.view is view) or (type(kept.caller) is Pending and not view.by_message):
         refuse("Nobody was admitted to this.", {})
 
 
@@ -141,7 +141,7 @@ def admit(token: str, role: str) -> Holder:
     if ROLES.index(found.role) < ROLES.index(role):
         abort(403, f"This needs the role {role}; the token has the role {found.role}.")
     if found.project and not within_projects():
-        abort(403, f"The token is for project {found.project} only.")
+        raise Problem("project-token", f"The token is for project {found.project} only.")
     g.token = token
     project.set(found.project)
     actor.set((found.name, g.request_id))

@@ -11,6 +11,7 @@ from flask import Response, abort, after_this_request, current_app, request
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from db.turns import next_turn
+from handlers.problems import Problem
 
 JSON = "application/json"
 
@@ -42,17 +43,17 @@ def json_body() -> Any:
     body = whole_body()
     # A mebibyte of values takes 60 ms to read and a hundred times as long to check: counted before anybody looks in.
     if body.count(b",") > COMMA_LIMIT:
-        abort(422, f"The body has more than {COMMA_LIMIT} commas.")
+        raise Problem("too-full", f"The body has more than {COMMA_LIMIT} commas.")
     try:
         found = json.loads(body.decode(), parse_constant=refuse_constant, parse_int=integer)
     except UnicodeDecodeError:
-        abort(400, "The body is not UTF-8.")
+        raise Problem("not-json", "The body is not UTF-8.") from None
     except RecursionError:
-        abort(400, "The body is nested too deeply.")
+        raise Problem("not-json", "The body is nested too deeply.") from None
     except ValueError as error:
-        abort(400, f"The body is not JSON: {error}.")
+        raise Problem("not-json", f"The body is not JSON: {error}.") from None
     if isinstance(found, dict) and len(found) > MEMBER_LIMIT:
-        abort(422, f"The body has more than {MEMBER_LIMIT} members.")
+        raise Problem("too-full", f"The body has more than {MEMBER_LIMIT} members.")
     return found
 
 

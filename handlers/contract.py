@@ -15,6 +15,7 @@ from werkzeug.http import parse_accept_header
 
 from handlers.bodies import JSON, json_body, sends_any, whole_body
 from handlers.preconditions import precondition
+from handlers.problems import Problem
 from handlers.schemas import VersionQuery
 
 NDJSON, CSV = "application/x-ndjson", "text/csv"
@@ -164,12 +165,12 @@ def checked_query(schema: Schema) -> dict[str, Any]:
     known = parameters(schema)
     for name, values in request.args.lists():
         if name not in known:
-            abort(400, f"Unknown parameter {name!a}. There is {', '.join(known) or 'none'}.")
+            raise Problem("wrong-parameters", f"Unknown parameter {name!a}. There is {', '.join(known) or 'none'}.")
         if len(values) > 1:
-            abort(400, f"The parameter {name} is given {len(values)} times.")
+            raise Problem("wrong-parameters", f"The parameter {name} is given {len(values)} times.")
     for name, field in known.items():
         if field.required and name not in request.args:
-            abort(400, f"The parameter {name} is missing.")
+            raise Problem("wrong-parameters", f"The parameter {name} is missing.")
     return schema.load(request.args.to_dict())
 
 

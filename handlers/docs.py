@@ -1,13 +1,18 @@
-"""Docs: the OpenAPI document, and two pages to read it on."""
+"""Docs: the OpenAPI document, two pages to read it on, and what each kind of problem means."""
 
 import importlib.util
+import json
 from pathlib import Path
 
-from flask import Blueprint, Response, abort, send_from_directory
+from flask import Blueprint, Response, abort, g, send_from_directory
+from markupsafe import escape
+from marshmallow import Schema, fields
 
 from handlers.access import needs
 from handlers.answers import answer
+from handlers.bodies import JSON
 from handlers.contract import gives
+from handlers.kinds import KINDS, PREFIX
 from handlers.openapi import document
 
 docs = Blueprint("docs", __name__)
@@ -82,3 +87,48 @@ def asset(name: str) -> Response:
     # offapi's own module reads all its files when imported; only the files are wanted.
     package = importlib.util.find_spec("offapi") or abort(404)
     return send_from_directory(Path(str(package.origin)).parent, name, max_age=86400)
+
+
+class Explained(Schema):
+    """A kind of problem."""
+
+    type = fields.String(metadata={"example": "/problems/not-found"})
+    status = fields.Integer(metadata={"example": 404})
+    title = fields.String(metadata={"example": "Not found"})
+    explanation = fields.String(metadata={"description": "What it means, and what a client does about it."})
+
+
+class AllExplained(Schema):
+    """The kinds of problems that there are."""
+
+    items = fields.List(fields.Nested(Explained))
+
+
+@docs.get("/problems")
+@needs("anyone")
+@gives(AllExplained, media=(JSON, "text/html"))
+def problems() -> Response:
+    """Read what kinds of problems there are."""
+    return explain(*KINDS) if g.media != JSON else answer(json.dumps({"items": [explained(name) for name in KINDS]}))
+
+
+@docs.get(f"/problems/<any({', '.join(map(repr, KINDS))}):kind>")
+@needs("anyone")
+@gives(Explained, media=(JSON, "text/html"))
+def problem(kind: str) -> Response:
+    """Read what a kind of problem means, and what to do about it: the `type` of a failure leads here."""
+    return explain(kind) if g.media != JSON else answer(json.dumps(explained(kind)))
+
+
+def explained(name: str) -> dict[str, object]:
+    return {"type": f"{PREFIX}{name}", **KINDS[name]._asdict()}
+
+
+def explain(*names: str) -> Response:
+    """The same as a page."""
+    told = [(f"{PREFIX}{name}", KINDS[name]) for name in names]
+    parts = [
+        f'<h1><a href="{path}">{kind.status} {escape(kind.title)}</a></h1>\n<p>{escape(kind.explanation)}</p>\n'
+        for path, kind in told
+    ]
+    return html(PAGE + "".join(parts))

@@ -20,6 +20,7 @@ from handlers.contract import gives, takes
 from handlers.fields import Digits, Text
 from handlers.metrics import Counter
 from handlers.open_sockets import NO_LONGER_GOOD, counted, sockets, too_many
+from handlers.problems import Problem
 from handlers.sockets import REFUSED, TRY_AGAIN, Inbox, Steady, close, encode, ended_by_a_code, reply
 from handlers.streaming import ahead
 
@@ -62,7 +63,7 @@ def check_caller() -> None:
     if len(sockets) >= current_app.config["SOCKETS_LIMIT"]:
         abort(503, "There are too many sockets.")
     if too_many():
-        abort(429, f"The token has {current_app.config['SOCKETS_PER_TOKEN']} sockets already.")
+        raise Problem("too-many-at-once", f"The token has {current_app.config['SOCKETS_PER_TOKEN']} sockets already.")
     # Compression would keep some 300 KB a socket, and make each frame anew for each.
     request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
 

@@ -10,6 +10,7 @@ from handlers.access import current_view
 from handlers.bodies import arriving
 from handlers.contract import MULTIPART
 from handlers.longwork import respond_async
+from handlers.problems import Problem
 
 BLOCK = 2**18
 """Bytes of an upload that are taken at once."""
@@ -41,7 +42,10 @@ def received_file() -> BinaryIO:
         parts = [name for sent in (request.files, request.form) for name, _ in sent.items(multi=True)]
         if parts != ["file"] or "file" not in request.files:
             told = ", ".join(name[:50] for name in parts[:PARTS_TOLD])
-            abort(422, f"Expected one part, a file named file; found: {told or 'none'}. Options go into the query.")
+            raise Problem(
+                "unreadable-file",
+                f"Expected one part, a file named file; found: {told or 'none'}. Options go into the query.",
+            )
         part = request.files["file"].stream
         return spooled(part) if respond_async() else part  # type: ignore[return-value]  # it is closed with the request
     if request.mimetype not in accepted:

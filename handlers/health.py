@@ -48,11 +48,13 @@ def ready() -> Response:
     try:
         row = read("health.migrations")
     except psycopg.OperationalError:
-        raise Problem(503, "The database is not reachable.", reasons=["database"]) from None
+        raise Problem("database-away", "The database is not reachable.", reasons=["database"]) from None
     except psycopg.errors.UndefinedTable:
         row = None
     if row is None or not EXPECTED.items() <= dict(row.checksums).items():
-        raise Problem(503, "The database is not up to date: run `flask --app app migrate`.", reasons=["migrations"])
+        raise Problem(
+            "not-migrated", "The database is not up to date: run `flask --app app migrate`.", reasons=["migrations"]
+        )
     if current_app.config["AMQP_URL"]:
         broker = read("outbox.broker", name=current_app.config["AMQP_QUEUE"], seconds=BROKER_WITHIN)
         if broker is None or not broker.up:

@@ -18,6 +18,7 @@ from db.turns import next_turn
 from handlers.access import current_view
 from handlers.contract import sends_file
 from handlers.files import sent_file
+from handlers.problems import Problem
 
 HEADER = "Idempotency-Key"
 
@@ -59,10 +60,10 @@ def first_answer(key: str, make: Callable[[], Response]) -> Response:
     asked = fingerprint()
     with db.transaction():
         if not db.read("idempotency.lock", key=key).mine:
-            abort(409, f"The first request with this {HEADER} is still running.")
+            raise Problem("key-in-progress", f"The first request with this {HEADER} is still running.")
         if first := db.read("idempotency.get", key=key):
             if first.fingerprint != asked:
-                abort(422, f"This {HEADER} was used for another request.")
+                raise Problem("key-reused", f"This {HEADER} was used for another request.")
             return Response(first.body, first.status, json.loads(first.headers))
         check_room()
         response = make()

@@ -66,7 +66,7 @@ def refuse(noun: str, id: Key, yours: dict[str, Any], expected: Expected) -> NoR
     current = as_of(noun, id, found.version)
     base = as_of(noun, id, expected.base) if expected.base and expected.base < found.version else {}
     raise Problem(
-        412 if expected.strict else 409,
+        "stale-version" if expected.strict else "conflict",
         f"The object is at version {found.version}.",
         current=current,
         base_version=expected.base,

@@ -11,6 +11,7 @@ from handlers.answers import item, page
 from handlers.contract import gives, takes
 from handlers.doors import hang
 from handlers.fields import Text
+from handlers.problems import Problem
 from handlers.schemas import Versioned, page_query
 
 notifications = Blueprint("notifications", __name__)
@@ -86,5 +87,5 @@ def requeue(id: str) -> Response:
     row = write("events.requeue", id=id)
     if row is None:
         read("events.get", id=id) or abort(404, "There is no such object.")
-        abort(409, "Only an event that is Failed can be queued again.")
+        raise Problem("wrong-state", "Only an event that is Failed can be queued again.")
     return item(row)

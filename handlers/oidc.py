@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 
 import gevent
 import jwt
-from flask import abort, current_app
+from flask import current_app
 from jwt.exceptions import PyJWKClientError
 
 from handlers import fetch
 from handlers.fields import BIGINT
+from handlers.problems import Problem
 
 ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]
 """Signatures by a key pair only: with a shared secret, whoever checks a token could make one."""
@@ -63,7 +64,7 @@ def holder(token: str) -> Holder | None:
             options={"require": REQUIRED},
         )
     except Away:
-        abort(503, "The issuer of the token cannot be asked for its keys.")
+        raise Problem("issuer-away", "The issuer of the token cannot be asked for its keys.") from None
     except (jwt.PyJWTError, PyJWKClientError):
         return None
     named = claim(claims, config["OIDC_ROLE_CLAIM"])

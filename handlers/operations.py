@@ -9,6 +9,7 @@ from db import read, write
 from handlers.access import may, needs
 from handlers.answers import answer, page
 from handlers.contract import gives, takes
+from handlers.problems import Problem
 from handlers.schemas import page_query
 
 operations = Blueprint("operations", __name__)
@@ -64,5 +65,5 @@ def cancel(id: int) -> Response:
     """Break an operation off: all that it did is taken back."""
     if not write("operations.cancel", id=id, kinds=kinds()):
         read("operations.get", id=id, kinds=kinds()) or abort(404, "There is no such object.")
-        abort(409, "It has ended.")
+        raise Problem("wrong-state", "It has ended.")
     return Response(status=204)

@@ -52,7 +52,7 @@ def check_host(asked: Request, guarded: Any) -> None:
     if guarded():
         answered = not allowed or name in allowed
     elif forwarded:
-        abort(403, "Without a token nothing is answered that was forwarded: make one first.")
+        raise Problem("forwarded", "Without a token nothing is answered that was forwarded: make one first.")
     else:
         answered = local
     if not answered:
@@ -67,7 +67,7 @@ def check_origin(asked: Request) -> None:
     origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE", "none")
     own = site in OWN_SITES and (origin is None or is_own(origin, environ.get("HTTP_HOST", ""), asked.scheme))
     if not own and origin not in current_app.config["CORS_ORIGINS"]:
-        abort(403, "This is not for pages of other origins.")
+        raise Problem("foreign-origin", "This is not for pages of other origins.")
 
 
 @lru_cache(1024)

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from functools import cache
-from http import HTTPStatus
 from typing import Any
 
 import psycopg
@@ -17,6 +16,7 @@ from psycopg_pool import PoolTimeout
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from db import project, read
+from handlers import kinds
 
 log = logging.getLogger("rowhouse")
 
@@ -28,56 +28,51 @@ FAULTS_LIMIT, NAME_LIMIT = 100, 200
 """Faults that are told of one request, and characters of an unknown member's name."""
 
 BROKEN = {
-    "check": 422,
-    "unique": 409,
-    "foreign key, on delete cascade": 404,
-    "foreign key, on delete set null": 422,
-    "foreign key, on delete restrict": 409,
+    "check": "broken-rule",
+    "unique": "taken",
+    "foreign key, on delete cascade": "no-parent",
+    "foreign key, on delete set null": "no-reference",
+    "foreign key, on delete restrict": "in-use",
 }
 """What a broken constraint is answered with, by its kind: what hangs on its parent is not there without it."""
 
 SQLSTATES = {
-    "57014": (504, "The statement took longer than its time limit."),
-    "55P03": (503, "The object is locked by somebody else's change."),
-    "40001": (503, "Another change came in between."),
-    "40P01": (503, "Another change came in between."),
-    "25006": (503, "The database takes no changes just now."),
-    "53100": (507, "The disk of the database is full."),
-    "53": (503, "The database is at its limits."),
-    "08": (503, "The database is not reachable."),
-    "57P": (503, "The database is not reachable."),
-    "22": (422, "A value is outside of what the database can hold."),
+    "57014": ("timeout", "The statement took longer than its time limit."),
+    "55P03": ("overtaken", "The object is locked by somebody else's change."),
+    "40001": ("overtaken", "Another change came in between."),
+    "40P01": ("overtaken", "Another change came in between."),
+    "25006": ("database-away", "The database takes no changes just now."),
+    "53100": ("disk-full", "The disk of the database is full."),
+    "53": ("busy", "The database is at its limits."),
+    "08": ("database-away", "The database is not reachable."),
+    "57P": ("database-away", "The database is not reachable."),
+    "22": ("out-of-range", "A value is outside of what the database can hold."),
 }
 """SQLSTATEs by their beginning; the first that fits counts."""
 
 
 class Problem(HTTPException):
-    """A failure with members of its own, such as `current` and `conflicts`."""
+    """A failure of a status or a finer kind, maybe with members of its own, such as `current` and `conflicts`."""
 
-    def __init__(self, status: int, detail: str, **members: Any) -> None:
+    def __init__(self, told: int | str, detail: str, **members: Any) -> None:
         super().__init__(detail)
-        self.code, self.members = status, members
+        self.told, self.members = told, members
+        self.code = kinds.members(told)["status"]
 
 
-def problem(status: int, detail: str, **members: Any) -> Response:
-    """The answer for a failure. Where the database was away it says when to try again."""
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "request_id": g.get("request_id"),
-        **members,
-    }
-    response = Response(json.dumps(body) + "\n", status, mimetype="application/problem+json")
-    if status == 503:
+def problem(told: int | str, detail: str, **members: Any) -> Response:
+    """The answer for a failure of a status or a finer kind. Where the database was away it says when to try again."""
+    body = {**kinds.members(told), "detail": detail, "request_id": g.get("request_id"), **members}
+    response = Response(json.dumps(body) + "\n", body["status"], mimetype="application/problem+json")
+    if response.status_code == 503:
         response.headers["Retry-After"] = RETRY_AFTER
     return response
 
 
 def of_http(error: HTTPException) -> Response:
     """What Flask, Werkzeug or a handler's abort() refuses."""
-    response = problem(error.code or 500, error.description or "", **getattr(error, "members", {}))
+    told = getattr(error, "told", error.code or 500)
+    response = problem(told, error.description or "", **getattr(error, "members", {}))
     for name, value in error.get_headers():
         if name in ("Allow", "Retry-After", "Location", "WWW-Authenticate"):
             response.headers[name] = value
@@ -119,12 +114,12 @@ def of_database(error: psycopg.Error) -> Response:
     if isinstance(error, PoolTimeout):
         return problem(503, "No connection to the database is free.")
     if isinstance(error, psycopg.OperationalError) and not error.sqlstate:
-        return problem(503, "The database is not reachable.")
+        return problem("database-away", "The database is not reachable.")
     if error.sqlstate == "42501" and project.get():
-        return problem(403, f"The token is for project {project.get()} only.")
-    for beginning, (status, sentence) in SQLSTATES.items():
+        return problem("project-token", f"The token is for project {project.get()} only.")
+    for beginning, (kind, sentence) in SQLSTATES.items():
         if (error.sqlstate or "").startswith(beginning):
-            return problem(status, sentence)
+            return problem(kind, sentence)
     return of_bug(error)
 
 
@@ -145,7 +140,7 @@ def constraint(schema: str, table: str, name: str) -> Any:
 
 def of_broken_body(_: Exception) -> Response:
     """A body that breaks the rules of chunks, or ends early."""
-    return problem(400, "The body is broken: its chunks cannot be told apart, or it ends early.")
+    return problem("cut-body", "The body is broken: its chunks cannot be told apart, or it ends early.")
 
 
 def of_disk(error: OSError) -> Response:

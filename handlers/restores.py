@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Blueprint, Response, abort
+from flask import Blueprint, Response
 from marshmallow import Schema, fields, validate
 
 from handlers import backing, restoring, shelf
@@ -12,6 +12,7 @@ from handlers.contract import AVRO, gives, takes
 from handlers.fields import Text, Truth
 from handlers.files import sent_file
 from handlers.longwork import Done, perform
+from handlers.problems import Problem
 from handlers.progress import Progress
 
 restores = Blueprint("restores", __name__)
@@ -61,7 +62,7 @@ def restore(table: str, query: dict[str, Any], body: dict[str, Any] | None = Non
     dry_run = query.get("dry_run") == "true" or bool(body and body["dry_run"])
     file = sent_file() if body is None else None
     if file and table == backing.ALL:
-        abort(422, "A file holds one table; all is restored from a backup.")
+        raise Problem("unreadable-file", "A file holds one table; all is restored from a backup.")
     name = None if file else shelf.known((body or {}).get("backup") or shelf.newest(table))["name"]
 
     def work(progress: Progress) -> Done:
@@ -69,7 +70,7 @@ def restore(table: str, query: dict[str, Any], body: dict[str, Any] | None = Non
             with restoring.files_of(shelf.directory(), table, name, file) as files:
                 tables = restoring.restore(table, files, name or "a file", dry_run, progress)
         except Damaged as error:
-            abort(422, f"This cannot be restored: {error}")
+            raise Problem("unreadable-file", f"This cannot be restored: {error}") from None
         sums = {count: sum(each[count] for each in tables) for count in ("rows", "added", "removed", "changed")}
         return Done(200, {"table": table, "backup": name, "dry_run": dry_run, **sums, "tables": tables})
 

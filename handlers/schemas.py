@@ -10,6 +10,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from handlers.fields import INTEGER, Digits, Moment, Text, Whole
+from handlers.kinds import KINDS, PREFIX
 
 PAGE_SIZE, PAGE_LIMIT = 50, 1000
 
@@ -38,8 +39,12 @@ class Item(Versioned, Numbered):
 class Problem(Schema):
     """A failure, by RFC 9457."""
 
-    type = fields.String(required=True, metadata={"example": "about:blank"})
-    title = fields.String(required=True, metadata={"example": "Not Found"})
+    type = fields.String(
+        required=True,
+        validate=validate.OneOf([f"{PREFIX}{name}" for name in KINDS]),
+        metadata={"description": "Its kind: a path that answers with what it means.", "example": "/problems/not-found"},
+    )
+    title = fields.String(required=True, metadata={"example": "Not found"})
     status = fields.Integer(required=True, metadata={"example": 404})
     detail = fields.String(required=True, metadata={"example": "There is no such object."})
     request_id = fields.String(required=True)

@@ -111,13 +111,15 @@ def moved_in(table: str, file: BinaryIO, progress: Progress, rejects_limit: int,
     try:
         row, sha256, undone = load(table, file, progress, rejects_limit, **how)
     except csvfile.Unreadable as error:
-        abort(422, str(error))
+        raise Problem("unreadable-file", str(error)) from None
     except csvfile.TooLarge:
         abort(413, f"The file is larger than {csvfile.UNPACKED_LIMIT} bytes unpacked.")
     progress(0, of=row.rows)
     counts = {"rows": row.rows, "accepted": row.accepted, "rejected": row.rejected}
     if undone and undone.too_many:
-        raise Problem(422, "Too many rows break a rule: nothing was kept.", **counts, rejects=undone.rejects)
+        raise Problem(
+            "too-many-rejects", "Too many rows break a rule: nothing was kept.", **counts, rejects=undone.rejects
+        )
     found = {"table": table, "upload_id": row.upload_id, "sha256": sha256, **counts}
     found["errors"] = f"/errors/{table}?upload_id={row.upload_id}"
     if undone:

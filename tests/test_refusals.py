@@ -7,6 +7,7 @@ import pytest
 
 from app import create_app
 from handlers.contract import parameters
+from handlers.kinds import KINDS, PREFIX
 from tests.conftest import ROOT
 
 CASES = [case for path in sorted((ROOT / "tests/cases").glob("*.json")) for case in json.loads(path.read_text())]
@@ -48,7 +49,36 @@ def check_problem(answer):
     assert {"type", "title", "status", "detail", "request_id"} <= set(problem)
     assert problem["status"] == answer.status_code
     assert problem["request_id"] == answer.headers["X-Request-Id"]
+    check_kind(problem)
     assert not LEAK.search(answer.text), answer.text
+
+
+def check_kind(problem):
+    """The type of a failure is one that is explained; none of its messages comes twice."""
+    kind = KINDS[problem["type"].removeprefix(PREFIX)]
+    assert (problem["title"], problem["status"]) == (kind.title, kind.status)
+    assert all(len(messages) == len(set(messages)) for messages in problem.get("errors", {}).values())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_type_leads_to_its_explanation(service, name):
+    kind = KINDS[name]
+    told = {"type": f"{PREFIX}{name}", **kind._asdict()}
+    assert service.get(told["type"]).json() == told
+    page = service.get(told["type"], headers={"Accept": "text/html"})
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert kind.title in page.text
+    assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
+    assert not re.search(r"https?://|[\"'(]//", page.text)
+
+
+def test_all_types_are_listed(service):
+    types = [f"{PREFIX}{name}" for name in KINDS]
+    assert [each["type"] for each in service.get("/problems").json()["items"]] == types
+    assert re.findall('href="(/[^"]+)"', service.get("/problems", headers={"Accept": "text/html"}).text) == types
+    schema = service.get("/openapi.json").json()["components"]["schemas"]["Problem"]
+    assert schema["properties"]["type"]["enum"] == types
+    check_problem(service.get("/problems/nothing"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["description"])
@@ -208,3 +238,4 @@ def test_what_is_no_request_is_a_problem_too(service, request_line, header, stat
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert b"application/problem+json" in head
     assert json.loads(body)["status"] == status
+    check_kind(json.loads(body))

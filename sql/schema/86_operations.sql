@@ -68,8 +68,8 @@ return (
         'location', o.location,
         'result', case
             when d.died then json_build_object(
-                'type', 'about:blank',
-                'title', 'Internal Server Error',
+                'type', '/problems/operation-died',
+                'title', 'Died',
                 'status', 500,
                 'detail', 'The process that carried this out has died, and all of it was taken back. Ask for it again.',
                 'request_id', o.request_id

@@ -6,7 +6,9 @@ import re
 import pytest
 
 from app import LIMITS, OIDC, create_app
+from handlers import problems
 from handlers.access import ROLES
+from handlers.kinds import GENERAL, KINDS, PREFIX
 from tests.conftest import ROOT
 
 SHARED = {
@@ -32,6 +34,7 @@ SHARED = {
     "files",
     "headers",
     "idempotency",
+    "kinds",
     "lean",
     "lines",
     "loading",
@@ -127,3 +130,37 @@ def test_the_container_has_every_module():
     copied = (ROOT / "container/Containerfile").read_text()
     for path in ROOT.glob("*.py"):
         assert path.name in copied or path.name == "locustfile.py", path
+
+
+FRAMEWORKS = {404, 405, 413, 414, 416, 417, 431, 500, 501}
+"""What Flask, Werkzeug and gunicorn refuse without a word of ours."""
+
+SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("handlers/*.py"), *ROOT.glob("sql/schema/*.sql")]
+
+
+def kinds_told(path):
+    """The statuses and names that a file tells problems by: calls of ours, their tables, and what SQL writes down."""
+    text = path.read_text()
+    told = [int(status) for status in re.findall(r"\b(?:abort|[Pp]roblem)\(\s*(\d+)", text)]
+    told += re.findall(r"\"(.*?)\"", " ".join(re.findall(r"\b[Pp]roblem\(\s*(\"[^,]*),", text)))
+    told += re.findall(rf"'{PREFIX}([^']*)'", text)
+    if path.stem == "problems":
+        told += [*problems.BROKEN.values(), *(kind for kind, _ in problems.SQLSTATES.values())]
+    return told
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_every_problem_is_of_a_kind(path):
+    assert "about:blank" not in path.read_text()
+    for told in kinds_told(path):
+        assert told in (GENERAL if isinstance(told, int) else KINDS), told
+
+
+def test_every_kind_is_explained_and_used():
+    told = FRAMEWORKS.union(*map(kinds_told, SOURCES))
+    for name, kind in KINDS.items():
+        assert re.fullmatch("[a-z]+(-[a-z]+)*", name)
+        assert re.fullmatch(r"[A-Z].+[.…:] [A-Z].+[.…]", kind.explanation), f"{name}: what it means, and what to do"
+        assert name in told or (kind.status in told and GENERAL[kind.status] == name), f"{name} is never told"
+    for status in FRAMEWORKS:
+        assert status in GENERAL
