@@ -73,6 +73,9 @@ graceful_timeout = 5
 # Seconds a client may keep an idle connection; more than the 60 that proxies commonly use.
 keepalive = number("IDLE_TIMEOUT", 65)
 
+# A header SCRIPT_NAME would say which route is asked for, also from a proxy.
+forwarder_headers = ""
+
 # A cursor may be 5,500 characters long: the key it holds is as long as a column may be.
 limit_request_line = 8190
 

@@ -12,6 +12,7 @@ from flask import current_app
 
 from handlers.bodies import JSON, PATCHES
 from handlers.contract import MULTIPART, Contract, parameters
+from handlers.idempotency import is_once
 from handlers.parameters import header_parameters, path_parameters, query_parameters, schema_name
 from handlers.schemas import Problem, Versioned, VersionProblem, over_version
 
@@ -54,8 +55,8 @@ def operation(rule: Any, view: Any) -> dict[str, Any]:
         "summary": (view.__doc__ or "").strip().splitlines()[0],
         "tags": [rule.endpoint.split(".")[0]],
         "x-role": view.role,
-        "parameters": [*path_parameters(rule), *query_parameters(contract), *header_parameters(rule, contract)],
-        "responses": responses(rule, contract),
+        "parameters": [*path_parameters(rule), *query_parameters(contract), *header_parameters(rule, view)],
+        "responses": responses(rule, view),
     }
     if view.role != "anyone":
         found["security"] = [{"token": []}, {}]
@@ -79,21 +80,22 @@ def body_schema(contract: Contract) -> Any:
     return over_version(type(contract.body))(partial=contract.body.partial)
 
 
-def responses(rule: Any, contract: Contract) -> dict[str, Any]:
+def responses(rule: Any, view: Any) -> dict[str, Any]:
     """The answers of a route: the one it is for, and the failures it may tell of."""
+    contract: Contract = view.contract
     good: dict[str, Any] = {"description": HTTPStatus(contract.status).phrase, "headers": headers(contract)}
     if contract.status != 204:
         good["content"] = content(contract)
     if contract.status == 201 and (found := links(rule, contract)):
         good["links"] = found
-    problems = {"default": ("Any other failure.", Problem)}
+    problems = {"default": ("Any other failure.", Problem), **refusals(view)}
     if contract.precondition:
         problems |= {
             "409": ("Another version is current, or something unique is taken.", VersionProblem),
             "412": ("If-Match does not name the current version.", VersionProblem),
             "428": ("No version is named.", Problem),
         }
-    elif "POST" in rule.methods:
+    elif is_once(rule, view):
         problems["409"] = ("Something unique is taken, or the first with this Idempotency-Key is running.", Problem)
     if rule.arguments:
         problems["404"] = ("There is no such object.", Problem)
@@ -108,6 +110,17 @@ def responses(rule: Any, contract: Contract) -> dict[str, Any]:
     if contract.long:
         told["202"] = {"description": "It goes on as an operation: see Location."}
     return {str(contract.status): good} | told
+
+
+def refusals(view: Any) -> dict[str, tuple[str, Any]]:
+    """Why a request may be refused before its route looks at it."""
+    if view.any_host:
+        return {}
+    found = {
+        "403": ("Not for this token, for a page of this origin, or for what was forwarded.", Problem),
+        "421": ("The service does not answer to this Host.", Problem),
+    }
+    return found if view.role == "anyone" else {"401": ("The token is missing, or not good.", Problem), **found}
 
 
 def links(rule: Any, contract: Contract) -> dict[str, Any]:

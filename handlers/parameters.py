@@ -6,7 +6,7 @@ from typing import Any
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 
 from handlers.contract import Contract, parameters
-from handlers.idempotency import HEADER, KEY_LIMIT
+from handlers.idempotency import HEADER, KEY_LIMIT, is_once
 
 ID = {"type": "integer", "format": "int64", "minimum": 1}
 
@@ -43,7 +43,8 @@ def query_parameters(contract: Contract) -> list[dict[str, Any]]:
     return found
 
 
-def header_parameters(rule: Any, contract: Contract) -> list[dict[str, Any]]:
+def header_parameters(rule: Any, view: Any) -> list[dict[str, Any]]:
+    contract: Contract = view.contract
     found = []
     if contract.precondition:
         found.append(header("If-Match", "The ETag you read; strict, unlike version.", example='"1"'))
@@ -51,7 +52,7 @@ def header_parameters(rule: Any, contract: Contract) -> list[dict[str, Any]]:
         found.append(
             header("Prefer", "Do not wait: 202, and the work goes on as an operation.", example="respond-async")
         )
-    if "POST" in rule.methods:
+    if is_once(rule, view):
         found.append(
             header(HEADER, "Sent again with it, the request is done once.", maxLength=KEY_LIMIT, pattern=VISIBLE)
         )

@@ -56,10 +56,10 @@ class Tab:
 
 
 @contextmanager
-def tab() -> Iterator[Tab]:
+def tab(*options: str) -> Iterator[Tab]:
     """A new browser's only tab."""
     with tempfile.TemporaryDirectory(prefix="rowhouse-", ignore_cleanup_errors=True) as directory:
-        command = [CHROMIUM, *OPTIONS, f"--user-data-dir={directory}", "about:blank"]
+        command = [CHROMIUM, *OPTIONS, *options, f"--user-data-dir={directory}", "about:blank"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         try:
             said = (re.search(r"DevTools listening on ws://[^:]+:(\d+)", line) for line in process.stderr)

@@ -29,6 +29,16 @@ def test_every_route_is_in_it(service):
             assert any(status.startswith("2") for status in operation["responses"])
 
 
+def test_it_says_which_posts_are_done_once_and_how_others_are_refused(service):
+    for path, operations in service.get("/openapi.json").json()["paths"].items():
+        for method, operation in operations.items():
+            role, headers = operation["x-role"], [each["name"] for each in operation["parameters"]]
+            assert ("Idempotency-Key" in headers) is (method == "post" and role != "reader"), (method, path)
+            refusals = operation["responses"].keys() & {"401", "403", "421"}
+            expected = {"403", "421"} if role == "anyone" else {"401", "403", "421"}
+            assert refusals == (set() if path.startswith("/health/") else expected), (method, path)
+
+
 def test_it_names_no_route_that_is_not_there(service):
     rules = {re.sub(r"<(?:[^:]*:)?(\w+)>", r"{\1}", rule.rule): rule for rule in create_app().url_map.iter_rules()}
     for path in service.get("/openapi.json").json()["paths"]:
