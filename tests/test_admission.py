@@ -212,7 +212,7 @@ NEIGHBOURS = (
 @pytest.mark.parametrize("several", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_no_header_makes_a_refusal_kinder(guarded, app, several):
     walk, before = Walk(within(app), guarded.tokens), rows(guarded.database)
-    for route in TABLE:
+    for route in TABLE if several == 2 else [*TABLE][::3]:
         for held, base in bases(guarded.tokens):
             walk.tries(*place(route), held, base, several)
     # Of the channel itself, whoever names no token may say one later.
@@ -220,7 +220,7 @@ def test_no_header_makes_a_refusal_kinder(guarded, app, several):
     walk.tries("GET", "/ws/events", "x", UPGRADE | {"Origin": FOREIGN}, several)
     assert rows(guarded.database) == before
     print(f"{walk.count} requests, by {several}")
-    assert walk.count > 20_000
+    assert walk.count > 10_000
 
 
 @pytest.mark.parametrize("several", [1, pytest.param(2, marks=pytest.mark.thorough)])
@@ -327,6 +327,7 @@ HARM = """(async (base, token) => {
 """All that a page can send; what it could read of the answers."""
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: apt install chromium")
 @pytest.mark.parametrize("kept", ["service", "guarded"], ids=["without tokens", "with tokens"])
 def test_no_page_of_another_site_uses_the_service_through_a_browser(request, kept, elsewhere):
