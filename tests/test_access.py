@@ -214,7 +214,8 @@ def test_a_view_is_closed_where_the_check_is_forgotten():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_operation_needs_the_role_of_its_kind(guarded, kind):
-    begins = {"upload": "POST /upload/<", "backup": "POST /backup/<", "restore": "POST /restore/<"}[kind]
+    posts = {each: f"POST /{each}/<" for each in ("upload", "backup", "restore")}
+    begins = (posts | {"delete": "DELETE /departments/<"})[kind]
     assert {role for route, role in TABLE.items() if route.startswith(begins)} == {KINDS[kind]}
     with psycopg.connect(guarded.database) as connection:
         made = "insert into operations (kind, table_name, actor) values (%s, 'jobs', 'x') returning id"

@@ -233,7 +233,7 @@ def test_a_killed_postgresql_comes_back_and_so_does_the_service(directory):
     os.kill(int(old), signal.SIGKILL)
     try:
         wait_for(lambda: postmaster(directory) not in ("", old), within=30)
-        wait_for(lambda: statuses[-20:] == [200] * 20 and answers(url), within=5)
+        wait_for(lambda: statuses[-20:] == [200] * 20 and answers(url), within=20)
     finally:
         enough.set()
         for client in clients:

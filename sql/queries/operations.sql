@@ -23,7 +23,7 @@ from (
             '' as key,
             r.id::text as id
         from operations as r
-        where r.kind = any(string_to_array(:'kinds', ','))
+        where strpos(:'kinds', r.kind) > 0 -- no more is known of it, so that the walk stays one by id
             and (
                 :'cursor' = ''
                 or case :'sort'
