@@ -1,10 +1,11 @@
 """The walk of routes, roles and headers: nothing that a client adds to a request makes its refusal kinder."""
 
 import json
+import re
 import socket
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
-from itertools import combinations
+from itertools import combinations, islice
 from threading import Thread
 from urllib.parse import urlsplit
 
@@ -66,6 +67,9 @@ ADDED = [
 ]
 """What means something to the service, or to a layer below it. Of a good token that is told in a wrong place too."""
 
+SPREAD = 23
+"""Each route and caller is asked with one in so many pairs, the next with the ones beside: all pairs, on some route."""
+
 REFUSED, CONTINUE = {401, 403, 421}, b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -73,7 +77,7 @@ class Walk:
     """Requests and their answers, whatever asks them; `count` is how many."""
 
     def __init__(self, ask, tokens: dict[str, str]) -> None:
-        self.ask, self.tokens, self.count, self.last = ask, tokens, 0, None
+        self.ask, self.tokens, self.count, self.walked, self.last = ask, tokens, 0, 0, None
 
     def told(self, added: object, held: str) -> dict[str, str]:
         """Headers, with the tokens that they name."""
@@ -87,10 +91,12 @@ class Walk:
         return status in REFUSED or (status in (400, 404, 405) and b"nonsense" not in body)
 
     def tries(self, method: str, path: str, held: str, base: dict[str, str], several: int) -> None:
-        """What is refused so is refused with all that may be added, so many at a time."""
+        """What is refused so is refused with all that may be added, so many at a time; of pairs each SPREADth."""
         if not self.refused(method, path, base):
             return
-        for chosen in combinations(ADDED, several):
+        self.walked += 1
+        step = SPREAD if several > 1 else 1
+        for chosen in islice(combinations(ADDED, several), self.walked % step, None, step):
             added = {name: value for each in chosen for name, value in self.told(each, held).items()}
             # What makes it refused stays.
             if base.keys() & added.keys() <= {"Authorization"}:
@@ -131,6 +137,18 @@ def within(app):
     return ask
 
 
+def whole(connection: socket.socket) -> bytes:
+    """An answer, to the length that its head tells."""
+    answer = b""
+    while some := connection.recv(2**16):
+        answer = (answer + some).removeprefix(CONTINUE)
+        head, end, body = answer.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+        if end and (not length or len(body) >= int(length[1])):
+            break
+    return answer
+
+
 def over(url: str, *more: str):
     """Ask a service over a connection, with more lines in each head."""
     where = urlsplit(url)
@@ -140,7 +158,7 @@ def over(url: str, *more: str):
         lines += [f"{name}: {value}" for name, value in headers.items()]
         with socket.create_connection((where.hostname, where.port), 15) as connection:
             connection.sendall("\r\n".join([*lines, "", ""]).encode())
-            answer = connection.recv(2**16).removeprefix(CONTINUE) or connection.recv(2**16)
+            answer = whole(connection)
         return int(answer[9:12]), answer
 
     return ask
