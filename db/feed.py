@@ -44,6 +44,9 @@ CURSOR = re.compile(rf"([^|\0]{{1,100}})\|({SNAPSHOT})\|({SNAPSHOT}|)\|([0-9]{{1
 BIGINT = 2**63 - 1
 """The last id; no transaction has a greater one either."""
 
+EPOCH = 2**32
+"""Transactions of an epoch; none has the first number of one, and PostgreSQL takes no snapshot that ends in it."""
+
 
 class Cursor(NamedTuple):
     """A place in the feed: what was visible in `snapshot`, or of what came `until` another, the entries up to `id`."""
@@ -74,6 +77,8 @@ def canonical(snapshot: str) -> str:
     first, last = int(xmin), int(xmax)
     ids = [int(id) for id in running.split(",")] if running else []
     if not 1 <= first <= last <= BIGINT or ids != sorted(set(ids)) or not all(first <= id < last for id in ids):
+        raise ValueError("no snapshot")
+    if not first % EPOCH or not last % EPOCH:
         raise ValueError("no snapshot")
     return f"{first}:{last}:{','.join(map(str, ids))}"
 

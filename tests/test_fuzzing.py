@@ -30,7 +30,7 @@ def test_every_answer_is_as_the_document_says(database, tmp_path, phases, least)
     with serve(database, RATE_LIMIT="0") as service:
         given = [f"--phases={phases}", f"--header=Authorization: Bearer {held}", f"{service.url}/openapi.json"]
         command = [*COMMAND, *OPTIONS, *given]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stdout
         assert int(re.search(r"(\d+) generated", done.stdout)[1]) >= least, done.stdout
         unlimited = service.get("/users", headers={"Authorization": f"Bearer {held}"})

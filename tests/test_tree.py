@@ -64,6 +64,25 @@ def test_psql_prints_the_same_tree(service, project, psql):
     assert psql("projects.tree", id=project["id"]) == service.get(f"/projects/{project['id']}/tree").text
 
 
+HALT = """
+    create function passes(ref bigint) returns boolean
+    language plpgsql
+    set lock_timeout = 0
+    as $$
+    begin
+        if ref = 5000 then
+            perform pg_advisory_xact_lock_shared(1);
+        end if;
+        return true;
+    end
+    $$;
+    create policy halt on userstories as restrictive for select using (passes(ref));
+"""
+"""Whoever reads the story 5000 waits for who holds the lock 1."""
+
+HALTED = "select pid from pg_stat_activity where wait_event = 'advisory' and query like '%projects.tree%'"
+
+
 @pytest.fixture(scope="module")
 def forest(module_database):
     """A service of one process and one connection, over a project too large for the buffers of a socket."""
@@ -71,39 +90,43 @@ def forest(module_database):
     subprocess.run(
         command, cwd=ROOT, env={"DATABASE_URL": module_database, "PATH": ""}, check=True, capture_output=True
     )
+    with psycopg.connect(module_database) as connection:
+        connection.execute(HALT)
     with serve(module_database, WORKERS="1", POOL_SIZE="1") as found:
         yield found
 
 
-def begun(forest, connection, statement):
-    """The chunks of a tree, of which the first is here, once `statement` found that the service still reads it."""
-    while True:  # what nobody held up may be read to its end before one can look
-        answer = requests.get(f"{forest.url}/projects/1/tree", stream=True, timeout=30)
-        chunks = answer.iter_content(10_000)
-        first = next(chunks)
-        if connection.execute(statement).fetchone():
-            return first, chunks
-        answer.close()
+@pytest.fixture
+def halting(forest):
+    """A connection that stops whoever reads the story 5000, until it unlocks."""
+    with psycopg.connect(forest.database, autocommit=True) as connection:
+        connection.execute("select pg_advisory_lock(1)")
+        yield connection
 
 
-READING = " from pg_stat_activity where state = 'active' and query like '%projects.tree%' and pid <> pg_backend_pid()"
+def begun(forest, halting):
+    """What came of a tree until its 1000th story, what is to come, and who finds it: it is halted at the 5000th."""
+    chunks = requests.get(f"{forest.url}/projects/1/tree", stream=True, timeout=30).iter_content(10_000)
+    came = b""
+    while b'"ref":1000,' not in came:
+        came += next(chunks)
+    wait_for(lambda: halting.execute(HALTED).fetchone())
+    return came, chunks, halting.execute(HALTED).fetchone()[0]
 
 
-def test_a_tree_comes_while_it_is_being_found(forest):
+def test_a_tree_comes_while_it_is_being_found(forest, halting):
     """The first stories are here while the statement is still running."""
-    with psycopg.connect(forest.database, autocommit=True) as onlooker:
-        first, chunks = begun(forest, onlooker, f"select 1 {READING}")
-        assert first.startswith(b'{"id":1,')
-        assert len(json.loads(first + b"".join(chunks))["userstories"]) == 6000
+    came, chunks, _ = begun(forest, halting)
+    assert came.startswith(b'{"id":1,')
+    halting.execute("select pg_advisory_unlock(1)")
+    assert len(json.loads(came + b"".join(chunks))["userstories"]) == 6000
 
 
-def test_a_tree_is_of_one_moment(forest):
-    with requests.get(f"{forest.url}/projects/1/tree", stream=True, timeout=30) as answer:
-        chunks = answer.iter_content(10_000)
-        first = next(chunks)
-        with psycopg.connect(forest.database) as connection:
-            connection.execute("update userstories set subject = 'later' where project_id = 1 and ref > 5000")
-        tree = json.loads(first + b"".join(chunks))
+def test_a_tree_is_of_one_moment(forest, halting):
+    came, chunks, _ = begun(forest, halting)
+    halting.execute("update userstories set subject = 'later' where project_id = 1 and ref > 5000")
+    halting.execute("select pg_advisory_unlock(1)")
+    tree = json.loads(came + b"".join(chunks))
     assert "later" not in {story["subject"] for story in tree["userstories"]}
 
 
@@ -114,10 +137,10 @@ def test_who_goes_away_gives_the_connection_back(forest):
     wait_for(lambda: forest.get("/users?limit=1").status_code == 200)
 
 
-def test_a_tree_that_breaks_off_is_not_taken_for_a_whole(forest):
+def test_a_tree_that_breaks_off_is_not_taken_for_a_whole(forest, halting):
     """The server cancels it midway: the client's library raises, because the last chunk never came."""
-    with psycopg.connect(forest.database, autocommit=True) as other:
-        first, chunks = begun(forest, other, f"select pg_cancel_backend(pid) {READING}")
-        with pytest.raises(requests.exceptions.ChunkedEncodingError):
-            b"".join([first, *chunks])
+    _, chunks, pid = begun(forest, halting)
+    assert halting.execute("select pg_cancel_backend(%s)", [pid]).fetchone()[0]
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        b"".join(chunks)
     assert forest.get("/projects/1").status_code == 200
