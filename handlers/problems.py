@@ -109,8 +109,8 @@ def shortened(name: str) -> str:
 
 def of_database(error: psycopg.Error) -> Response:
     """What PostgreSQL refuses, or that it cannot be reached."""
-    if error.diag.constraint_name:
-        return of_constraint(error.diag)
+    if error.diag.constraint_name and (broken := of_constraint(error.diag)):
+        return broken
     if isinstance(error, PoolTimeout):
         return problem(503, "No connection to the database is free.")
     if isinstance(error, psycopg.OperationalError) and not error.sqlstate:
@@ -123,12 +123,14 @@ def of_database(error: psycopg.Error) -> Response:
     return of_bug(error)
 
 
-def of_constraint(diag: Diagnostic) -> Response:
-    """What a constraint refuses, in the sentence that is its comment."""
+def of_constraint(diag: Diagnostic) -> Response | None:
+    """What a constraint refuses, in the sentence that is its comment; None where nobody wrote one."""
     try:
         broken = constraint(diag.schema_name, diag.table_name, diag.constraint_name)
     except psycopg.Error as error:
         return of_database(error)
+    if not (broken and broken.sentence):
+        return None
     return problem(BROKEN[broken.kind], broken.sentence, errors={broken.field: [broken.sentence]})
 
 

@@ -3,12 +3,13 @@
 import json
 import re
 
+import psycopg
 import pytest
 
 from app import create_app
 from handlers.contract import parameters
 from handlers.kinds import KINDS, PREFIX
-from tests.conftest import ROOT
+from tests.conftest import ROOT, serve
 
 CASES = [case for path in sorted((ROOT / "tests/cases").glob("*.json")) for case in json.loads(path.read_text())]
 APP = create_app()
@@ -239,3 +240,15 @@ def test_what_is_no_request_is_a_problem_too(service, request_line, header, stat
     assert b"application/problem+json" in head
     assert json.loads(body)["status"] == status
     check_kind(json.loads(body))
+
+
+def test_a_constraint_of_somebody_elses_is_told_as_a_bug_and_not_as_a_sentence(database):
+    """A DBA may add one to a table of ours: nobody wrote what it means to a client."""
+    with psycopg.connect(database, autocommit=True) as owner, serve(database) as service:
+        owner.execute("alter table projects add constraint theirs check (name <> 'Theirs')")
+        answer = service.post("/projects", json={"name": "Theirs"})
+        assert answer.status_code == 500, answer.text
+        check_problem(answer)
+        assert "errors" not in answer.json()
+        owner.execute("alter table projects drop constraint theirs")
+        assert service.post("/projects", json={"name": "Theirs"}).status_code == 201
