@@ -93,8 +93,9 @@ def responses(rule: Any, view: Any) -> dict[str, Any]:
         problems |= {
             "409": ("Another version is current, or something unique is taken.", VersionProblem),
             "412": ("If-Match does not name the current version.", VersionProblem),
-            "428": ("No version is named.", Problem),
         }
+        if not contract.any_version:
+            problems["428"] = ("No version is named.", Problem)
     elif is_once(rule, view):
         problems["409"] = ("Something unique is taken, or the first with this Idempotency-Key is running.", Problem)
     if rule.arguments:
