@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import db
 from handlers import csvfile
-from handlers.progress import Progress, told
+from handlers.progress import STATEMENT_TIMEOUT, Progress, told
 
 COLUMNS = {
     "departments": ("id", "department"),
@@ -27,9 +27,6 @@ STAGED = ("integer", "text", "integer", "text", *["text"] * WIDEST)
 
 SLICE = 1000
 """Rows that are not plain, and are held until they are sent."""
-
-LOAD_TIMEOUT = "10min"
-"""How long each statement of a load may take."""
 
 REJECTS_TOLD = 100
 """How many rejects are told of a file of which nothing was kept."""
@@ -134,7 +131,7 @@ def load(
     rows = told(staged(table, csvfile.rows(source, COLUMNS[table], header), rejects_limit), progress)
     allowed = 0 if mode == "atomic" else max_errors
     try:
-        with db.transaction(LOAD_TIMEOUT) as connection:
+        with db.transaction(STATEMENT_TIMEOUT) as connection:
             row = insert(connection, table, rows, source.hash.hexdigest, rejects_limit)
             if row is None:
                 raise too_many_rejects(rejects_limit)
