@@ -68,9 +68,9 @@ def create_app() -> Flask:
     app.config["BACKUP_DIR"] = Path(os.environ.get("BACKUP_DIR") or data_dir() / "backups").absolute()
     app.before_request(access.check_access)
     app.before_request(contract.check_contract)
-    places.cover(app)
     app.after_request(quota.tell)
     app.after_request(bodies.finish)
+    app.teardown_request(places.leave_place)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
     idempotency.cover(app)

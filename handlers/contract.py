@@ -14,6 +14,7 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
 from handlers.bodies import JSON, json_body, sends_any, whole_body
+from handlers.places import Place
 from handlers.preconditions import precondition
 from handlers.problems import Problem
 from handlers.schemas import VersionQuery
@@ -135,6 +136,8 @@ def check_contract() -> None:
         arguments["expected"] = precondition(payload, query, any_version=contract.any_version)
     if taken:
         arguments["body"] = contract.body.load(payload)  # type: ignore[union-attr]
+    if contract.long and contract.files:
+        kept.place = Place()  # before the file comes: those who wait for one spool nothing
 
 
 def sends_file(contract: Contract) -> bool:

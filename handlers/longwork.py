@@ -47,15 +47,13 @@ def respond_async() -> bool:
 
 def perform(kind: str, table: str, work: Callable[[Progress], Done]) -> Response:
     """Do the work and answer it, or begin it and answer 202 where the client does not wait. 503 if too much goes on."""
-    place = g.pop("place", None) or Place()
-    try:
+    with ExitStack() as stack:
+        place = g.pop("place", None) or Place()
+        stack.callback(place.leave)
         if not respond_async():
             return for_client(work).response()
         operation = Operation(kind, table, place)
-        place = None
-    finally:
-        if place:
-            place.leave()
+        stack.pop_all()
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     threading.Thread(target=operation.carry_out, args=(app, work), daemon=True).start()
     response = Done(202, json.loads(operation.look()), f"/operations/{operation.id}").response()

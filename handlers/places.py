@@ -1,6 +1,6 @@
 """Places: how much long work goes on in a process at once, from before its file comes."""
 
-from flask import Flask, abort, g
+from flask import abort, g
 
 from handlers.metrics import Gauge
 
@@ -28,17 +28,7 @@ class Place:
         TAKEN.set(len(self.taken))
 
 
-def cover(app: Flask) -> None:
-    """Let the long work of this app take its place before its file comes: those who wait for one spool nothing."""
-
-    def take_place() -> None:
-        contract = getattr(g.get("view"), "contract", None)
-        if contract and contract.long and contract.files:
-            g.place = Place()
-
-    def leave_place(_: BaseException | None) -> None:
-        if place := g.pop("place", None):
-            place.leave()
-
-    app.before_request(take_place)
-    app.teardown_request(leave_place)
+def leave_place(_: BaseException | None) -> None:
+    """After a request: its place is free again, unless an operation has it."""
+    if place := g.pop("place", None):
+        place.leave()
