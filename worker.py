@@ -188,7 +188,7 @@ def end_reading(client: Any) -> None:
         client._sock.shutdown(SHUT_RD)
 
 
-class Places(Pool):  # type: ignore[misc]
+class Connections(Pool):  # type: ignore[misc]
     """The connections of a process: whoever asks whether all places are taken has somebody who waits for one."""
 
     def __init__(self, size: int, make_room: Callable[[], None]) -> None:
@@ -233,7 +233,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self.idle: dict[Any, float] = {}
         """Connections that nothing is asked on, the longest idle first: since when they wait for a head."""
         self.left_to_gunicorn = local()
-        self.places = Places(cfg.worker_connections, self.make_room)
+        self.places = Connections(cfg.worker_connections, self.make_room)
         ggevent.Pool = lambda _: self.places
         gevent.spawn(self.close_idle)
         super().run()

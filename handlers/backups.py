@@ -16,7 +16,7 @@ from handlers.contract import AVRO, gives, takes
 from handlers.fields import Digits, Text
 from handlers.longwork import Done, perform
 from handlers.progress import STATEMENT_TIMEOUT, Progress, unseen
-from handlers.shares import Share, caller, places
+from handlers.shares import Share, caller, readers
 
 backups = Blueprint("backups", __name__)
 
@@ -76,7 +76,7 @@ def download(table: str) -> Response:
     share = Share(caller())
     file = tempfile.TemporaryFile()  # noqa: SIM115  # closed when it was sent
     try:
-        with places.taken(share.caller), db.snapshot(STATEMENT_TIMEOUT) as connection:
+        with readers.taken(share.caller), db.snapshot(STATEMENT_TIMEOUT) as connection:
             backing.dump(connection, table, file, unseen)
         size = file.seek(0, os.SEEK_END)
         share.grow(size)

@@ -55,12 +55,12 @@ class Share:
                     del counter[self.caller]
 
 
-class Places:
+class Readers:
     """Who reads streams just now: half of the pool's connections at most, and of these half for one caller."""
 
     def __init__(self) -> None:
         self.free = threading.Condition()
-        self.readers: Counter[str] = Counter()
+        self.reading: Counter[str] = Counter()
 
     @contextmanager
     def taken(self, caller: str, at_once: int = 0) -> Iterator[None]:
@@ -68,16 +68,16 @@ class Places:
         most = max(1, db.pool().max_size // 2)
         own = at_once or (most + 1) // 2
         with self.free:
-            if not self.free.wait_for(lambda: self.readers.total() < most and self.readers[caller] < own, READ_WITHIN):
+            if not self.free.wait_for(lambda: self.reading.total() < most and self.reading[caller] < own, READ_WITHIN):
                 raise PoolTimeout("no place to read a stream")
-            self.readers[caller] += 1
+            self.reading[caller] += 1
         try:
             yield
         finally:
             with self.free:
-                self.readers[caller] -= 1
-                self.readers += Counter()  # forgets those who have none
+                self.reading[caller] -= 1
+                self.reading += Counter()  # forgets those who have none
                 self.free.notify_all()
 
 
-places = Places()
+readers = Readers()

@@ -11,7 +11,7 @@ from contextlib import closing
 from contextvars import copy_context
 
 from db.turns import next_turn
-from handlers.shares import Share, caller, places
+from handlers.shares import Share, caller, readers
 
 Blocks = Generator[bytes, None, None]
 
@@ -54,7 +54,7 @@ class Spool:
     def fill(self, blocks: Blocks, at_once: int) -> None:
         """Read blocks for as long as somebody wants them; what fails is for whoever takes them."""
         try:
-            with places.taken(self.share.caller, at_once), closing(blocks):
+            with readers.taken(self.share.caller, at_once), closing(blocks):
                 for block in blocks:
                     if not self.put(block):
                         return
