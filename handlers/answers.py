@@ -12,13 +12,13 @@ from urllib.parse import urlencode
 
 from flask import abort, g, request
 from flask.globals import request_ctx
-from werkzeug.http import parse_etags
 
 from db import read, run, snapshot
 from handlers.access import current_view
 from handlers.bodies import JSON
 from handlers.contract import CSV
 from handlers.lean import Response
+from handlers.preconditions import known
 from handlers.schemas import PAGE_LIMIT
 from handlers.streaming import Blocks, ahead
 
@@ -40,13 +40,13 @@ def answer(body: bytes | str, status: int = 200) -> Response:
 
 
 def item(row: Any, status: int = 200) -> Response:
-    """One object with its ETag; 304 where the client has this version, 404 where there is no row."""
+    """One object with its ETag; 304 where the client has this version, 404 where there is no row, 412 by If-Match."""
     if row is None:
         abort(404, "There is no such object.")
     etag = f'"{row.version}"'
-    asked = request_ctx.request
-    known = asked.environ.get("HTTP_IF_NONE_MATCH")
-    if known and asked.method in ("GET", "HEAD") and parse_etags(known).contains_weak(str(row.version)):
+    environ = request_ctx.request.environ
+    asks = "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MATCH" in environ
+    if asks and environ["REQUEST_METHOD"] in ("GET", "HEAD") and known(environ, row.version):
         return Response(status=304, headers={"ETag": etag})
     response = answer(row.body, status)
     response.headers.add("ETag", etag)

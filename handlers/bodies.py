@@ -71,8 +71,15 @@ def check_kind() -> None:
         refuse_kind("Accept-Patch", ", ".join(PATCHES))
     if not request.is_json:
         abort(415, f"The body must be {JSON}.")
-    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
-        refuse_kind("Accept-Encoding", "identity")
+    check_encoding("identity")
+
+
+def check_encoding(*known: str) -> None:
+    """415 for a body that is encoded, unless it is as one of these says."""
+    codings = [coding.strip().lower() for coding in request.headers.get("Content-Encoding", "").split(",")]
+    unknown = [coding for coding in codings if coding and coding != "identity"]
+    if unknown and unknown not in [[coding] for coding in known]:
+        refuse_kind("Accept-Encoding", ", ".join(known))
 
 
 def refuse_kind(header: str, known: str) -> NoReturn:

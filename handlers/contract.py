@@ -15,7 +15,7 @@ from werkzeug.http import parse_accept_header
 
 from handlers.bodies import JSON, json_body, sends_any, whole_body
 from handlers.places import Place
-from handlers.preconditions import precondition
+from handlers.preconditions import precondition, read_only
 from handlers.problems import Problem
 from handlers.schemas import VersionQuery
 
@@ -132,10 +132,14 @@ def check_contract() -> None:
     payload = json_body() if taken and (not contract.files or sends_any()) else {}
     if not taken and not contract.files and sends_any():
         whole_body()  # nobody wants it, but what is cut off is not done
+    given: dict[str, Any] = {}
     if contract.precondition:
-        arguments["expected"] = precondition(payload, query, any_version=contract.any_version)
+        expected = precondition(payload, query, any_version=contract.any_version)
+        given = read_only(payload, contract.body, contract.answer)
+        arguments["expected"] = expected._replace(given=given) if given else expected
     if taken:
-        arguments["body"] = contract.body.load(payload)  # type: ignore[union-attr]
+        body: Any = contract.body
+        arguments["body"] = body.load(payload, partial=body.partial or tuple(given) or None)
     if contract.long and contract.files:
         kept.place = Place()  # before the file comes: those who wait for one spool nothing
 

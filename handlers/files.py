@@ -7,13 +7,16 @@ from flask import abort, current_app, g, request
 
 from db.turns import next_turn
 from handlers.access import current_view
-from handlers.bodies import arriving
-from handlers.contract import MULTIPART
+from handlers.bodies import arriving, check_encoding
+from handlers.contract import GZIP, MULTIPART
 from handlers.longwork import respond_async
 from handlers.problems import Problem
 
 BLOCK = 2**18
 """Bytes of an upload that are taken at once."""
+
+PLAIN, PACKED = ("identity",), ("gzip", "x-gzip", "identity")
+"""Encodings of a body: what takes gzip unpacks it whatever it is said to be."""
 
 PARTS_TOLD = 10
 """Parts of a form that are named where there is more than the file."""
@@ -38,6 +41,7 @@ def sent_file() -> BinaryIO:
 def received_file() -> BinaryIO:
     request.max_content_length = current_app.config["UPLOAD_LIMIT"]
     accepted = current_view().contract.files
+    check_encoding(*(PACKED if GZIP in accepted and request.mimetype != MULTIPART else PLAIN))
     if request.mimetype == MULTIPART:
         parts = [name for sent in (request.files, request.form) for name, _ in sent.items(multi=True)]
         if parts != ["file"] or "file" not in request.files:

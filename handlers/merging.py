@@ -8,10 +8,12 @@ from typing import Any, NoReturn
 
 import psycopg
 from flask import Response, abort
+from marshmallow import ValidationError
 
 import db
 from db import project, read, write
 from handlers.answers import item
+from handlers.fields import Instant
 from handlers.longwork import Done, perform, respond_async
 from handlers.preconditions import Expected
 from handlers.problems import Problem
@@ -29,6 +31,7 @@ def changed(noun: str, id: Key, body: dict[str, Any], expected: Expected, *, mer
 
     With `merge`, members that nobody else changed since the version that the body names are saved over the newer one.
     """
+    expected = checked(noun, id, body, expected)
     base = expected.base if merge and not expected.strict else ""
     try:
         row = write(f"{noun}.change", id=id, body=json.dumps(body), versions=expected.versions, base=base)
@@ -41,6 +44,7 @@ def changed(noun: str, id: Key, body: dict[str, Any], expected: Expected, *, mer
 
 def removed(noun: str, id: Key, expected: Expected) -> Response:
     """204 once `{noun}.remove` took the object away; 404, 409 or 412 where it could not. It may be long work."""
+    expected = checked(noun, id, {}, expected)
     if respond_async() and not project.get():  # a token of one project does not see operations
         return perform("delete", noun, lambda _: removed_at_length(noun, id, expected))
     try:
@@ -55,6 +59,49 @@ def removed_at_length(noun: str, id: Key, expected: Expected) -> Done:
     with db.transaction(STATEMENT_TIMEOUT) as connection:
         gone = next(db.run(connection, f"{noun}.remove", id=id, versions=expected.versions), None)
     return Done(204, {}) if gone else refuse(noun, id, {}, expected)
+
+
+def checked(noun: str, id: Key, yours: dict[str, Any], expected: Expected) -> Expected:
+    """What a change may start from, once all that the client says of the object was found true of it.
+
+    412 where If-None-Match names its version; 422 for what only the service sets, where it was not so.
+    """
+    if not expected.given and not expected.unwanted:
+        return expected
+    row = read(f"{noun}.get", id=id)
+    if row and expected.unwanted and expected.unwanted.match_weakly(row.version):
+        refuse(noun, id, yours, expected._replace(strict=True))
+    seen = json.loads(row.body) if row else {}
+    if row and expected.base and expected.base != row.version:
+        seen = as_of(noun, id, expected.base)
+    faults = {name: fault(value, seen, name) for name, value in expected.given.items()}
+    if any(faults.values()):
+        raise ValidationError({name: [told] for name, told in faults.items() if told})
+    if row is None:
+        abort(404, "There is no such object.")
+    # The version that was looked at, and not one that somebody makes meanwhile.
+    return expected._replace(versions=str(row.version)) if expected.versions == "*" else expected
+
+
+def fault(given: Any, seen: dict[str, Any], name: str) -> str | None:
+    """Why a member that is not the client's to change cannot stand in a body; None where it is as it was seen."""
+    if given is None:
+        return None if seen and seen[name] is None else "Field may not be null."
+    return None if not seen or same(given, seen[name]) else "Only the service sets this."
+
+
+def same(given: Any, seen: Any) -> bool:
+    """Whether two values that the service set are one: moments of any zone, UUIDs of any case, and true is not 1."""
+    if isinstance(given, str) and isinstance(seen, str):
+        return meaning(given) == meaning(seen)
+    return given == seen and type(given) is not bool
+
+
+def meaning(text: str) -> str:
+    try:
+        return str(Instant().deserialize(text))
+    except ValidationError:
+        return text.lower()
 
 
 def refuse(noun: str, id: Key, yours: dict[str, Any], expected: Expected) -> NoReturn:

@@ -13,7 +13,7 @@ from flask import current_app
 from handlers.bodies import JSON, PATCHES
 from handlers.contract import MULTIPART, Contract, parameters
 from handlers.idempotency import is_once
-from handlers.parameters import header_parameters, path_parameters, query_parameters, schema_name
+from handlers.parameters import header_parameters, path_parameters, query_parameters, reads_one, schema_name
 from handlers.schemas import Problem, Versioned, VersionProblem, over_version
 
 TITLE, VERSION = "Rowhouse", "0.1.0"
@@ -92,10 +92,12 @@ def responses(rule: Any, view: Any) -> dict[str, Any]:
     if contract.precondition:
         problems |= {
             "409": ("Another version is current, or something unique is taken.", VersionProblem),
-            "412": ("If-Match does not name the current version.", VersionProblem),
+            "412": ("If-Match does not name the current version, or If-None-Match does.", VersionProblem),
         }
         if not contract.any_version:
             problems["428"] = ("No version is named.", Problem)
+    elif reads_one(rule, contract):
+        problems["412"] = ("If-Match does not name the version.", Problem)
     elif is_once(rule, view):
         problems["409"] = ("Something unique is taken, or the first with this Idempotency-Key is running.", Problem)
     if rule.arguments:
@@ -106,6 +108,8 @@ def responses(rule: Any, view: Any) -> dict[str, Any]:
         status: {"description": description, "content": {"application/problem+json": {"schema": schema}}}
         for status, (description, schema) in problems.items()
     }
+    if reads_one(rule, contract):
+        told["304"] = {"description": "If-None-Match names the version."}
     for status in contract.also:
         told[str(status)] = good | {"description": HTTPStatus(status).phrase}
     if contract.long:

@@ -8,6 +8,9 @@ from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from handlers.contract import Contract, parameters
 from handlers.idempotency import HEADER, KEY_LIMIT, is_once
 
+TAGS = r'^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$'
+"""What If-Match and If-None-Match are."""
+
 ID = {"type": "integer", "format": "int64", "minimum": 1}
 
 VISIBLE = "^[!-~]([ -~]*[!-~])?$"
@@ -47,7 +50,11 @@ def header_parameters(rule: Any, view: Any) -> list[dict[str, Any]]:
     contract: Contract = view.contract
     found = []
     if contract.precondition:
-        found.append(header("If-Match", "The ETag you read; strict, unlike version.", example='"1"'))
+        found.append(header("If-Match", "The ETag you read; strict, unlike version.", example='"1"', pattern=TAGS))
+        found.append(header("If-None-Match", "412 where it is of these.", example='"0"', pattern=TAGS))
+    if reads_one(rule, contract):
+        found.append(header("If-Match", "412 where it is none of these.", example='"1"', pattern=TAGS))
+        found.append(header("If-None-Match", "304 where it is of these.", example='"0"', pattern=TAGS))
     if contract.long:
         found.append(
             header("Prefer", "Do not wait: 202, and the work goes on as an operation.", example="respond-async")
@@ -57,6 +64,11 @@ def header_parameters(rule: Any, view: Any) -> list[dict[str, Any]]:
             header(HEADER, "Sent again with it, the request is done once.", maxLength=KEY_LIMIT, pattern=VISIBLE)
         )
     return found
+
+
+def reads_one(rule: Any, contract: Contract) -> bool:
+    """Whether the route answers one object with its ETag."""
+    return "GET" in rule.methods and not contract.many and "fields" in parameters(contract.query)
 
 
 def header(name: str, description: str, **schema: Any) -> dict[str, Any]:

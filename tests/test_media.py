@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from handlers.contract import GZIP
 from tests.test_refusals import BODIES, CONTRACTS, check_problem, needed, somewhere
 
 PLAIN = [route for route in BODIES if not CONTRACTS[route].files]
@@ -24,6 +25,19 @@ def test_no_route_takes_json_in_an_encoding(service, method, path):
         assert answer.status_code == (422 if known else 415), (coding, answer.text)
         assert known or answer.headers["Accept-Encoding"] == "identity"
         check_problem(answer)
+
+
+@pytest.mark.parametrize("method, path", [route for route in BODIES if CONTRACTS[route].files])
+def test_a_file_is_taken_in_the_encodings_that_are_known(service, method, path):
+    """Only an upload takes gzip: as its type, as its encoding, or without a word."""
+    contract = CONTRACTS[method, path]
+    for kind in (*contract.files, "multipart/form-data; boundary=b"):
+        known = ["identity", *(["gzip", "x-gzip", "GZip"] if GZIP in contract.files and "form" not in kind else [])]
+        for coding in ("identity", "gzip", "x-gzip", "GZip", "br", "deflate", "gzip, gzip", "aes128gcm"):
+            headers = {"Content-Type": kind, "Content-Encoding": coding}
+            answer = service.request(method, somewhere(path), data=b"nothing", headers=headers)
+            assert (answer.status_code == 415) == (coding not in known), (kind, coding, answer.text)
+            check_problem(answer) if answer.status_code >= 400 else None
 
 
 @pytest.mark.parametrize("method, path", PATCHED)
