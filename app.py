@@ -1,30 +1,30 @@
-"""The hall: reads the environment, opens the pool, hangs the doors, adds the commands."""
+"""The application factory: reads the environment, opens the pool, registers the routes and commands."""
 
 import atexit
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
-from flask import Flask
+from flask import Blueprint, Flask
 
-import commands
 import db
-from db import embedded
-from handlers import (
-    BLUEPRINTS,
-    access,
-    bodies,
+import handlers
+from handlers.feed import open_feed
+from handlers.http import (
+    auth,
     contract,
     headers,
     idempotency,
     places,
     problems,
-    quota,
-    sockets,
+    rate_limit,
+    request_body,
     telemetry,
+    websocket,
 )
-from handlers.events import open_feed
-from handlers.lean import IdConverter, Lean, UuidConverter
+from handlers.http.flask_app import IdConverter, Lean, UuidConverter
 
 LIMITS = {
     "BODY_LIMIT": 2**20,
@@ -61,20 +61,21 @@ def create_app() -> Flask:
     app.config |= {name: os.environ.get(name, "").lower().split() for name in ("HOST", "ALLOWED_HOSTS", "CORS_ORIGINS")}
     headers.cover(app)
     problems.translate(app)
-    app.config["SOCK_SERVER_OPTIONS"] = sockets.OPTIONS
+    app.config["SOCK_SERVER_OPTIONS"] = websocket.OPTIONS
     app.config |= {name: os.environ.get(name, "") for name in ("AMQP_URL", "NOTIFY_URL")}
     app.config["AMQP_QUEUE"] = os.environ.get("AMQP_QUEUE") or "rowhouse.events"
     app.config["NOTIFY_DELAYS"] = tuple(map(float, (os.environ.get("NOTIFY_DELAYS") or NOTIFY_DELAYS).split(",")))
+    app.config["LOG_LEVEL"] = os.environ.get("LOG_LEVEL") or "INFO"
+    app.config |= {"DATABASE_URL": os.environ.get("DATABASE_URL", ""), "DATA_DIR": data_dir()}
     app.config["BACKUP_DIR"] = Path(os.environ.get("BACKUP_DIR") or data_dir() / "backups").absolute()
-    app.before_request(access.check_access)
+    app.before_request(auth.check_access)
     app.before_request(contract.check_contract)
-    app.after_request(quota.tell)
-    app.after_request(bodies.finish)
+    app.after_request(rate_limit.tell)
+    app.after_request(request_body.finish)
     app.teardown_request(places.leave_place)
-    for blueprint in BLUEPRINTS:
+    for blueprint in blueprints():
         app.register_blueprint(blueprint)
     idempotency.cover(app)
-    commands.add(app, database)
     return app
 
 
@@ -93,9 +94,11 @@ def limits() -> dict[str, int]:
     return {name: int(os.environ.get(name) or default) for name, default in LIMITS.items()}
 
 
-def database() -> AbstractContextManager[str]:
-    """The database of a command: DATABASE_URL's, or the private one in DATA_DIR for as long as the command runs."""
-    return nullcontext(url) if (url := os.environ.get("DATABASE_URL")) else embedded.server(data_dir())
+def blueprints() -> Iterator[Blueprint]:
+    """Those of every module of handlers/: a new one is found there."""
+    for found in iter_modules(handlers.__path__, "handlers."):
+        members = vars(import_module(found.name)).values()
+        yield from (member for member in members if isinstance(member, Blueprint))
 
 
 def data_dir() -> Path:

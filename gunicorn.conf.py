@@ -101,9 +101,9 @@ accesslog = None
 
 def write_problem(client: socket.socket, status: int, reason: str, detail: str) -> None:
     """Answer what gunicorn itself refuses (a request that is none) as a problem too, where it would send HTML."""
-    from handlers import kinds
+    from handlers.http import problem_kinds
 
-    members = kinds.members(status) | {"detail": detail, "request_id": uuid4().hex}
+    members = problem_kinds.members(status) | {"detail": detail, "request_id": uuid4().hex}
     body = json.dumps(members).encode() + b"\n"
     head = (
         f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
@@ -193,7 +193,7 @@ def start_private_database() -> None:
     """Start PostgreSQL under a keeper of its own, which stops it as soon as this process is gone, however it went."""
     global database
     # Not imported: psycopg must first be seen by the workers, after gevent has patched what it waits with.
-    command = [sys.executable, "-m", "db.embedded", str(DATA_DIR)]
+    command = [sys.executable, "-m", "db.private_postgres", str(DATA_DIR)]
     database = Beside("The keeper of the private PostgreSQL", *command, stdout=subprocess.PIPE)
     database.start()
     assert database.process.stdout
@@ -246,8 +246,8 @@ def post_worker_init(worker: Worker) -> None:
     """Spare the collector what stays; watch for the end of a worker: its sockets are told in time."""
     import gevent
 
-    from handlers.open_sockets import close_all
-    from handlers.telemetry import DROPPED
+    from handlers.http.open_sockets import close_all
+    from handlers.http.telemetry import DROPPED
 
     def farewell() -> None:
         while worker.alive:
@@ -267,7 +267,7 @@ def post_worker_init(worker: Worker) -> None:
 
 def worker_int(worker: Worker) -> None:
     """A worker must go at once: the same."""
-    from handlers.open_sockets import close_all
+    from handlers.http.open_sockets import close_all
 
     close_all()
 

@@ -17,7 +17,7 @@ import psycopg
 
 from bench.servers import database, free_port, memory, rowhouse
 from tests.conftest import serve
-from tests.test_events import exactly_once
+from tests.test_feed import exactly_once
 
 HEAD = (
     "GET /ws/events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

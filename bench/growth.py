@@ -21,7 +21,7 @@ import psycopg
 
 from bench.results import put
 from bench.servers import grown
-from db import Connection, embedded, run, seeding
+from db import Connection, private_postgres, run, seeding
 from db.pool import SERVICE, connect
 from db.queries import chosen
 
@@ -58,7 +58,7 @@ HISTORY = """
 @contextmanager
 def databases(directory: Path) -> Iterator[dict[int, str]]:
     """The addresses of a database of each size on one private server; what is there already stays."""
-    with embedded.server(directory) as url:
+    with private_postgres.server(directory) as url:
         yield {size: filled(url, size) for size in SIZES}
 
 

@@ -18,7 +18,7 @@ import psycopg
 
 from bench.servers import PEERS, ROOT, database, fastapi, free_port, rowhouse
 from tests.conftest import serve
-from tests.test_notifications import BROKER, Receiver, Worker, whatever_breaks, working
+from tests.test_events import BROKER, Receiver, Worker, whatever_breaks, working
 
 ROUNDS, SECONDS, CLIENTS = 3, 5, 16
 QUEUE = "rowhouse.bench"

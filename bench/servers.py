@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from db import embedded, seeding
+from db import private_postgres, seeding
 from db.pool import connect
 from db.schema import create_database, migrate
 
@@ -24,7 +24,10 @@ PEERS = ROOT / ".venv-bench" / "bin"
 @contextmanager
 def database(**rows: int) -> Iterator[str]:
     """The address of a new database with so many users, projects and userstories."""
-    with tempfile.TemporaryDirectory(prefix="rowhouse-bench-") as directory, embedded.server(Path(directory)) as url:
+    with (
+        tempfile.TemporaryDirectory(prefix="rowhouse-bench-") as directory,
+        private_postgres.server(Path(directory)) as url,
+    ):
         for _ in seeding.seed(url, seed=1, **rows):
             pass
         yield url
@@ -33,9 +36,9 @@ def database(**rows: int) -> Iterator[str]:
 @contextmanager
 def roomy(directory: Path) -> Iterator[str]:
     """The address of a private server in this directory with room for the connections of several servers at once."""
-    with embedded.server(directory) as url, connect(url) as connection:
+    with private_postgres.server(directory) as url, connect(url) as connection:
         connection.execute("alter system set max_connections = 300")
-    with embedded.server(directory) as url:
+    with private_postgres.server(directory) as url:
         yield url
 
 

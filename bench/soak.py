@@ -21,9 +21,9 @@ def soak() -> None:
     """Read through the shared connection while it is killed again and again: no answer goes to another request."""
     import gevent
 
-    from db.multiplex import Multiplexer
     from db.pipelines import Unanswered
     from db.queries import STATEMENTS
+    from db.read_pipeline import Multiplexer
 
     with database(users=10_000, projects=0, userstories=0) as url:
         shared, over, counts = Multiplexer(url), [], {"right": 0, "left to the pool": 0}

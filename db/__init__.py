@@ -16,12 +16,12 @@ from gevent.monkey import is_module_patched
 from psycopg.rows import namedtuple_row
 from psycopg.types.numeric import Int8BinaryLoader
 
-from db.multiplex import Multiplexer
+from db.cooperate import next_turn
 from db.pipelines import Unanswered
 from db.pool import SERVICE, Pool, PoolTimeout, connect
 from db.queries import STATEMENTS, chosen
-from db.turns import next_turn
-from db.writers import Writers
+from db.read_pipeline import Multiplexer
+from db.write_pipelines import Writers
 
 Connection = psycopg.Connection[tuple]
 
@@ -139,7 +139,7 @@ def stream(name: str, /, statement_timeout: str, **parameters: Any) -> Generator
     """The rows of a reading statement as they are found, a few at a time: any number goes through little memory.
 
     It holds a connection until its rows are read or it is closed, and at most for `statement_timeout` ("60s"): nothing
-    that waits for a client may read it (handlers/streaming.py reads ahead).
+    that waits for a client may read it (handlers/http/streaming.py reads ahead).
     """
     with pool().lend() as connection, connection.transaction():
         connection.execute(f"set local statement_timeout = '{statement_timeout}'")

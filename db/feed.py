@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import psycopg
 
 import db
+from db.cooperate import next_turn
 from db.pool import SERVICE, connect
-from db.turns import next_turn
 
 log = logging.getLogger("rowhouse")
 

@@ -6,12 +6,12 @@ from typing import Any
 from flask import Blueprint, Response
 from marshmallow import Schema
 
-from handlers.access import needs
-from handlers.answers import page
-from handlers.contract import gives, takes
-from handlers.doors import hang
-from handlers.fields import Digits, Many, Number, Whole
-from handlers.schemas import Item, instant, page_query
+from handlers.http.auth import needs
+from handlers.http.contract import gives, takes
+from handlers.http.crud import hang
+from handlers.http.fields import Digits, Many, Number, Whole
+from handlers.http.responses import page
+from handlers.http.schemas import Item, instant, page_query
 
 audios = Blueprint("audios", __name__)
 

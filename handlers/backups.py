@@ -5,22 +5,24 @@ import os
 import tempfile
 from typing import Any
 
-from flask import Blueprint, Response, abort, send_file
+from flask import Blueprint, Response, abort, current_app, send_file
 from marshmallow import Schema, fields, validate
 
 import db
-from handlers import backing, shelf
-from handlers.access import needs
-from handlers.answers import answer
-from handlers.contract import AVRO, gives, takes
-from handlers.fields import Digits, Text
-from handlers.longwork import Done, perform
-from handlers.progress import STATEMENT_TIMEOUT, Progress, unseen
-from handlers.shares import Share, caller, readers
+from handlers.bulk import backup
+from handlers.bulk.backup_store import BackupStore, age, check_name
+from handlers.bulk.operation import Outcome
+from handlers.bulk.progress import STATEMENT_TIMEOUT, Progress, unseen
+from handlers.http.auth import needs
+from handlers.http.contract import AVRO, gives, takes
+from handlers.http.fields import Digits, Text
+from handlers.http.respond_async import run_or_enqueue
+from handlers.http.responses import answer
+from handlers.http.shares import Share, caller, readers
 
 backups = Blueprint("backups", __name__)
 
-TABLES = f"<any({', '.join(backing.TABLES)}, all):table>"
+TABLES = f"<any({', '.join(backup.TABLES)}, all):table>"
 
 
 class BackupFile(Schema):
@@ -47,9 +49,9 @@ class Backup(BackupFile):
 class BackupPageQuery(Schema):
     """Which backups."""
 
-    table = fields.String(validate=validate.OneOf((backing.ALL, *backing.TABLES)))
+    table = fields.String(validate=validate.OneOf((backup.ALL, *backup.TABLES)))
     limit = Digits(most=1000, load_default=50, metadata={"description": "How many to answer with."})
-    cursor = Text(100, validate=[shelf.check_name], metadata={"description": "The `next` of the page before."})
+    cursor = Text(100, validate=[check_name], metadata={"description": "The `next` of the page before."})
 
 
 @backups.post(f"/backup/{TABLES}")
@@ -58,12 +60,13 @@ class BackupPageQuery(Schema):
 @gives(Backup, 201)
 def create(table: str) -> Response:
     """Back a table up, or all of them from one snapshot: an Avro file each, and a manifest."""
+    directory = current_app.config["BACKUP_DIR"]
 
-    def work(progress: Progress) -> Done:
-        manifest = backing.back_up(shelf.directory(), table, progress)
-        return Done(201, manifest, f"/backups/{manifest['name']}")
+    def work(progress: Progress) -> Outcome:
+        manifest = backup.back_up(directory, table, progress)
+        return Outcome(201, manifest, f"/backups/{manifest['name']}")
 
-    return perform("backup", table, work)
+    return run_or_enqueue("backup", table, work)
 
 
 @backups.get(f"/backup/{TABLES}")
@@ -71,13 +74,13 @@ def create(table: str) -> Response:
 @gives(media=(AVRO,))
 def download(table: str) -> Response:
     """The table as it is now, as an Avro file."""
-    if table == backing.ALL:
+    if table == backup.ALL:
         abort(404, "All are several files: back them up, or ask for one.")
     share = Share(caller())
     file = tempfile.TemporaryFile()  # noqa: SIM115  # closed when it was sent
     try:
         with readers.taken(share.caller), db.snapshot(STATEMENT_TIMEOUT) as connection:
-            backing.dump(connection, table, file, unseen)
+            backup.dump(connection, table, file, unseen)
         size = file.seek(0, os.SEEK_END)
         share.grow(size)
     except BaseException:
@@ -91,6 +94,10 @@ def download(table: str) -> Response:
     return response
 
 
+def backup_store() -> BackupStore:
+    return BackupStore(current_app.config["BACKUP_DIR"])
+
+
 @backups.get("/backups")
 @needs("admin")
 @takes(query=BackupPageQuery)
@@ -98,11 +105,12 @@ def download(table: str) -> Response:
 def list(query: dict[str, Any]) -> Response:
     """The backups, the newest first."""
     tables = [query["table"]] if "table" in query else []
-    names = shelf.stored(*tables)
+    store = backup_store()
+    names = store.names(*tables)
     if "cursor" in query:
-        names = [name for name in names if shelf.age(name) < shelf.age(query["cursor"])]
+        names = [name for name in names if age(name) < age(query["cursor"])]
     some = names[: query["limit"]]
-    items = [found for name in some if (found := shelf.manifest_of(name))]
+    items = [*store.manifests(some)]
     return answer(json.dumps({"items": items, "next": some[-1] if len(names) > len(some) else None}))
 
 
@@ -111,7 +119,7 @@ def list(query: dict[str, Any]) -> Response:
 @gives(Backup)
 def get(name: str) -> Response:
     """A backup's manifest."""
-    return answer(json.dumps(shelf.known(name)))
+    return answer(json.dumps(backup_store().manifest(name)))
 
 
 @backups.delete("/backups/<string:name>")
@@ -119,8 +127,5 @@ def get(name: str) -> Response:
 @gives(status=204)
 def remove(name: str) -> Response:
     """Delete a backup: its manifest first, then its files."""
-    manifest = shelf.known(name)
-    (shelf.directory() / f"{name}.json").unlink(missing_ok=True)
-    for table in backing.tables_of(manifest["table"]):
-        (shelf.directory() / backing.file_name(name, table)).unlink(missing_ok=True)
+    backup_store().remove(name)
     return Response(status=204)

@@ -10,12 +10,12 @@ from flask import Blueprint, Response
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
 import db
-from handlers.access import needs
-from handlers.answers import answer
-from handlers.contract import gives, takes
-from handlers.fields import Many
-from handlers.loading import COLUMNS, WIDEST, Staged, insert, plain
-from handlers.problems import shortened
+from handlers.bulk.loading import COLUMNS, WIDEST, Staged, insert, plain
+from handlers.http.auth import needs
+from handlers.http.contract import gives, takes
+from handlers.http.fields import Many
+from handlers.http.problems import shortened
+from handlers.http.responses import answer
 
 batches = Blueprint("batches", __name__)
 

@@ -8,12 +8,12 @@ from flask import Blueprint, Response, abort, g, send_from_directory
 from markupsafe import escape
 from marshmallow import Schema, fields
 
-from handlers.access import needs
-from handlers.answers import answer
-from handlers.bodies import JSON
-from handlers.contract import gives
-from handlers.kinds import KINDS, PREFIX
-from handlers.openapi import document
+from handlers.http.auth import needs
+from handlers.http.contract import gives
+from handlers.http.openapi import document
+from handlers.http.problem_kinds import KINDS, PREFIX
+from handlers.http.request_body import JSON
+from handlers.http.responses import answer
 
 docs = Blueprint("docs", __name__)
 

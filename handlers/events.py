@@ -1,193 +1,91 @@
-"""Events: the WebSocket channel on which every committed change arrives, once."""
+"""Notifications: the events that somebody is to be told of. They come in here; the notifier tells them."""
 
-import json
-from collections.abc import Callable, Generator, Iterable
-from contextlib import ExitStack, closing, suppress
 from typing import Any
 
-from flask import Blueprint, abort, current_app, g, request
-from flask_sock import Sock
-from marshmallow import Schema, ValidationError
-from simple_websocket import ConnectionClosed, Server
-from werkzeug.exceptions import HTTPException
+from flask import Blueprint, Response, abort
+from marshmallow import Schema, fields, validate
 
-from db import project as only_project
-from db import read
-from db.feed import Change, Cursor, Feed, Subscription
-from handlers.access import admit, holder, needs, waits_for_token
-from handlers.answers import BLOCK
-from handlers.contract import gives, takes
-from handlers.fields import Digits, Text
-from handlers.metrics import Counter
-from handlers.open_sockets import NO_LONGER_GOOD, counted, sockets, too_many
-from handlers.problems import Problem
-from handlers.sockets import REFUSED, TRY_AGAIN, Inbox, Steady, close, encode, ended_by_a_code, reply
-from handlers.streaming import ahead
+from db import read, write
+from handlers.http.auth import needs
+from handlers.http.contract import gives, takes
+from handlers.http.crud import hang
+from handlers.http.fields import Text
+from handlers.http.problems import Problem
+from handlers.http.responses import item, page
+from handlers.http.schemas import Versioned, page_query
 
 events = Blueprint("events", __name__)
-sock = Sock()
 
-AUTHENTICATE_WITHIN = 5
-"""Seconds for the message with the token."""
+STATUSES = ("NotProcessed", "Processed", "Failed")
 
-SENT = Counter("rowhouse_frames_total", "Changes sent to sockets.")
-
-feed: Feed
+UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
-def place(value: str) -> None:
-    try:
-        Cursor.parse(value)
-    except ValueError:
-        raise ValidationError("Not a cursor of this channel.") from None
+class Identified(Schema):
+    """An event's UUID."""
+
+    event_id = fields.UUID(dump_only=True, metadata={"description": "In the order of time."})
 
 
-class EventsQuery(Schema):
-    """What to be told of, and from where on."""
+class NewEvent(Versioned, Identified):
+    """What somebody is to be told."""
 
-    project = Digits(metadata={"description": "Only what belongs to this project."})
-    obj_type = Text(100, metadata={"description": "Only this kind of object.", "example": "userstory"})
-    obj_id = Text(1000, metadata={"description": "Only the object with this key."})
-    since = Text(20_000, validate=[place], metadata={"description": "The `cursor` of the last frame one has seen."})
+    user_id = Text(200, required=True, metadata={"description": "Who is to be told.", "example": "ann"})
+    description = Text(10_000, required=True, metadata={"example": "Your parcel is here."})
 
 
-def open_feed(dsn: str) -> None:
-    """Let this process's sockets be fed from this database."""
-    global feed
-    feed = Feed(dsn, encode)
+class Event(NewEvent):
+    """What somebody is to be told, and whether they were."""
 
-
-@events.before_request
-def check_caller() -> None:
-    """Before the upgrade: 429 or 503 where there are too many sockets."""
-    if len(sockets) >= current_app.config["SOCKETS_LIMIT"]:
-        abort(503, "There are too many sockets.")
-    if too_many():
-        raise Problem("too-many-at-once", f"The token has {current_app.config['SOCKETS_PER_TOKEN']} sockets already.")
-    # Compression would keep some 300 KB a socket, and make each frame anew for each.
-    request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
-
-
-@sock.route("/ws/events", bp=events)  # type: ignore[untyped-decorator]
-@needs("reader", by_message=True)
-@takes(query=EventsQuery)
-@gives(status=101)
-def channel(ws: Server, query: dict[str, Any]) -> None:
-    """Every change after its commit, once, in the order of each object: a WebSocket, described in the README."""
-    ws.sock, ws.input_buffer = Steady(ws.sock), Inbox(ws.input_buffer)
-    with ended_by_a_code(ws), ExitStack() as ends:
-        if waits_for_token():
-            authenticate(ws)
-        if too_many():
-            close(ws, REFUSED, "The token has too many sockets already.")
-        subscription = Subscription(wanted(query), ws.event.set)
-        ends.enter_context(counted(ws))
-        ends.callback(feed.leave, subscription)
-        subscribe(ws, subscription, query.get("since"))
-        talk(ws, subscription, g.token)
-
-
-def authenticate(ws: Server) -> None:
-    """Let in whose first message has a good token, as {"cmd": "auth", "token": "…"}; close all others."""
-    with suppress(ValueError, TypeError, KeyError, RecursionError, HTTPException):
-        message = json.loads(ws.receive(AUTHENTICATE_WITHIN) or "")
-        if message["cmd"] == "auth":
-            g.caller = admit(str(message["token"]), "reader")
-            return
-    close(ws, REFUSED, "The first message must have a good token.")
-
-
-def wanted(query: dict[str, Any]) -> Callable[[Change], bool] | None:
-    """Whether a change is what a query asks for, and of the token's project; None for all.
-
-    That a table was emptied is about each object that was in it, and about each project that its rows belonged to.
-    """
-    projects = {int(each) for each in (query.get("project"), only_project.get()) if each}
-    if not query.keys() - {"since"} and not projects:
-        return None
-    obj_type, obj_id = query.get("obj_type"), query.get("obj_id")
-    keys = (obj_id, json.dumps(obj_id, ensure_ascii=False))
-    return lambda change: (
-        (not projects or change.of_projects or projects == {change.project})
-        and (obj_type is None or change.obj_type == obj_type)
-        # A key is given as it stands in its address.
-        and (obj_id is None or change.emptied or change.obj_id in keys)
+    status = fields.String(
+        required=True,
+        validate=validate.OneOf(STATUSES),
+        metadata={
+            "description": "Failed after 5 tries in vain. NotProcessed sends it again. No revert changes it.",
+            "x-set-by-service": True,
+        },
     )
 
 
-def subscribe(ws: Server, subscription: Subscription, since: str | None) -> None:
-    """Join the feed; a client that resumes is sent what it missed before."""
-    if since is None:
-        join(ws, subscription)
-        ws.send(json.dumps({"type": "subscribed", "cursor": str(subscription.place)}))
-        return
-    cursor = Cursor.parse(since)
-    lost = read("feed.lost", feed=cursor.feed, since=cursor.snapshot)
-    if lost is None or lost.reason:
-        reason = lost.reason if lost else "The cursor is of another database."
-        ws.send(json.dumps({"type": "reset", "reason": reason}))
-        ws.close()
-        raise ConnectionClosed
-    ws.send(json.dumps({"type": "subscribed", "cursor": since}))
-    # First the long stretch, without joining: what is committed meanwhile shall not pile up in the queue.
-    present = read("feed.present").snapshot
-    catch_up(ws, subscription, cursor, present)
-    join(ws, subscription)
-    catch_up(ws, subscription, Cursor(cursor.feed, present), subscription.place.snapshot)
+class Failure(Schema):
+    """A try to send an event that failed."""
+
+    id = fields.Integer()
+    try_ = fields.Integer(data_key="try", attribute="try", metadata={"description": "From 1.", "example": 1})
+    reason = fields.String(metadata={"example": "HTTP Error 500: Internal Server Error"})
+    failed_at = fields.String(metadata={"format": "date-time"})
 
 
-def catch_up(ws: Server, subscription: Subscription, cursor: Cursor, until: str) -> None:
-    """Send what came between two places, read ahead of a slow client; of one caller one such is read at a time."""
-    if cursor.until or cursor.snapshot != until:
-        send(ws, ahead(joined(subscription, cursor, until), at_once=1))
+EventPageQuery = page_query(
+    Event,
+    {"id": str},
+    user_id=Text(200, metadata={"description": "Exactly this user."}),
+    status=fields.String(validate=validate.OneOf(STATUSES)),
+)
+
+EventPageQuery.ids = UUID
+
+hang(events, "events", "an event", Event, NewEvent, EventPageQuery, key="uuid")
 
 
-def joined(subscription: Subscription, cursor: Cursor, until: str) -> Generator[bytes, None, None]:
-    """The frames between two places in blocks that are worth sending.
-
-    What is chosen holds them to the token's project, as it does what comes live: row-level security would hide that a
-    table was emptied.
-    """
-    only_project.set("")
-    some: list[bytes] = []
-    size = 0
-    with closing(feed.missed(cursor, until)) as changes:
-        for frame in subscription.chosen(changes):
-            some.append(frame)
-            size += len(frame)
-            SENT.inc()
-            if size > BLOCK:
-                yield b"".join(some)
-                some, size = [], 0
-    if some:
-        yield b"".join(some)
+@events.get("/events/<uuid:id>/failures")
+@needs("reader")
+@takes(query=page_query(Failure, {"id": str}))
+@gives(Failure, many=True)
+def failures(id: str, query: dict[str, Any]) -> Response:
+    """The tries to send an event that failed, with their reasons."""
+    read("events.get", id=id) or abort(404, "There is no such object.")
+    return page("events.failures", query | {"event_id": id})
 
 
-def join(ws: Server, subscription: Subscription) -> None:
-    if not feed.join(subscription):
-        close(ws, TRY_AGAIN, "The feed is away.")
-
-
-def talk(ws: Server, subscription: Subscription, token: str | None) -> None:
-    """Send what comes from the feed, answer what comes from the client, until one of them ends it."""
-    while ws.connected:
-        ws.event.wait()
-        ws.event.clear()
-        while ws.input_buffer:
-            reply(ws, ws.input_buffer.pop(0))
-        if subscription.overflowed:
-            close(ws, TRY_AGAIN, "You do not read.")
-        if subscription.frames and token and not holder(token):
-            close(ws, REFUSED, NO_LONGER_GOOD)
-        if subscription.frames:
-            frames, subscription.frames = subscription.frames, []
-            send(ws, [b"".join(frames)])
-            SENT.inc(len(frames))
-
-
-def send(ws: Server, blocks: Iterable[bytes]) -> None:
-    """Send whole frames, until the socket is closed by another greenlet."""
-    for block in blocks:
-        if not ws.connected:
-            raise ConnectionClosed
-        ws.sock.send(block)
+@events.post("/events/<uuid:id>/requeue")
+@needs("writer")
+@takes()
+@gives(Event)
+def requeue(id: str) -> Response:
+    """Send a failed event again, with all its tries."""
+    row = write("events.requeue", id=id)
+    if row is None:
+        read("events.get", id=id) or abort(404, "There is no such object.")
+        raise Problem("wrong-state", "Only an event that is Failed can be queued again.")
+    return item(row)

@@ -9,11 +9,11 @@ from marshmallow import Schema, fields
 
 from db import read
 from db.schema import expected
-from handlers.access import needs
-from handlers.answers import answer
-from handlers.contract import gives
-from handlers.metrics import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
-from handlers.problems import Problem
+from handlers.http.auth import needs
+from handlers.http.contract import gives
+from handlers.http.metrics import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
+from handlers.http.problems import Problem
+from handlers.http.responses import answer
 
 health = Blueprint("health", __name__)
 

@@ -6,12 +6,12 @@ from flask import Blueprint, Response, abort
 from marshmallow import Schema, fields
 
 from db import read
-from handlers.access import needs
-from handlers.answers import answer
-from handlers.contract import gives
-from handlers.doors import hang
-from handlers.fields import INTEGER, Digits, Instant, Text, Whole
-from handlers.schemas import Item, instant, page_query
+from handlers.http.auth import needs
+from handlers.http.contract import gives
+from handlers.http.crud import hang
+from handlers.http.fields import INTEGER, Digits, Instant, Text, Whole
+from handlers.http.responses import answer
+from handlers.http.schemas import Item, instant, page_query
 
 hiring = Blueprint("hiring", __name__)
 

@@ -5,11 +5,11 @@ from typing import Any
 from flask import Blueprint, Response
 from marshmallow import fields, validate
 
-from handlers.access import needs
-from handlers.answers import page
-from handlers.contract import gives, takes
-from handlers.fields import Digits, Text
-from handlers.past import Entry, entry_query
+from handlers.http.auth import needs
+from handlers.http.contract import gives, takes
+from handlers.http.crud_history import Entry, entry_query
+from handlers.http.fields import Digits, Text
+from handlers.http.responses import page
 
 history = Blueprint("history", __name__)
 

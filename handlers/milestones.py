@@ -5,9 +5,9 @@ from typing import Any
 from flask import Blueprint
 from marshmallow import ValidationError, fields, validates_schema
 
-from handlers.doors import hang
-from handlers.fields import Day, Digits, Text, Truth
-from handlers.schemas import Item, page_query
+from handlers.http.crud import hang
+from handlers.http.fields import Day, Digits, Text, Truth
+from handlers.http.schemas import Item, page_query
 
 milestones = Blueprint("milestones", __name__)
 

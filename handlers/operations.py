@@ -6,11 +6,11 @@ from flask import Blueprint, Response, abort
 from marshmallow import Schema, fields
 
 from db import read, write
-from handlers.access import may, needs
-from handlers.answers import answer, page
-from handlers.contract import gives, takes
-from handlers.problems import Problem
-from handlers.schemas import page_query
+from handlers.http.auth import may, needs
+from handlers.http.contract import gives, takes
+from handlers.http.problems import Problem
+from handlers.http.responses import answer, page
+from handlers.http.schemas import page_query
 
 operations = Blueprint("operations", __name__)
 

@@ -4,12 +4,12 @@ from flask import Blueprint, Response
 from marshmallow import Schema, fields, validate
 
 from db import stream
-from handlers.access import needs
-from handlers.answers import document
-from handlers.contract import gives, takes
-from handlers.doors import hang
-from handlers.fields import Digits, Text, Whole
-from handlers.schemas import Item, instant, page_query
+from handlers.http.auth import needs
+from handlers.http.contract import gives, takes
+from handlers.http.crud import hang
+from handlers.http.fields import Digits, Text, Whole
+from handlers.http.responses import document
+from handlers.http.schemas import Item, instant, page_query
 
 projects = Blueprint("projects", __name__)
 

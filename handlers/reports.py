@@ -5,12 +5,12 @@ from typing import Any
 from flask import Blueprint, Response
 from marshmallow import Schema, fields
 
-from handlers.access import needs
-from handlers.answers import page
-from handlers.bodies import JSON
-from handlers.contract import CSV, NDJSON, gives, takes
-from handlers.fields import Digits
-from handlers.schemas import TableQuery
+from handlers.http.auth import needs
+from handlers.http.contract import CSV, NDJSON, gives, takes
+from handlers.http.fields import Digits
+from handlers.http.request_body import JSON
+from handlers.http.responses import page
+from handlers.http.schemas import TableQuery
 
 reports = Blueprint("reports", __name__)
 

@@ -2,18 +2,20 @@
 
 from typing import Any
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, current_app
 from marshmallow import Schema, fields, validate
 
-from handlers import backing, restoring, shelf
-from handlers.access import needs
-from handlers.avroblocks import Damaged
-from handlers.contract import AVRO, gives, takes
-from handlers.fields import Text, Truth
-from handlers.files import sent_file
-from handlers.longwork import Done, perform
-from handlers.problems import Problem
-from handlers.progress import Progress
+from handlers.bulk.backup import ALL, TABLES
+from handlers.bulk.backup_store import BackupStore, check_name
+from handlers.bulk.operation import Outcome
+from handlers.bulk.progress import Progress
+from handlers.bulk.restore import files_of, restore
+from handlers.http.auth import needs
+from handlers.http.contract import AVRO, gives, takes
+from handlers.http.fields import Text, Truth
+from handlers.http.files import sent_file
+from handlers.http.problems import Problem
+from handlers.http.respond_async import run_or_enqueue
 
 restores = Blueprint("restores", __name__)
 
@@ -21,9 +23,7 @@ restores = Blueprint("restores", __name__)
 class RestoreBody(Schema):
     """What to restore."""
 
-    backup = Text(
-        100, validate=[shelf.check_name], metadata={"description": "Its name; the newest of the table by default."}
-    )
+    backup = Text(100, validate=[check_name], metadata={"description": "Its name; the newest of the table by default."})
     dry_run = Truth(load_default=False, metadata={"description": "Only tell what it would change."})
 
 
@@ -53,25 +53,23 @@ class Restored(RestoredTable):
     tables = fields.List(fields.Nested(RestoredTable))
 
 
-@restores.post(f"/restore/<any({', '.join(backing.TABLES)}, all):table>")
+@restores.post(f"/restore/<any({', '.join(TABLES)}, all):table>")
 @needs("admin")
 @takes(RestoreBody, query=RestoreQuery, files=(AVRO, "avro/binary", "application/octet-stream"), long=True)
 @gives(Restored)
-def restore(table: str, query: dict[str, Any], body: dict[str, Any] | None = None) -> Response:
+def replace(table: str, query: dict[str, Any], body: dict[str, Any] | None = None) -> Response:
     """Make a table equal to a backup, or to the Avro file that is the body; readers see the old rows or the new."""
     dry_run = query.get("dry_run") == "true" or bool(body and body["dry_run"])
     file = sent_file() if body is None else None
-    if file and table == backing.ALL:
+    if file and table == ALL:
         raise Problem("unreadable-file", "A file holds one table; all is restored from a backup.")
-    name = None if file else shelf.known((body or {}).get("backup") or shelf.newest(table))["name"]
+    store = BackupStore(current_app.config["BACKUP_DIR"])
+    name = None if file else store.manifest((body or {}).get("backup") or store.newest(table))["name"]
 
-    def work(progress: Progress) -> Done:
-        try:
-            with restoring.files_of(shelf.directory(), table, name, file) as files:
-                tables = restoring.restore(table, files, name or "a file", dry_run, progress)
-        except Damaged as error:
-            raise Problem("unreadable-file", f"This cannot be restored: {error}") from None
+    def work(progress: Progress) -> Outcome:
+        with files_of(store.directory, table, name, file) as files:
+            tables = restore(table, files, name or "a file", dry_run, progress)
         sums = {count: sum(each[count] for each in tables) for count in ("rows", "added", "removed", "changed")}
-        return Done(200, {"table": table, "backup": name, "dry_run": dry_run, **sums, "tables": tables})
+        return Outcome(200, {"table": table, "backup": name, "dry_run": dry_run, **sums, "tables": tables})
 
-    return perform("restore", table, work)
+    return run_or_enqueue("restore", table, work)

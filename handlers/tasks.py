@@ -3,9 +3,9 @@
 from flask import Blueprint
 from marshmallow import fields
 
-from handlers.doors import hang
-from handlers.fields import Digits, Text, Whole
-from handlers.schemas import Item, page_query
+from handlers.http.crud import hang
+from handlers.http.fields import Digits, Text, Whole
+from handlers.http.schemas import Item, page_query
 
 tasks = Blueprint("tasks", __name__)
 

@@ -2,20 +2,20 @@
 
 from typing import Any, BinaryIO
 
-from flask import Blueprint, Response, abort, current_app
+from flask import Blueprint, Response, current_app
 from marshmallow import Schema, fields, validate
 
-from handlers import csvfile
-from handlers.access import needs
-from handlers.answers import page
-from handlers.contract import CSV, GZIP, gives, takes
-from handlers.fields import Digits, Text
-from handlers.files import sent_file
-from handlers.loading import COLUMNS, REJECTS_TOLD, load
-from handlers.longwork import Done, perform
-from handlers.problems import Problem
-from handlers.progress import Progress
-from handlers.schemas import page_query
+from handlers.bulk.loading import COLUMNS, REJECTS_TOLD, load
+from handlers.bulk.operation import Outcome
+from handlers.bulk.progress import Progress
+from handlers.http.auth import needs
+from handlers.http.contract import CSV, GZIP, gives, takes
+from handlers.http.fields import Digits, Text
+from handlers.http.files import sent_file
+from handlers.http.problems import Problem
+from handlers.http.respond_async import run_or_enqueue
+from handlers.http.responses import page
+from handlers.http.schemas import page_query
 
 uploads = Blueprint("uploads", __name__)
 
@@ -103,17 +103,12 @@ def upload(table: str, query: dict[str, Any]) -> Response:
     The same file again changes nothing, unless rows that were refused fit by now.
     """
     file, limit = sent_file(), current_app.config["REJECTS_LIMIT"]
-    return perform("upload", table, lambda progress: moved_in(table, file, progress, limit, **query))
+    return run_or_enqueue("upload", table, lambda progress: moved_in(table, file, progress, limit, **query))
 
 
-def moved_in(table: str, file: BinaryIO, progress: Progress, rejects_limit: int, **how: Any) -> Done:
-    """What came of moving a file in. 413 and 422 for one that cannot be."""
-    try:
-        row, sha256, undone = load(table, file, progress, rejects_limit, **how)
-    except csvfile.Unreadable as error:
-        raise Problem("unreadable-file", str(error)) from None
-    except csvfile.TooLarge:
-        abort(413, f"The file is larger than {csvfile.UNPACKED_LIMIT} bytes unpacked.")
+def moved_in(table: str, file: BinaryIO, progress: Progress, rejects_limit: int, **how: Any) -> Outcome:
+    """What came of moving a file in."""
+    row, sha256, undone = load(table, file, progress, rejects_limit, **how)
     progress(0, of=row.rows)
     counts = {"rows": row.rows, "accepted": row.accepted, "rejected": row.rejected}
     if undone and undone.too_many:
@@ -124,7 +119,7 @@ def moved_in(table: str, file: BinaryIO, progress: Progress, rejects_limit: int,
     found["errors"] = f"/errors/{table}?upload_id={row.upload_id}"
     if undone:
         found |= {"upload_id": None, "errors": None, "rejects": undone.rejects}
-    return Done(200, found)
+    return Outcome(200, found)
 
 
 @uploads.get(f"/errors/{TABLES}")

@@ -9,14 +9,14 @@ from flask import Blueprint, Response, abort
 from marshmallow import Schema
 
 from db import read, write
-from handlers.access import needs
-from handlers.answers import created, item, page
-from handlers.contract import gives, takes
-from handlers.fields import BIGINT, Digits, Text, Whole, email, is_web_address
-from handlers.merging import changed, removed
-from handlers.past import hang_past
-from handlers.preconditions import Expected
-from handlers.schemas import Item, PageQuery, VersionQuery, fields_of, instant, item_query, page_query
+from handlers.http.auth import needs
+from handlers.http.concurrency import changed, removed
+from handlers.http.contract import gives, takes
+from handlers.http.crud_history import hang_past
+from handlers.http.fields import BIGINT, Digits, Text, Whole, email, is_web_address
+from handlers.http.preconditions import Expected
+from handlers.http.responses import created, item, page
+from handlers.http.schemas import Item, PageQuery, VersionQuery, fields_of, instant, item_query, page_query
 
 users = Blueprint("users", __name__)
 

@@ -18,7 +18,7 @@ import pytest
 import requests
 from psycopg import Connection, conninfo, sql
 
-from db import embedded, schema
+from db import private_postgres, schema
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = f"rowhouse_test_{os.getpid()}"
@@ -84,7 +84,7 @@ def server() -> Iterator[str]:
     if url := os.environ.get("DATABASE_URL"):
         yield url
         return
-    with tempfile.TemporaryDirectory(prefix="rowhouse-") as directory, embedded.server(Path(directory)) as url:
+    with tempfile.TemporaryDirectory(prefix="rowhouse-") as directory, private_postgres.server(Path(directory)) as url:
         yield url
 
 

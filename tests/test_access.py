@@ -17,8 +17,8 @@ from werkzeug.exceptions import Unauthorized
 
 from app import create_app
 from db.pool import ROLE
-from handlers import contract
-from handlers.access import ROLES, Anonymous, Pending, check_access, check_admitted
+from handlers.http import contract
+from handlers.http.auth import ROLES, Anonymous, Pending, check_access, check_admitted
 from handlers.operations import KINDS
 from tests.browser import CHROMIUM, tab
 from tests.conftest import ROOT, free_port, make_token, serve, wait_for
@@ -183,7 +183,7 @@ def test_a_view_runs_only_for_who_was_admitted_to_it():
         ):
             with APP.test_request_context():
                 vars(g).update(admitted)
-                if admitted.get("caller") == Pending() and endpoint == "events.channel":
+                if admitted.get("caller") == Pending() and endpoint == "feed.channel":
                     check_admitted(view)
                     continue
                 with pytest.raises(Unauthorized):
@@ -191,7 +191,7 @@ def test_a_view_runs_only_for_who_was_admitted_to_it():
 
 
 def test_only_the_channel_may_be_told_the_token_later():
-    assert [name for name, view in APP.view_functions.items() if view.by_message] == ["events.channel"]
+    assert [name for name, view in APP.view_functions.items() if view.by_message] == ["feed.channel"]
 
 
 def test_a_route_without_a_role_answers_nobody():

@@ -15,8 +15,8 @@ from psycopg import sql
 
 import db
 from app import create_app
-from handlers import access
-from handlers.contract import MULTIPART
+from handlers.http import auth
+from handlers.http.contract import MULTIPART
 from tests.browser import CHROMIUM, tab
 from tests.conftest import make_token, serve
 from tests.test_access import TABLE, place
@@ -181,7 +181,7 @@ def tokens_of(database: str) -> dict[str, str]:
     """A token of each role, for all and for one project, and one that is not good."""
     with psycopg.connect(database) as connection:
         connection.execute("insert into projects (name) values ('The one')")
-        roles = access.ROLES[1:]
+        roles = auth.ROLES[1:]
         return {
             "nobody": "rh_nonsense",
             **{role: make_token(connection, role, role) for role in roles},
@@ -243,7 +243,7 @@ def test_no_header_makes_a_refusal_kinder(guarded, app, several):
 
 @pytest.mark.parametrize("several", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_no_header_makes_a_refusal_kinder_without_tokens(guarded, app, several, monkeypatch):
-    monkeypatch.setattr(access, "guarded", lambda: False)
+    monkeypatch.setattr(auth, "guarded", lambda: False)
     walk, before = Walk(within(app), guarded.tokens), rows(guarded.database)
     routes = [place(route) for route in TABLE]
     for method, path in routes if several == 2 else routes[::5]:

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from handlers import avrofile, backing
-from handlers.avroblocks import BLOCK_LIMIT, Damaged
-from handlers.avrofile import Column
+from handlers.bulk import avro_file, backup
+from handlers.bulk.avro_blocks import BLOCK_LIMIT
+from handlers.bulk.avro_file import Column
+from handlers.bulk.errors import Damaged
 from tests.conftest import ROOT, serve, wait_for
 
 SAMPLE = ROOT / "tests" / "hiring"
@@ -75,7 +76,7 @@ def counts(restored: dict) -> tuple[int, int, int, int]:
 
 def everything(house) -> dict:
     """All rows of all tables, as they are."""
-    return {table: run(house, f"select * from {table} order by id") for table in backing.TABLES}
+    return {table: run(house, f"select * from {table} order by id") for table in backup.TABLES}
 
 
 def data(house, table: str) -> list:
@@ -111,9 +112,9 @@ def test_a_backup_has_true_types_and_a_manifest(house):
 
 def test_all_is_of_one_snapshot(house):
     manifest = back_up(house, "all")
-    assert [file["table"] for file in manifest["files"]] == list(backing.TABLES)
+    assert [file["table"] for file in manifest["files"]] == list(backup.TABLES)
     assert {
-        avrofile.header_of((house.directory / file["file"]).open("rb")).metadata["rowhouse.snapshot"]
+        avro_file.header_of((house.directory / file["file"]).open("rb")).metadata["rowhouse.snapshot"]
         for file in manifest["files"]
     } == {manifest["snapshot"]}
     assert manifest["rows"] == sum(len(rows) for rows in everything(house).values())
@@ -143,22 +144,22 @@ def test_backups_are_listed_from_the_newest_and_removed(house):
 
 def test_what_a_killed_writer_left_is_swept_but_not_what_is_being_written(tmp_path):
     (tmp_path / "jobs-1.avro.part").write_bytes(b"left")
-    with backing.written(tmp_path / "jobs-2.avro") as file:
+    with backup.written(tmp_path / "jobs-2.avro") as file:
         file.write(b"new")
-        backing.sweep(tmp_path)
+        backup.sweep(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["jobs-2.avro.part"]
     assert [path.name for path in tmp_path.iterdir()] == ["jobs-2.avro"]
     orphan, foreign = tmp_path / "all-20260101T000000000000Z.jobs.avro", tmp_path / "mine.avro"
     for path in (orphan, foreign):
         path.write_bytes(b"")
-    backing.sweep(tmp_path)
+    backup.sweep(tmp_path)
     assert orphan.exists(), "its manifest may still come"
     os.utime(orphan, (0, 0))
     os.utime(foreign, (0, 0))
-    backing.sweep(tmp_path)
+    backup.sweep(tmp_path)
     assert (orphan.exists(), foreign.exists()) == (False, True)
     foreign.unlink()
-    with pytest.raises(ZeroDivisionError), backing.written(tmp_path / "jobs-3.avro"):
+    with pytest.raises(ZeroDivisionError), backup.written(tmp_path / "jobs-3.avro"):
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["jobs-2.avro"]
 
@@ -167,10 +168,10 @@ def test_what_a_killed_writer_left_is_swept_but_not_what_is_being_written(tmp_pa
 
 
 def test_equal_data_is_left_alone(house):
-    for table in (*backing.TABLES, "all"):
+    for table in (*backup.TABLES, "all"):
         back_up(house, table)
     before, history = everything(house), run(house, "select count(*) from history.entries")
-    for table in (*backing.TABLES, "all"):
+    for table in (*backup.TABLES, "all"):
         assert counts(restore(house, table))[1:] == (0, 0, 0), table
     assert (everything(house), run(house, "select count(*) from history.entries")) == (before, history)
 
@@ -399,7 +400,7 @@ def test_what_is_no_table_of_jobs_is_refused_and_nothing_changes(house, content)
 
 def test_a_bomb_is_stopped_before_it_unpacks(house):
     bomb = of_jobs([(1, "Cook")], codec="deflate")
-    header = avrofile.header_of(io.BytesIO(bomb))
+    header = avro_file.header_of(io.BytesIO(bomb))
     packed = zlib.compressobj(9, wbits=-15)
     block = packed.compress(b"\x02" + b"\0" * (BLOCK_LIMIT + 1)) + packed.flush()
     size, length = len(block) << 1, b""
@@ -460,8 +461,8 @@ rows = st.lists(
 
 def packed(some: list[tuple]) -> bytes:
     file = io.BytesIO()
-    metadata = {avrofile.TABLE: "jobs", avrofile.SNAPSHOT: "7:7:", avrofile.MIGRATION: "0001"}
-    assert avrofile.write(file, avrofile.schema_of("jobs", COLUMNS), iter(some), metadata) == len(some)
+    metadata = {avro_file.TABLE: "jobs", avro_file.SNAPSHOT: "7:7:", avro_file.MIGRATION: "0001"}
+    assert avro_file.write(file, avro_file.schema_of("jobs", COLUMNS), iter(some), metadata) == len(some)
     return file.getvalue()
 
 
@@ -469,9 +470,9 @@ def packed(some: list[tuple]) -> bytes:
 @example([])
 def test_what_is_written_is_read(some):
     file = io.BytesIO(packed(some))
-    header, count = avrofile.checked(file)
+    header, count = avro_file.checked(file)
     assert count == len(some)
-    assert [*avrofile.rows(file, header)] == some
+    assert [*avro_file.rows(file, header)] == some
 
 
 def test_every_flipped_byte_and_every_truncation_is_refused(tmp_path):
@@ -479,17 +480,17 @@ def test_every_flipped_byte_and_every_truncation_is_refused(tmp_path):
     content = packed([(1, "Cook", 820_638_245_000_006, None), (2, None, None, 7)])
     file, manifest = tmp_path / f"{name}.avro", tmp_path / f"{name}.json"
     file.write_bytes(content)
-    manifest.write_bytes(backing.as_json(backing.described(tmp_path, name)))
-    backing.check_intact(tmp_path, name)
+    manifest.write_bytes(backup.as_json(backup.described(tmp_path, name)))
+    backup.check_intact(tmp_path, name)
 
     def refused(what: Path, damaged: bytes) -> None:
         what.write_bytes(damaged)
         with pytest.raises(Damaged):
-            backing.check_intact(tmp_path, name)
+            backup.check_intact(tmp_path, name)
         if what is file:
             with pytest.raises(Damaged):
-                header, _ = avrofile.checked(io.BytesIO(damaged))
-                avrofile.check_columns(header, "jobs", COLUMNS)
+                header, _ = avro_file.checked(io.BytesIO(damaged))
+                avro_file.check_columns(header, "jobs", COLUMNS)
 
     for what in (file, manifest):
         whole = what.read_bytes()
@@ -499,10 +500,10 @@ def test_every_flipped_byte_and_every_truncation_is_refused(tmp_path):
                 refused(what, whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
         refused(what, whole + b"\0")
         what.write_bytes(whole)
-    backing.check_intact(tmp_path, name)
+    backup.check_intact(tmp_path, name)
     file.unlink()
     with pytest.raises(Damaged):
-        backing.check_intact(tmp_path, name)
+        backup.check_intact(tmp_path, name)
 
 
 def test_a_damaged_backup_changes_nothing(house):

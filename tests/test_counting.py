@@ -6,9 +6,9 @@ import time
 import pytest
 from marshmallow import ValidationError, fields
 
-from handlers.bodies import COMMA_LIMIT, MEMBER_LIMIT, json_body
-from handlers.fields import Many
-from handlers.problems import FAULTS_LIMIT, NAME_LIMIT, of
+from handlers.http.fields import Many
+from handlers.http.problems import FAULTS_LIMIT, NAME_LIMIT, of
+from handlers.http.request_body import COMMA_LIMIT, MEMBER_LIMIT, json_body
 from tests.test_refusals import APP, BODIES, CONTRACTS, JSON
 
 SIZE = 2**20 - 100

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from handlers import csvfile, csvheader, csvrows
+from handlers.bulk import csv_header, csv_reader, csv_rows, errors
 from tests.conftest import ROOT
 
 COLUMNS = ("id", "name", "note")
@@ -24,8 +24,8 @@ texts = st.text(
 tables = st.lists(st.tuples(st.integers(1, 10**6).map(str), texts, texts), min_size=1, max_size=8)
 
 
-def read(content: bytes, header: str = "auto", columns: tuple[str, ...] = COLUMNS) -> list[csvfile.Row]:
-    return [*csvfile.rows(csvfile.Unpacked(io.BytesIO(content)), columns, header)]
+def read(content: bytes, header: str = "auto", columns: tuple[str, ...] = COLUMNS) -> list[csv_reader.Row]:
+    return [*csv_reader.rows(csv_reader.Unpacked(io.BytesIO(content)), columns, header)]
 
 
 def write(rows, delimiter: str, end: str, quoting: int) -> str:
@@ -78,7 +78,7 @@ def test_each_row_knows_its_line_and_its_text(table, delimiter, end):
 def test_any_bytes_are_rows_or_refused(content):
     try:
         read(content)
-    except csvfile.Unreadable as error:
+    except errors.Unreadable as error:
         assert str(error)
 
 
@@ -103,27 +103,27 @@ def test_files_that_break_parsers_are_read(path):
         (b"\xff\xfe1", "not UTF-8"),
         (gzip.compress(b"1,a,b\n" * 100, mtime=0)[:-9], "damaged gzip"),
         (b"\x1f\x8b" + b"x" * 100, "damaged gzip"),
-        (b"1," + b"x" * (csvrows.FIELD_LIMIT + 1) + b",b", "field larger"),
-        (b"1," + b"x," * (csvrows.ROW_LIMIT // 2), "row is longer"),
-        (b'1,a,"' + b'x\n","' * (csvrows.ROW_LIMIT // 4), "row is longer"),
+        (b"1," + b"x" * (csv_rows.FIELD_LIMIT + 1) + b",b", "field larger"),
+        (b"1," + b"x," * (csv_rows.ROW_LIMIT // 2), "row is longer"),
+        (b'1,a,"' + b'x\n","' * (csv_rows.ROW_LIMIT // 4), "row is longer"),
     ],
     ids=["Latin-1", "half a character", "gzip cut off", "no gzip", "a field", "a line", "a row of many lines"],
 )
 def test_a_file_that_cannot_be_read_says_why(content, reason):
-    with pytest.raises(csvfile.Unreadable, match=reason):
+    with pytest.raises(errors.Unreadable, match=reason):
         read(content)
 
 
 def test_a_bomb_is_stopped_while_it_unpacks(monkeypatch):
-    monkeypatch.setattr(csvfile, "UNPACKED_LIMIT", 10**6)
-    with pytest.raises(csvfile.TooLarge):
+    monkeypatch.setattr(csv_reader, "UNPACKED_LIMIT", 10**6)
+    with pytest.raises(errors.TooLarge):
         read(gzip.compress(b"1,a,b\n" * 10**6, mtime=0))
 
 
 def test_a_row_with_nul_is_a_row_that_cannot_be_stored():
     assert read(b"1,a\0,b\n2,c,d") == [
-        csvfile.Row(1, "1,a␀,b", [], "The row holds NUL."),
-        csvfile.Row(2, "2,c,d", ["2", "c", "d"], None),
+        csv_reader.Row(1, "1,a␀,b", [], "The row holds NUL."),
+        csv_reader.Row(2, "2,c,d", ["2", "c", "d"], None),
     ]
 
 
@@ -163,7 +163,7 @@ def test_each_row_is_what_it_is_alone_whatever_stands_around_it(written, delimit
     line, alone = 2, []
     for text in texts:
         lines = io.StringIO(text, newline="")
-        alone += [row._replace(line=line + row.line - 1) for row in csvrows.records(lines, delimiter)]
+        alone += [row._replace(line=line + row.line - 1) for row in csv_rows.records(lines, delimiter)]
         line += text.count(end) + 1
     assert [(row.line, row.raw, row.fields, row.unreadable) for row in found] == [tuple(row) for row in alone]
     assert end.join(row.raw for row in found) == end.join(texts)
@@ -198,10 +198,10 @@ def test_no_file_is_read_again_and_again_for_its_quotes(line):
 
 
 def test_an_open_quote_in_a_large_file_costs_its_own_row():
-    content = b'1,"a\n' + b"2,b\n" * (csvrows.FIELD_LIMIT // 4)
+    content = b'1,"a\n' + b"2,b\n" * (csv_rows.FIELD_LIMIT // 4)
     found = read(content, "no", ("id", "name"))
     assert (len(found), [row.unreadable for row in found[:2]]) == (
-        1 + csvrows.FIELD_LIMIT // 4,
+        1 + csv_rows.FIELD_LIMIT // 4,
         ["A quote is not closed.", None],
     )
 
@@ -229,7 +229,7 @@ def test_a_header_known_in_part_is_taken_by_name_or_refused(order, unknown):
         if len(unknown) == 1:  # the one that is left
             assert [row.fields for row in read(content, header, EMPLOYEE)] == [[*FULL.values()]]
         else:
-            with pytest.raises(csvfile.Unreadable, match=r"found .*my .*; expected id, name, datetime"):
+            with pytest.raises(errors.Unreadable, match=r"found .*my .*; expected id, name, datetime"):
                 read(content, header, EMPLOYEE)
 
 
@@ -245,7 +245,7 @@ def test_a_header_known_in_part_is_taken_by_name_or_refused(order, unknown):
     ],
 )
 def test_a_first_row_of_other_names_is_never_followed_by_columns_by_their_place(content):
-    with pytest.raises(csvfile.Unreadable, match=r"expected id, name, in any order"):
+    with pytest.raises(errors.Unreadable, match=r"expected id, name, in any order"):
         read(content.encode(), "auto", ("id", "name"))
 
 
@@ -291,7 +291,7 @@ def test_a_row_too_short_is_no_title_where_it_may_be_data(content):
 def test_the_delimiter_is_that_of_most_rows(delimiter, rows):
     for other in set(",;\t") - {delimiter}:
         text = "\n".join(delimiter.join(row) for row in rows).format(other)
-        assert csvheader.delimiter_of(text.splitlines(keepends=True)[:20], ("id", "name")) == delimiter
+        assert csv_header.delimiter_of(text.splitlines(keepends=True)[:20], ("id", "name")) == delimiter
 
 
 @given(table=tables, mark=st.booleans(), encoding=st.sampled_from(["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]))
@@ -306,7 +306,7 @@ def test_no_nonsense_is_read_of_another_encoding(text, encoding):
     content = f"\u2116,a\n2,{text}é\n".encode(encoding, "replace")
     try:
         found = read(content, "no", ("id", "name"))
-    except csvfile.Unreadable as error:
+    except errors.Unreadable as error:
         assert "not UTF-8" in str(error)
     else:
         assert encoding != "cp1252"

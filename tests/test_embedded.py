@@ -16,7 +16,7 @@ import psycopg
 import pytest
 import requests
 
-from db import embedded
+from db import private_postgres
 from tests.conftest import answers, free_port, wait_for
 from tests.test_running import postmaster, start
 
@@ -45,7 +45,7 @@ def end(*pids: int) -> None:
 @contextmanager
 def crashed(directory: Path, *, orphans: bool = False):
     """A data directory whose keeper and server were killed; with orphans a process of the server goes on."""
-    url, keeper = embedded.keep(directory)
+    url, keeper = private_postgres.keep(directory)
     with psycopg.connect(url) as connection:
         backend = connection.info.backend_pid
         if orphans:
@@ -62,15 +62,15 @@ def crashed(directory: Path, *, orphans: bool = False):
 def works(directory: Path, within: float = 20) -> None:
     """A server starts there soon, answers, and stops as it should."""
     began = time.monotonic()
-    url, keeper = embedded.keep(directory)
+    url, keeper = private_postgres.keep(directory)
     try:
         assert time.monotonic() - began < within
         with psycopg.connect(url) as connection:
             assert connection.execute("select count(*) > 0 from users").fetchone() == (True,)
     finally:
-        embedded.release(keeper)
+        private_postgres.release(keeper)
     assert keeper.returncode == 0
-    assert embedded.processes(directory / "postgres") == []
+    assert private_postgres.processes(directory / "postgres") == []
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_no_number_in_a_file_is_believed(directory, bystander, found):
 
 @pytest.mark.thorough
 def test_a_server_of_another_directory_is_let_be(directory):
-    with tempfile.TemporaryDirectory(prefix="rowhouse-") as other, embedded.server(Path(other)) as url:
+    with tempfile.TemporaryDirectory(prefix="rowhouse-") as other, private_postgres.server(Path(other)) as url:
         with crashed(directory) as data:
             (data / "postmaster.pid").write_text((Path(other) / "postgres/postmaster.pid").read_text())
             works(directory)
@@ -133,7 +133,7 @@ def test_a_server_of_another_directory_is_let_be(directory):
 @pytest.mark.thorough
 @pytest.mark.parametrize("found", ["as it was left", "absent", "empty", "garbage", "another living process"])
 def test_a_server_that_was_left_alive_is_taken_over_or_replaced(directory, bystander, found):
-    _, keeper = embedded.keep(directory)
+    _, keeper = private_postgres.keep(directory)
     pid = int(postmaster(directory))
     keeper.kill()
     keeper.wait()
@@ -152,7 +152,7 @@ def test_a_server_that_was_left_alive_is_taken_over_or_replaced(directory, bysta
 def test_a_data_directory_is_made_whole_or_not_at_all():
     for seconds in (0.3, 0.6, 0.9, 1.2, 1.5, 1.8):
         with tempfile.TemporaryDirectory(prefix="rowhouse-") as name:
-            command = [sys.executable, "-m", "db.embedded", name]
+            command = [sys.executable, "-m", "db.private_postgres", name]
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as keeper:
                 time.sleep(seconds)
                 end(*[child.pid for child in psutil.Process(keeper.pid).children(recursive=True)], keeper.pid)
@@ -174,7 +174,7 @@ def test_after_kill_9_of_everything_in_any_order_the_next_start_works_at_once(di
     wait_for(lambda: answers(url) or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     children = psutil.Process(process.pid).children()
-    keeper = [each.pid for each in children if "db.embedded" in each.cmdline()]
+    keeper = [each.pid for each in children if "db.private_postgres" in each.cmdline()]
     groups = {
         "master": lambda: [process.pid],
         "workers": lambda: [each.pid for each in children if each.pid not in keeper],
@@ -194,7 +194,7 @@ def test_after_kill_9_of_everything_in_any_order_the_next_start_works_at_once(di
     finally:
         process.terminate()
         process.communicate(timeout=15)
-    assert embedded.processes(directory / "postgres") == []
+    assert private_postgres.processes(directory / "postgres") == []
 
 
 @pytest.mark.thorough
@@ -210,7 +210,9 @@ def test_a_keeper_or_server_that_dies_is_replaced_and_a_full_disk_waited_out():
         threading.Thread(target=lambda: said.extend(process.stdout)).start()
         try:
             wait_for(lambda: answers(url))
-            keeper = next(each for each in psutil.Process(process.pid).children() if "db.embedded" in each.cmdline())
+            keeper = next(
+                each for each in psutil.Process(process.pid).children() if "db.private_postgres" in each.cmdline()
+            )
             end(keeper.pid)
             with (directory / "fill").open("wb", buffering=0) as file, suppress(OSError):
                 while file.write(bytes(2**16)):
@@ -224,7 +226,7 @@ def test_a_keeper_or_server_that_dies_is_replaced_and_a_full_disk_waited_out():
         finally:
             process.terminate()
             process.wait(15)
-            still = embedded.processes(directory / "postgres")
+            still = private_postgres.processes(directory / "postgres")
             subprocess.run(["umount", name], check=True)
     assert still == []
     assert "The keeper of the private PostgreSQL ended and is started again." in "".join(said)

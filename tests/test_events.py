@@ -1,376 +1,707 @@
-"""The channel: every committed change once, in order, to whoever listens, however often they fall off."""
+"""Notifications: events come in, and each is told once, in its user's order, whatever breaks in between."""
 
+import http.server
 import json
+import os
 import random
 import signal
+import socket
 import subprocess
+import sys
+import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import pika
 import psycopg
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
 
-from db import embedded
-from tests.conftest import serve, wait_for
-from tests.test_users import person
+import db
+from db.pool import connect
+from handlers.messages.notifier import consume
+from handlers.messages.senders import Channel
+from tests.conftest import ROOT, free_port, serve, wait_for
+
+BROKER = os.environ.get("AMQP_URL") or "amqp://guest:guest@127.0.0.1:5672/"
+
+
+def event(service, user_id="ann", description="Your parcel is here."):
+    answer = service.post("/events", json={"user_id": user_id, "description": description})
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def status(service, made):
+    return service.get(f"/events/{made['event_id']}").json()["status"]
+
+
+# Coming in ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_comes_in_as_the_contract_says(service):
+    answer = service.post("/events", json={"user_id": "ann", "description": "Hello."})
+    made = answer.json()
+    assert answer.status_code == 201
+    assert answer.headers["Location"] == f"/events/{made['event_id']}"
+    assert answer.headers["ETag"] == '"1"'
+    assert {name: made[name] for name in ("user_id", "description", "status", "version")} == {
+        "user_id": "ann",
+        "description": "Hello.",
+        "status": "NotProcessed",
+        "version": 1,
+    }
+    assert service.get(answer.headers["Location"]).json() == made
+
+
+def test_ids_count_up_with_time(service):
+    ids = [event(service)["event_id"] for _ in range(50)]
+    assert ids == sorted(ids)
+    assert {id[14] for id in ids} == {"7"}
+
+
+def test_events_are_found_by_user_and_status_and_walked_page_by_page(service, unique):
+    user = unique("ann")
+    made = [event(service, user) for _ in range(5)]
+    path = f"/events/{made[0]['event_id']}"
+    body = {"user_id": user, "description": "Done by hand.", "status": "Processed"}
+    assert service.put(path, json=body, headers={"If-Match": '"1"'}).status_code == 200
+    found = service.get(f"/events?user_id={user}&status=NotProcessed&sort=-id").json()["items"]
+    assert [each["event_id"] for each in found] == [each["event_id"] for each in reversed(made[1:])]
+    first = service.get(f"/events?user_id={user}&limit=2").json()
+    second = service.get(f"/events?user_id={user}&limit=2&cursor={first['next']}").json()
+    assert [each["event_id"] for each in second["items"]] == [each["event_id"] for each in made[2:4]]
+
+
+def test_events_have_versions_merges_and_a_past_like_all_else(service):
+    made = event(service)
+    path = f"/events/{made['event_id']}"
+    assert service.patch(path, json={"user_id": "bob", "version": 1}).json()["version"] == 2
+    merged = service.patch(path, json={"description": "Two.", "version": 1}).json()
+    assert (merged["user_id"], merged["description"], merged["version"]) == ("bob", "Two.", 3)
+    assert service.patch(path, json={"user_id": "eve", "version": 1}).status_code == 409
+    assert service.get(f"{path}?as_of=1").json() == made
+    assert [entry["action"] for entry in service.get(f"{path}/history").json()["items"]] == ["create"] + ["update"] * 2
+    assert service.get(f"/history?obj_type=event&obj_id={made['event_id']}").json()["items"][0]["version"] == 1
+    assert service.post(f"{path}/revert", json={"version": 3, "to": 1}).json()["description"] == made["description"]
+    assert service.delete(f"{path}?version=4").status_code == 204
+
+
+def test_only_a_failed_event_is_queued_again(service):
+    assert service.post(f"/events/{event(service)['event_id']}/requeue").status_code == 409
+
+
+def test_whoever_inserts_an_event_has_queued_it(service, database):
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("insert into events (user_id, description) values ('ann', 'a'), ('ann', 'b'), ('bob', 'c')")
+        assert connection.execute("select count(*) from outbox").fetchone() == (3,)
+        connection.execute("update events set status = 'Processed' where description = 'a'")
+        connection.execute("delete from events where description = 'b'")
+        connection.execute("update events set user_id = 'eve' where description = 'c'")
+        assert connection.execute("select user_id from outbox").fetchall() == [("eve",)]
+        connection.execute("update events set status = 'NotProcessed'")
+        assert connection.execute("select count(*) from outbox").fetchone() == (2,)
+
+
+# Being told -----------------------------------------------------------------------------------------------------------
+
+
+class Receiver:
+    """A webhook that goes by the Idempotency-Key: `effects` has each event once, `tries` how often it came."""
+
+    def __init__(self, chance_to_fail=0.0):
+        self.effects, self.tries, self.lock = [], Counter(), threading.Lock()
+        self.chance_to_fail = chance_to_fail
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                content = self.rfile.read(int(self.headers["Content-Length"]))
+                if len(content) < int(self.headers["Content-Length"]):
+                    return  # its sender was killed meanwhile
+                body = json.loads(content)
+                assert body["event_id"] == self.headers["Idempotency-Key"]
+                fails = random.random() < outer.chance_to_fail
+                if not fails:
+                    outer.take(body)
+                with suppress(OSError):
+                    self.send_response(500 if fails else 204)
+                    self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+
+    def take(self, body):
+        with self.lock:
+            if not self.tries[body["event_id"]]:
+                self.effects.append(body)
+            self.tries[body["event_id"]] += 1
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Worker:
+    """A `flask notifier` or `flask relay` of the test's own."""
+
+    def __init__(self, service, command="notifier", **settings):
+        self.command = [sys.executable, "-m", "flask", "--app", "app", command]
+        self.environment = os.environ | {"DATABASE_URL": service.database} | settings
+        self.start()
+
+    def start(self):
+        # A file, not a pipe: one that nobody reads would hold the notifier up after some 700 events.
+        self.printed = tempfile.TemporaryFile("w+")  # noqa: SIM115  # read once it has ended
+        self.process = subprocess.Popen(
+            self.command, cwd=ROOT, env=self.environment, stdout=self.printed, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(15)
+        self.printed.close()
+
+    def stop(self):
+        """Ends it as an operator would; returns what it printed."""
+        self.process.terminate()
+        self.process.wait(15)
+        self.printed.seek(0)
+        return self.printed.read()
 
 
 @contextmanager
-def channel(service, **query):
-    """A subscriber: `listen()` is the next frame, after `subscribed`, whose cursor is `ws.subscribed`."""
-    asked = "&".join(f"{name}={value}" for name, value in query.items())
-    with connect(f"{service.url.replace('http', 'ws')}/ws/events?{asked}", close_timeout=0.1) as ws:
-        ws.listen = lambda timeout=10: json.loads(ws.recv(timeout))
-        first = ws.listen()
-        assert first["type"] == "subscribed", first
-        ws.subscribed = first["cursor"]
-        yield ws
-
-
-@pytest.fixture
-def project(service, unique):
-    return service.post("/projects", json={"name": unique("project")}).json()
-
-
-@pytest.fixture
-def story(service, project):
-    return service.post(f"/projects/{project['id']}/userstories", json={"subject": "Read"}).json()
-
-
-def execute(service, statement, *parameters):
-    with psycopg.connect(service.database, autocommit=True, application_name="psql") as connection:
-        connection.execute(statement, parameters)
-
-
-def silent(ws):
-    """Whether nothing comes: what would have come is there before the pong of a later ping."""
-    ws.send('{"cmd": "ping"}')
-    return ws.listen() == {"cmd": "pong"}
-
-
-# What comes -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_change_made_after_subscribed_comes_as_the_contract_says(service, project, story):
-    path = f"/userstories/{story['id']}"
-    with channel(service, project=project["id"]) as ws:
-        changed = service.patch(path, json={"status": "ready", "version": 1}).json()
-        frame = ws.listen()
-    entry = service.get(f"{path}/history?sort=-id").json()["items"][0]
-    assert frame.pop("cursor")
-    assert frame == {
-        "project": project["id"],
-        "object": {"obj_type": "userstory", "obj_id": story["id"], "action": "update"},
-        "id": entry["id"],
-        "version": 2,
-        "operation_date": changed["updated_at"],
-        "actor": "anonymous",
-        "diff": {"status": ["new", "ready"]},
-    }
-
-
-def test_creation_and_removal_come_too(service, project):
-    with channel(service, project=project["id"]) as ws:
-        made = service.post(f"/projects/{project['id']}/milestones", json={"name": "First"}).json()
-        service.delete(f"/milestones/{made['id']}?version=1")
-        created, deleted = ws.listen(), ws.listen()
-    assert (created["object"]["action"], deleted["object"]["action"]) == ("create", "delete")
-    assert created["diff"]["name"] == [None, "First"]
-    assert deleted["diff"]["name"] == ["First", None]
-
-
-def test_what_psql_does_comes_and_a_rollback_does_not(service, project, story):
-    with channel(service, project=project["id"]) as ws:
-        with psycopg.connect(service.database) as connection:
-            connection.execute("update userstories set status = 'never' where id = %s", [story["id"]])
-            connection.rollback()
-        execute(service, "update userstories set status = 'psql' where id = %s", story["id"])
-        frame = ws.listen()
-        assert frame["diff"] == {"status": ["new", "psql"]}
-        assert frame["actor"].endswith(" (psql)")
-
-
-def test_copy_and_truncate_come(database):
-    with serve(database) as service:
-        made = service.post("/projects", json={"name": "Copied"}).json()
-        story = service.post(f"/projects/{made['id']}/userstories", json={"subject": "Read"}).json()
-        with channel(service, obj_type="task") as ws:
-            with (
-                psycopg.connect(database) as connection,
-                connection.cursor().copy("copy tasks (project_id, userstory_id, subject) from stdin") as copy,
-            ):
-                copy.write_row((made["id"], story["id"], "one"))
-                copy.write_row((made["id"], story["id"], "two"))
-            assert [ws.listen()["diff"]["subject"][1] for _ in range(2)] == ["one", "two"]
-            execute(service, "truncate tasks")
-            assert ws.listen()["object"] == {"obj_type": "task", "obj_id": None, "action": "truncate"}
-
-
-def test_one_may_listen_to_a_kind_or_an_object(service, project, story):
-    other = service.post(f"/projects/{project['id']}/userstories", json={"subject": "Other"}).json()
-    with (
-        channel(service, obj_type="userstory", obj_id=story["id"]) as to_one,
-        channel(service, obj_type="task", project=project["id"]) as to_kind,
-    ):
-        service.patch(f"/userstories/{other['id']}", json={"status": "ready", "version": 1})
-        task = service.post(f"/userstories/{other['id']}/tasks", json={"subject": "Do"}).json()
-        service.patch(f"/userstories/{story['id']}", json={"status": "ready", "version": 1})
-        assert to_one.listen()["object"]["obj_id"] == story["id"]
-        assert to_kind.listen()["object"]["obj_id"] == task["id"]
-        assert silent(to_one) and silent(to_kind)
-
-
-def test_a_transaction_that_began_before_and_commits_after_others_is_not_lost(service, project, story):
-    other = service.post(f"/projects/{project['id']}/userstories", json={"subject": "Other"}).json()
-    with channel(service, project=project["id"]) as ws, psycopg.connect(service.database) as early:
-        early.execute("update userstories set status = 'early' where id = %s", [story["id"]])
-        service.patch(f"/userstories/{other['id']}", json={"status": "later", "version": 1})
-        later = ws.listen()
-        early.commit()
-        earlier = ws.listen()
-    assert later["diff"] == {"status": ["new", "later"]}
-    assert earlier["diff"] == {"status": ["new", "early"]}
-    assert earlier["id"] < later["id"]
-
-
-# Resuming -------------------------------------------------------------------------------------------------------------
-
-
-def test_what_was_missed_comes_once_and_then_what_is_new(service, project, story):
-    path = f"/userstories/{story['id']}"
-    with channel(service, project=project["id"]) as ws:
-        service.patch(path, json={"status": "1", "version": 1})
-        cursor = ws.listen()["cursor"]
-    for version in (2, 3):
-        service.patch(path, json={"status": str(version), "version": version})
-    with channel(service, project=project["id"], since=cursor) as ws:
-        service.patch(path, json={"status": "4", "version": 4})
-        assert [ws.listen()["version"] for _ in range(3)] == [3, 4, 5]
-        assert silent(ws)
-
-
-def test_one_may_resume_between_two_changes_of_one_transaction(service, project, story):
-    with channel(service, project=project["id"]) as ws:
-        with psycopg.connect(service.database) as connection:
-            for number in range(5):
-                connection.execute("update userstories set status = %s where id = %s", [f"s{number}", story["id"]])
-        frames = [ws.listen() for _ in range(5)]
-    for place, frame in enumerate(frames):
-        with channel(service, project=project["id"], since=frame["cursor"]) as ws:
-            assert [ws.listen()["id"] for _ in frames[place + 1 :]] == [each["id"] for each in frames[place + 1 :]]
-            assert silent(ws)
-
-
-def test_where_history_was_dropped_nothing_is_resumed(database):
-    with serve(database) as service:
-        with channel(service) as ws:
-            service.post("/users", json=person("ann"))
-            cursor = ws.listen()["cursor"]
-        service.post("/users", json=person("bob"))
-        execute(service, "select history.prune(now() + interval '2 months')")
-        with connect(f"{service.url.replace('http', 'ws')}/ws/events?since={cursor}") as ws:
-            reset = json.loads(ws.recv(10))
-            assert (reset["type"], reset["reason"]) == ("reset", "History no longer reaches back to the cursor.")
-            with pytest.raises(ConnectionClosed):
-                ws.recv(10)
-
-
-def test_a_cursor_of_another_database_is_no_place_here(service, database):
-    execute_there = psycopg.connect(database, autocommit=True)
-    execute_there.execute("update history.horizon set feed = 'elsewher'")
-    execute_there.close()
-    with serve(database) as other, channel(other) as ws:
-        foreign = ws.subscribed
-    with connect(f"{service.url.replace('http', 'ws')}/ws/events?since={foreign}") as ws:
-        assert json.loads(ws.recv(10)) == {"type": "reset", "reason": "The cursor is of another database."}
-
-
-@pytest.mark.parametrize("query", ["since=nonsense", "since=YQ==", "project=x", "obj_type="])
-def test_a_bad_subscription_is_refused_before_it_begins(service, query):
-    with pytest.raises(InvalidStatus) as refusal, connect(f"{service.url.replace('http', 'ws')}/ws/events?{query}"):
-        pass
-    assert refusal.value.response.status_code == 422
-
-
-# Who listens ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_page_of_another_origin_is_refused(service):
-    url = f"{service.url.replace('http', 'ws')}/ws/events"
-    with pytest.raises(InvalidStatus) as refusal, connect(url, origin="https://evil.example"):
-        pass
-    assert refusal.value.response.status_code == 403
-    with connect(url, origin=service.url) as ws:
-        assert json.loads(ws.recv(10))["type"] == "subscribed"
-
-
-@pytest.mark.parametrize("message", ["nonsense", '{"cmd": "drop"}', "[1]", b"\x00", "[" * 1000])
-def test_what_is_no_command_closes_the_socket(service, message):
-    with channel(service) as ws:
-        ws.send(message)
-        with pytest.raises(ConnectionClosed):
-            while True:
-                ws.recv(10)
-        assert ws.close_code == 1003
-
-
-def test_a_message_that_is_too_big_closes_the_socket(service):
-    with channel(service) as ws:
-        ws.send("x" * 2000)
-        with pytest.raises(ConnectionClosed):
-            while True:
-                ws.recv(10)
-        assert ws.close_code == 1009
-
-
-def test_broken_frames_end_the_socket_and_nothing_else(service):
-    head = "GET /ws/events HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    head += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    unmasked, no_text, giant = b"\x81\x05hello", b"\x81\x82\x00\x00\x00\x00\xff\xfe", b"\x81\xff" + b"\xff" * 8
-    for broken in (b"\xff\xff\xff\xff", unmasked, no_text, giant):
-        with service.raw() as client:
-            client.sendall(head.encode())
-            assert b" 101 " in client.recv(1000)
-            client.sendall(broken)
-            while client.recv(1000):
-                pass
-    assert service.get("/ping").status_code == 200
-
-
-def test_who_does_not_read_is_closed_and_holds_nobody_up(database):
-    with serve(database, WORKERS="1") as service:
-        made = service.post("/projects", json={"name": "Much"}).json()
-        with channel(service) as slow, channel(service) as quick:
-            text = "x" * 9000
-            with psycopg.connect(database, autocommit=True) as connection, ThreadPoolExecutor() as pool:
-                versions = pool.submit(lambda: [quick.listen()["version"] for _ in range(2500)])
-                for number in range(2500):
-                    connection.execute(
-                        "update projects set description = %s where id = %s", [f"{number} {text}", made["id"]]
-                    )
-                assert versions.result() == [*range(2, 2502)]
-            assert service.get("/ping").status_code == 200
-            with pytest.raises(ConnectionClosed):
-                while True:
-                    slow.recv(20)
-
-
-def test_sockets_are_told_when_the_service_stops(database):
-    service = serve(database)
-    with service as found, channel(found) as ws:
-        service.process.send_signal(signal.SIGTERM)
-        with pytest.raises(ConnectionClosed):
-            ws.recv(10)
-        assert ws.close_code == 1001
-        assert service.process.wait(10) == 0
-
-
-# Exactly once ---------------------------------------------------------------------------------------------------------
-
-
-class Subscriber(threading.Thread):
-    """Listens, falls off at random, resumes behind the last frame it has seen."""
-
-    def __init__(self, service, chance):
-        super().__init__()
-        self.service, self.chance = service, chance
-        self.frames, self.falls, self.done, self.ready = [], 0, threading.Event(), threading.Event()
-
-    def run(self):
-        cursor = None
-        while not self.done.is_set():
-            with channel(self.service, **({"since": cursor} if cursor else {})) as ws:
-                cursor = cursor or ws.subscribed
-                self.ready.set()
-                left = self.chance.randint(1, 60)
-                while left and not self.done.is_set():
-                    try:
-                        frame = ws.listen(0.3)
-                    except TimeoutError:
-                        continue
-                    self.frames.append(frame)
-                    cursor = frame["cursor"]
-                    left -= 1
-            self.falls += 1
-
-
-def write_at_random(database, chance, objects, times):
-    """Transactions of one to five changes, some rolled back, some held open while others commit."""
-    with psycopg.connect(database) as connection:
-        for _ in times:
-            for id in sorted(chance.sample(objects, chance.randint(1, 5))):
-                connection.execute("update tasks set status = %s where id = %s", [f"s{chance.random()}", id])
-            if chance.random() < 0.2:
-                time.sleep(chance.random() * 0.2)
-            if chance.random() < 0.25:
-                connection.rollback()
-            else:
-                connection.commit()
-
-
-def exactly_once(service, times):
-    """64 writers work, `times()` each, before three subscribers. Returns how many changes and falls there were."""
-    chance = random.Random(7)
-    project = service.post("/projects", json={"name": "Busy"}).json()
-    story = service.post(f"/projects/{project['id']}/userstories", json={"subject": "Read"}).json()
-    path = f"/userstories/{story['id']}/tasks"
-    objects = [service.post(path, json={"subject": f"task {number}"}).json()["id"] for number in range(30)]
-    subscribers = [Subscriber(service, random.Random(number)) for number in range(3)]
-    for subscriber in subscribers:
-        subscriber.start()
-        assert subscriber.ready.wait(10)
-    with ThreadPoolExecutor(64) as pool:
-        seeds = [random.Random(chance.random()) for _ in range(64)]
-        [*pool.map(lambda chance: write_at_random(service.database, chance, objects, times()), seeds)]
-    with psycopg.connect(service.database) as connection:
-        committed = connection.execute(
-            "select id, obj_id::bigint, version from history.entries"
-            " where action = 'update' and obj_type = 'task' order by id"
-        ).fetchall()
+def working(*arguments, **settings):
+    worker = Worker(*arguments, **settings)
     try:
-        wait_for(lambda: all(len(subscriber.frames) >= len(committed) for subscriber in subscribers), 30)
+        yield worker
     finally:
-        for subscriber in subscribers:
-            subscriber.done.set()
-            subscriber.join()
-    for subscriber in subscribers:
-        got = [(frame["id"], frame["object"]["obj_id"], frame["version"]) for frame in subscriber.frames]
-        assert sorted(got) == committed
-        for id in objects:
-            versions = [version for _, obj_id, version in got if obj_id == id]
-            assert versions == sorted(versions)
-    return len(committed), sum(subscriber.falls for subscriber in subscribers)
+        worker.kill()
 
 
-def test_each_subscriber_gets_each_committed_change_exactly_once_in_order(database):
+@pytest.fixture
+def alone(database):
+    """A service on a database of its own, without a notifier."""
     with serve(database) as service:
-        changes, falls = exactly_once(service, lambda: range(12))
-    assert changes > 500
-    assert falls > 10
+        yield service
 
 
-def test_a_database_that_is_killed_and_comes_back_loses_and_repeats_nothing(tmp_path):
-    """PostgreSQL is killed with -9 between changes; its keeper starts it again, and the reader finds its place."""
-    with embedded.server(tmp_path / "data") as url, serve(url) as service, channel(service, obj_type="user") as ws:
-        for number in range(2):
-            made = wait_until_made(service, f"before{number}")
-            assert ws.listen(20)["object"]["obj_id"] == made["id"]
-            subprocess.run(["pkill", "-9", "-f", f"postgres.*{tmp_path}"], check=False)
-        made = wait_until_made(service, "after")
-        assert ws.listen(20)["object"]["obj_id"] == made["id"]
-        assert silent(ws)
+def test_an_event_is_printed_and_processed(alone):
+    made = event(alone, "ann", "Grüße.")
+    with working(alone) as notifier:
+        wait_for(lambda: status(alone, made) == "Processed")
+        assert notifier.stop() == f"Event {made['event_id']} has been sent to ann: Grüße.\n"
+        assert notifier.process.returncode == 0
 
 
-def wait_until_made(service, name):
-    answers = []
+def test_the_service_sends_by_itself_and_its_notifier_comes_back(database):
+    with serve(database, NOTIFIER="") as service:
+        made = event(service)
+        wait_for(lambda: status(service, made) == "Processed")
+        service_pid = next(pid for pid in notifiers(database))
+        os.kill(service_pid, signal.SIGKILL)
+        made = event(service)
+        wait_for(lambda: status(service, made) == "Processed")
+        metrics = service.get("/metrics").text
+        assert "rowhouse_events_waiting" in metrics
+        assert "rowhouse_events_sent_total 2.0" in metrics
+    wait_for(lambda: not [*notifiers(database)], 5)
 
-    def made():
-        answers.append(service.post("/users", json=person(name)))
-        return answers[-1].status_code == 201
 
-    wait_for(made, 30)
-    return answers[-1].json()
+def notifiers(database):
+    """The processes that send the events of a database."""
+    import psutil
+
+    for process in psutil.process_iter(["cmdline"]):
+        with suppress(psutil.Error):
+            if "notifier" in (process.info["cmdline"] or []) and process.environ().get("DATABASE_URL") == database:
+                yield process.pid
+
+
+def test_after_five_tries_an_event_has_failed_and_can_be_queued_again(alone):
+    with Receiver(chance_to_fail=1) as receiver:
+        first, second = event(alone, "ann", "one"), event(alone, "ann", "two")
+        with working(alone, NOTIFY_URL=receiver.url, NOTIFY_DELAYS="0,0,0,0"):
+            wait_for(lambda: status(alone, second) == "Failed")
+            assert status(alone, first) == "Failed"
+            failures = alone.get(f"/events/{first['event_id']}/failures").json()["items"]
+            assert [failure["try"] for failure in failures] == [1, 2, 3, 4, 5]
+            assert {failure["reason"] for failure in failures} == {"HTTP Error 500: Internal Server Error"}
+            receiver.chance_to_fail = 0
+            again = alone.post(f"/events/{first['event_id']}/requeue")
+            assert (again.status_code, again.json()["status"]) == (200, "NotProcessed")
+            wait_for(lambda: status(alone, first) == "Processed")
+        assert receiver.tries == {first["event_id"]: 1}
+
+
+def test_a_line_waits_for_its_first_and_holds_no_other_up(alone):
+    with Receiver() as receiver:
+        receiver.chance_to_fail = 1
+        first, second = event(alone, "ann", "one"), event(alone, "ann", "two")
+        with working(alone, NOTIFY_URL=receiver.url, NOTIFY_DELAYS="1,1,1,1"):
+            wait_for(lambda: alone.get(f"/events/{first['event_id']}/failures").json()["items"])
+            receiver.chance_to_fail = 0
+            other = event(alone, "bob", "three")
+            wait_for(lambda: status(alone, second) == "Processed")
+        assert [effect["event_id"] for effect in receiver.effects] == [
+            made["event_id"] for made in (other, first, second)
+        ]
+
+
+def whatever_breaks(service, receiver, events, workers, break_something, chance, within=60.0):
+    """Post events while workers are killed with -9 and more is broken; then each has one effect, in order."""
+    users = [f"user {number}" for number in range(20)]
+    made, done = {user: [] for user in users}, threading.Event()
+
+    def kill():
+        while not done.wait(0.3 + chance.random() / 2):
+            worker = chance.choice(workers)
+            worker.kill()
+            worker.start()
+            break_something()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        for number in range(events):
+            user = users[number % len(users)]
+            made[user].append(event(service, user, f"number {number}")["event_id"])
+    finally:
+        done.set()
+        killer.join()
+    wait_for(lambda: not service.get("/events?status=NotProcessed&limit=1").json()["items"], within)
+    assert service.get("/events?status=Failed&limit=1").json()["items"] == []
+    for user in users:
+        assert [effect["event_id"] for effect in receiver.effects if effect["user_id"] == user] == made[user]
+    return sum(receiver.tries.values()) - events
+
+
+def test_without_a_broker_nothing_is_lost_or_out_of_order_whatever_is_killed(alone):
+    with Receiver(chance_to_fail=0.05) as receiver:
+        settings = {"NOTIFY_URL": receiver.url, "NOTIFY_DELAYS": "0,0,0,0,0,0,0,0,0"}
+        with working(alone, **settings) as one, working(alone, **settings) as two:
+            whatever_breaks(alone, receiver, 300, [one, two], lambda: None, random.Random(1))
+
+
+def test_what_failed_before_the_relay_noted_it_is_due_as_the_failure_says(database):
+    with connect(database) as connection:
+        connection.execute("insert into events (user_id, description) values ('ann', 'a'), ('bob', 'b'), ('eve', 'c')")
+        claimed = [row.event_id for row in db.run(connection, "outbox.claim", limit=10, seconds=60)]
+        db.run(connection, "outbox.failed", event_id=claimed[0], seconds=0, most=5, reason="x")
+        db.run(connection, "outbox.failed", event_id=claimed[1], seconds=30, most=5, reason="x")
+        db.run(connection, "outbox.postpone", ids=",".join(claimed), seconds=600)
+        due = "select extract(epoch from relay_at - now()) from outbox order by event_id"
+        at_once, soon, late = (float(seconds) for (seconds,) in connection.execute(due))
+    assert at_once <= 0 < soon <= 30 < 590 < late <= 600
+
+
+def test_of_each_line_the_first_events_are_sent_at_once_unless_one_before_them_waits(database):
+    with connect(database) as connection:
+        connection.execute(
+            "insert into events (user_id, description)"
+            " values ('ann', 'a'), ('bob', 'b'), ('ann', 'c'), ('eve', 'd'), ('bob', 'e'), ('eve', 'f')"
+        )
+        ids = dict(connection.execute("select description, id::text from events"))
+
+        def first(limit):
+            rows = db.run(connection, "outbox.first", user_ids=["ann", "bob", "eve"], limit=limit)
+            return "".join(row.description for row in rows)
+
+        assert (first(10), first(3)) == ("abcdef", "abc")
+        db.run(connection, "outbox.failed", event_id=ids["b"], seconds=30, most=5, reason="x")
+        assert first(10) == "acdf"
+        db.run(connection, "outbox.processed", ids=f"{ids['a']},{ids['d']}")
+        assert first(10) == "cf"
+
+
+def test_what_a_notifier_has_in_hand_is_not_postponed_and_holds_no_relay_up(database):
+    with connect(database) as notifier, connect(database) as relay:
+        notifier.execute("insert into events (user_id, description) values ('ann', 'a'), ('bob', 'b')")
+        claimed = [row.event_id for row in db.run(relay, "outbox.claim", limit=10, seconds=60)]
+        with notifier.transaction():
+            db.run(notifier, "outbox.processed", ids=claimed[0])
+            db.run(relay, "outbox.postpone", ids=",".join(claimed), seconds=600)
+        due = "select event_id::text, relay_at > now() + interval '500 s' from outbox"
+        assert relay.execute(due).fetchall() == [(claimed[1], True)]
+
+
+def many(database):
+    """Ten lines of ten events each, made at once; their ids by user."""
+    made = {}
+    with connect(database) as connection:
+        rows = connection.execute(
+            "insert into events (user_id, description) select 'user ' || i % 10, 'It happened.'"
+            " from generate_series(1, 100) as i returning user_id, id::text"
+        )
+        for user, id in sorted(rows, key=lambda row: row[1]):
+            made.setdefault(user, []).append(id)
+    return made
+
+
+def told(printed):
+    """The ids that were printed, by user."""
+    found = {}
+    for line in printed.splitlines():
+        _, id, rest = line.split(" ", 2)
+        found.setdefault(rest.removeprefix("has been sent to ").partition(":")[0], []).append(id)
+    return found
+
+
+def processed_in(database):
+    """How many events were processed, in how many transactions."""
+    with connect(database) as connection:
+        return connection.execute(
+            "select count(*), count(distinct xid) from history.entries where obj_type = 'event' and action = 'update'"
+        ).fetchone()
+
+
+def test_many_events_are_printed_in_order_and_noted_at_once(alone):
+    made = many(alone.database)
+    with working(alone) as notifier:
+        wait_for(lambda: processed_in(alone.database)[0] == 100)
+        assert told(notifier.stop()) == made
+    assert processed_in(alone.database)[1] <= 20
+
+
+# Through RabbitMQ -----------------------------------------------------------------------------------------------------
+
+
+class Proxy:
+    """Stands between a client and the broker: `cut()` ends all connections, `shut` refuses new ones."""
+
+    def __init__(self, target):
+        self.target, self.port, self.shut, self.sockets = target, free_port(), False, set()
+        self.server = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with suppress(OSError):
+            while True:
+                client, _ = self.server.accept()
+                if self.shut:
+                    client.close()
+                    continue
+                server = socket.create_connection(self.target)
+                self.sockets |= {client, server}
+                for one, other in ((client, server), (server, client)):
+                    threading.Thread(target=self.pump, args=(one, other), daemon=True).start()
+
+    def pump(self, source, sink):
+        with suppress(OSError):
+            while some := source.recv(65536):
+                sink.sendall(some)
+        for each in (source, sink):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def cut(self):
+        for each in [*self.sockets]:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self.sockets.clear()
+
+    def close(self):
+        self.server.close()
+        self.cut()
+
+
+class Queue:
+    """A queue of the test's own on the real broker, reached through a proxy."""
+
+    def __init__(self, name):
+        self.name, self.parameters = name, pika.URLParameters(BROKER)
+        self.proxy = Proxy((self.parameters.host, self.parameters.port))
+        user = self.parameters.credentials
+        self.url = f"amqp://{user.username}:{user.password}@127.0.0.1:{self.proxy.port}/"
+        self.settings = {"AMQP_URL": self.url, "AMQP_QUEUE": name}
+
+    @contextmanager
+    def channel(self):
+        connection = pika.BlockingConnection(self.parameters)
+        try:
+            yield connection.channel()
+        finally:
+            connection.close()
+
+    def dead(self):
+        """What was put aside: (body, reason)."""
+        with self.channel() as channel:
+            while True:
+                method, properties, body = channel.basic_get(f"{self.name}.dead", auto_ack=True)
+                if method is None:
+                    return
+                yield body, properties.headers["reason"]
+
+
+@pytest.fixture
+def queue(unique):
+    try:
+        pika.BlockingConnection(pika.URLParameters(BROKER)).close()
+    except (pika.exceptions.AMQPError, OSError) as error:
+        pytest.skip(f"no RabbitMQ at {BROKER.split('@')[-1]}: {type(error).__name__}")
+    queue = Queue(unique("rowhouse.test"))
+    yield queue
+    queue.proxy.close()
+    with queue.channel() as channel:
+        channel.queue_delete(queue.name)
+        channel.queue_delete(f"{queue.name}.dead")
+        channel.exchange_delete(f"{queue.name}.dead")
+
+
+def test_an_event_goes_through_the_broker(alone, queue):
+    with working(alone, "relay", **queue.settings):
+        made = event(alone)
+        wait_for(lambda: declared(queue))
+        with queue.channel() as channel:
+            found = []
+            wait_for(lambda: found.append(channel.basic_get(queue.name)) or found[-1][0])
+            method, properties, body = found[-1]
+            assert json.loads(body) == {name: made[name] for name in ("event_id", "user_id", "description")}
+            assert (properties.delivery_mode, properties.message_id) == (2, made["event_id"])
+            channel.basic_nack(method.delivery_tag)
+        assert status(alone, made) == "NotProcessed"
+        with working(alone, **queue.settings):
+            wait_for(lambda: status(alone, made) == "Processed")
+
+
+def test_many_events_go_through_the_broker_and_are_noted_at_once(alone, queue):
+    with working(alone, **queue.settings) as notifier:
+        wait_for(lambda: declared(queue))
+        made = many(alone.database)
+        wait_for(lambda: processed_in(alone.database)[0] == 100)
+        assert told(notifier.stop()) == made
+    assert processed_in(alone.database)[1] <= 20
+
+
+def test_what_a_notifier_that_is_stopped_did_not_send_stays_in_the_queue(alone, queue):
+    stop, sent = threading.Event(), []
+    way = Channel(sent.extend, at_once=10, senders=1)
+    with (
+        working(alone, "relay", **queue.settings),
+        connect(alone.database) as another,
+        connect(alone.database) as connection,
+    ):
+        db.run(another, "outbox.lock", user_ids=["ann"])
+        event(alone)
+        notifier = threading.Thread(target=consume, args=(connection, queue.url, queue.name, way, (), stop))
+        notifier.start()
+        wait_for(lambda: another.execute("select from pg_locks where not granted").fetchone() is not None)
+        stop.set()
+        db.run(another, "outbox.unlock")
+        notifier.join()
+        with queue.channel() as channel:
+            wait_for(lambda: channel.basic_get(queue.name)[0])
+    assert sent == []
+
+
+def test_a_queue_that_vanished_is_made_again_and_no_event_is_lost(alone, queue):
+    with working(alone, "relay", **queue.settings):
+        wait_for(lambda: declared(queue))
+        with queue.channel() as channel:
+            channel.queue_delete(queue.name)
+        made = event(alone)
+        wait_for(lambda: declared(queue))
+        with working(alone, **queue.settings):
+            wait_for(lambda: status(alone, made) == "Processed")
+
+
+def test_what_is_no_event_is_put_aside_with_the_reason_and_the_queue_goes_on(alone, queue):
+    with working(alone, **queue.settings):
+        absent = "00000000-0000-7000-8000-000000000000"
+        bad = {
+            b"\xff\x00": "It is no JSON object with an event_id and a user_id.",
+            b"[1, 2]": "It is no JSON object with an event_id and a user_id.",
+            b'{"event_id": 7}': "It is no JSON object with an event_id and a user_id.",
+            json.dumps({"event_id": absent, "user_id": "nobody"}).encode(): f"There is no event {absent}.",
+            json.dumps({"event_id": absent, "user_id": "\ud800"}).encode(): (
+                "It is no JSON object with an event_id and a user_id."
+            ),
+            b"[" * 10_000: "It is no JSON object with an event_id and a user_id.",
+            b"x" * 2**20: "It is larger than 65536 bytes.",
+        }
+        with queue.channel() as channel:
+            wait_for(lambda: declared(queue))
+            for body in bad:
+                channel.basic_publish("", queue.name, body)
+        found = {}
+        wait_for(lambda: found.update(queue.dead()) or len(found) == len(bad))
+        assert found == bad
+        made = event(alone)
+        wait_for(lambda: status(alone, made) == "Processed")
+
+
+def declared(queue):
+    with suppress(pika.exceptions.AMQPError), queue.channel() as channel:
+        channel.queue_declare(queue.name, passive=True)
+        return True
+    return False
+
+
+def test_a_message_that_comes_ten_times_has_one_effect(alone, queue):
+    with Receiver() as receiver, working(alone, **queue.settings, NOTIFY_URL=receiver.url):
+        made = event(alone)
+        wait_for(lambda: declared(queue))
+        with queue.channel() as channel:
+            for _ in range(10):
+                channel.basic_publish("", queue.name, json.dumps(made).encode())
+        wait_for(lambda: status(alone, made) == "Processed")
+        last = event(alone)
+        wait_for(lambda: status(alone, last) == "Processed")
+        assert receiver.tries == {made["event_id"]: 1, last["event_id"]: 1}
+
+
+def test_a_broker_that_is_away_is_reported_and_refuses_no_event(database, queue):
+    queue.proxy.shut = True
+    with serve(database, **queue.settings) as service, working(service, **queue.settings):
+        made = event(service)
+        degraded = {"status": "degraded", "reasons": ["broker"]}
+        assert service.get("/health/ready").status_code == 200
+        assert service.get("/health/ready").json() == degraded
+        queue.proxy.shut = False
+        wait_for(lambda: status(service, made) == "Processed")
+        wait_for(lambda: service.get("/health/ready").json() == {"status": "ready"})
+        queue.proxy.shut = True
+        queue.proxy.cut()
+        wait_for(lambda: service.get("/health/ready").json() == degraded)
+
+
+def test_a_broker_that_stands_still_blocks_no_request(database, queue):
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections and never says a word
+        url = f"amqp://guest:guest@127.0.0.1:{mute.getsockname()[1]}/"
+        with serve(database, AMQP_URL=url) as service, working(service, AMQP_URL=url):
+            began = time.monotonic()
+            for _ in range(20):
+                event(service)
+            assert service.get("/health/ready").json()["status"] == "degraded"
+            assert time.monotonic() - began < 5
+
+
+def test_with_a_broker_nothing_is_lost_or_out_of_order_whatever_is_killed(alone, queue):
+    with Receiver(chance_to_fail=0.05) as receiver:
+        settings = {**queue.settings, "NOTIFY_URL": receiver.url, "NOTIFY_DELAYS": "0,0,0,0,0,0,0,0,0"}
+        with (
+            working(alone, **settings) as one,
+            working(alone, **settings) as two,
+            working(alone, "relay", **settings) as relay,
+        ):
+            whatever_breaks(alone, receiver, 300, [one, two, relay], queue.proxy.cut, random.Random(2))
+
+
+# Told to stop ---------------------------------------------------------------------------------------------------------
+
+
+def signalled(process, chance, seconds):
+    """Send SIGTERM and SIGINT in quick succession, so many seconds after its start; fails unless it ends in time."""
+    time.sleep(seconds)
+    for _ in range(200):
+        with suppress(ProcessLookupError):
+            process.send_signal(chance.choice([signal.SIGTERM, signal.SIGINT]))
+        if process.poll() is not None:
+            break
+        time.sleep(chance.random() / 1000)
+    process.wait(12)
+
+
+COMMANDS = {
+    "notifier": [],
+    "relay": [],
+    "migrate": [],
+    "seed": ["--users", "100000"],
+    "backup": ["all"],
+    "upload": ["departments", "/dev/stdin"],
+    "token": ["list"],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "times"),
+    [("notifier", 2), *[pytest.param(name, 25, marks=pytest.mark.thorough) for name in COMMANDS]],
+)
+def test_however_often_it_is_signalled_it_ends(database, tmp_path, command, times):
+    chance = random.Random(times)
+    settings = {"DATABASE_URL": database, "BACKUP_DIR": str(tmp_path), "AMQP_QUEUE": "rowhouse.test.signals"}
+    settings |= {"AMQP_URL": BROKER} if command == "relay" else {}
+    for number in range(times):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flask", "--app", "app", command, *COMMANDS[command]],
+            cwd=ROOT,
+            env=os.environ | settings,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        with process:
+            signalled(process, chance, (number + chance.random()) * 2 / times)
+
+
+@pytest.mark.thorough
+def test_a_frozen_webhook_holds_no_end_up(alone):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        event(alone)
+        with working(alone, NOTIFY_URL=f"http://127.0.0.1:{mute.getsockname()[1]}/") as notifier:
+            mute.settimeout(20)
+            mute.accept()
+            began = time.monotonic()
+            notifier.process.send_signal(signal.SIGTERM)
+            notifier.process.wait(12)
+            assert time.monotonic() - began < 10
+
+
+# Where its lines go ---------------------------------------------------------------------------------------------------
+
+
+def printing(service, stdout, **settings):
+    return subprocess.Popen(
+        [sys.executable, "-m", "flask", "--app", "app", "notifier"],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": service.database} | settings,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.thorough
+def test_an_event_that_nobody_can_read_is_not_sent_and_waits(alone):
+    made = event(alone)
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone, Path("/dev/full").open("w") as full:
+        for stdout, reason in ((gone, "nobody reads it"), (full, "No space left on device")):
+            with printing(alone, stdout) as notifier:
+                notifier.wait(20)
+                assert notifier.returncode == 1
+                assert notifier.stderr.read() == f"Standard output cannot be written: {reason}.\n"
+    with printing(alone, subprocess.PIPE) as notifier:
+        assert made["event_id"] in notifier.stdout.readline()
+        notifier.stdout.close()
+        event(alone)
+        notifier.wait(20)
+        assert notifier.stderr.read() == "Standard output cannot be written: Broken pipe.\n"
+    assert alone.get(f"/events/{made['event_id']}/failures").json()["items"] == []
+    with working(alone):
+        wait_for(lambda: not alone.get("/events?status=NotProcessed").json()["items"])
+
+
+@pytest.mark.thorough
+def test_lines_wait_for_their_reader_and_the_notifier_ends_whoever_reads(alone):
+    with connect(alone.database) as connection:
+        connection.execute(
+            "insert into events (user_id, description) select 'user ' || i % 10, repeat('x', 500)"
+            " from generate_series(1, 400) as i"
+        )
+    with printing(alone, subprocess.PIPE) as notifier:
+        notifier.stdout.read(1)  # it began; the pipe holds a part of it
+        made = event(alone)
+        assert status(alone, made) == "NotProcessed"
+        notifier.terminate()
+        assert notifier.wait(12) == 0

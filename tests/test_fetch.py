@@ -11,9 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from handlers import channels, oidc
-from handlers.channels import by_webhook
-from handlers.fetch import Failed, fetch
+from handlers.http import oidc
+from handlers.http.fetch import Failed, fetch
+from handlers.messages import senders
+from handlers.messages.senders import by_webhook
 
 WITHIN, UNHURRIED, LIMIT = 0.3, 10.0, 20_000
 
@@ -223,7 +224,7 @@ def test_a_webhook_that_does_not_take_an_event_is_a_failed_try(strange, status):
 
 @pytest.mark.parametrize("kind", LATE)
 def test_a_webhook_has_a_time_for_its_whole_answer(strange, kind, monkeypatch):
-    monkeypatch.setattr(channels, "WEBHOOK_WITHIN", WITHIN)
+    monkeypatch.setattr(senders, "WEBHOOK_WITHIN", WITHIN)
     event = SimpleNamespace(event_id="7", user_id="ann", description="x")
     with in_time(), pytest.raises(Failed):
         by_webhook(f"{strange.url}/200/{kind.__name__}").send([event])

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from db.queries import STATEMENTS
-from handlers.loading import PLAIN, plain
+from handlers.bulk.loading import PLAIN, plain
 from tests.conftest import ROOT, serve, shown_by_psql
 
 SAMPLE = ROOT / "tests" / "hiring"

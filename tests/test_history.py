@@ -18,7 +18,7 @@ import db
 from app import create_app
 from db.pool import connect
 from db.queries import STATEMENTS
-from handlers.past import reverted
+from handlers.http.crud_history import reverted
 from tests.conftest import ROOT, serve
 from tests.test_users import person
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from marshmallow import fields
 
-from handlers.fields import Text
+from handlers.http.fields import Text
 from tests.conftest import ROOT, serve
 from tests.test_refusals import BODIES, CONTRACTS, ROUTES, check_problem, needed, parameters, somewhere
 

@@ -18,7 +18,7 @@ import requests
 from pythonjsonlogger.json import JsonFormatter
 
 import logs
-from handlers.channels import print_lines
+from handlers.messages.senders import print_lines
 from tests.conftest import ROOT, Service, serve, wait_for
 
 CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, 0x061C, *range(0x200E, 0x2010), *range(0x202A, 0x202F)]

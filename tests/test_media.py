@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from handlers.contract import GZIP
+from handlers.http.contract import GZIP
 from tests.test_refusals import BODIES, CONTRACTS, check_problem, needed, somewhere
 
 PLAIN = [route for route in BODIES if not CONTRACTS[route].files]

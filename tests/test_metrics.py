@@ -15,7 +15,7 @@ from pathlib import Path
 directory = os.environ["PROMETHEUS_MULTIPROC_DIR"]
 ROOMS = [0, 40, 132]  # KiB that are left, of 1024
 
-from handlers.metrics import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from handlers.http.metrics import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 def count(name):
     kinds = [Counter(f"c{name}", "x", ["label"]), Histogram(f"h{name}", "x", ["label"])]

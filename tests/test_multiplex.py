@@ -11,9 +11,9 @@ import psycopg
 import pytest
 import requests
 
-from db.multiplex import STATEMENT_TIMEOUT, WAIT, Multiplexer
 from db.pipelines import BATCH, Unanswered
 from db.queries import Statement
+from db.read_pipeline import STATEMENT_TIMEOUT, WAIT, Multiplexer
 from tests.conftest import serve, wait_for
 
 TWICE = Statement(

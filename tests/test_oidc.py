@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import RSAAlgorithm
 from websockets.sync.client import connect
 
-from handlers.oidc import REQUIRED
+from handlers.http.oidc import REQUIRED
 from tests.conftest import free_port, serve
 from tests.test_running import refusal
 

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from handlers.batches import NUMBERS
-from handlers.fields import SEEN
-from handlers.loading import COLUMNS
+from handlers.bulk.loading import COLUMNS
+from handlers.http.fields import SEEN
 from tests.conftest import ROOT
 
 BLNS = ROOT.parent / "shared" / "data" / "blns" / "blns.json"

@@ -12,8 +12,8 @@ import pytest
 import requests
 
 from db.pool import connect
-from handlers import backing
-from handlers.progress import Canceled
+from handlers.bulk import backup
+from handlers.bulk.progress import Canceled
 from tests.conftest import answers, serve, wait_for
 
 ASYNC = {"Prefer": "respond-async"}
@@ -202,7 +202,7 @@ def test_a_backup_that_breaks_off_ends_its_transaction(database, error, after):
 
     def back_up() -> None:
         with pytest.raises(type(error)), connection.transaction():
-            backing.dump(connection, "jobs", io.BytesIO(), progress)
+            backup.dump(connection, "jobs", io.BytesIO(), progress)
         connection.execute("select")
         ended.set()
 

@@ -7,7 +7,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from app import create_app
-from handlers import access
+from handlers.http import auth
 from tests.test_access import TABLE, place
 
 LOCAL = [
@@ -120,7 +120,7 @@ OWN = (
 @pytest.fixture(params=[False, True], ids=["without tokens", "with tokens"])
 def client(request, monkeypatch):
     """The application in this process, its database left out: what comes before a view."""
-    monkeypatch.setattr(access, "guarded", lambda: request.param)
+    monkeypatch.setattr(auth, "guarded", lambda: request.param)
     found = create_app().test_client()
     found.guarded = request.param
     return found

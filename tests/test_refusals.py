@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from app import create_app
-from handlers.contract import parameters
-from handlers.kinds import KINDS, PREFIX
+from handlers.http.contract import parameters
+from handlers.http.problem_kinds import KINDS, PREFIX
 from tests.conftest import ROOT, serve
 
 CASES = [case for path in sorted((ROOT / "tests/cases").glob("*.json")) for case in json.loads(path.read_text())]

@@ -15,8 +15,8 @@ import pytest
 from psycopg import conninfo, errors
 from websockets.sync.client import connect
 
-from handlers.bodies import JSON
-from handlers.contract import NDJSON
+from handlers.http.contract import NDJSON
+from handlers.http.request_body import JSON
 from tests.conftest import make_token, serve, wait_for
 from tests.test_access import TABLE
 

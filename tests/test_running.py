@@ -22,7 +22,7 @@ import pytest
 import requests
 
 import supervisor
-from db import embedded
+from db import private_postgres
 from tests.conftest import ROOT, Service, answers, free_port, serve, wait_for
 
 OLD_SERVER = os.environ.get("OLD_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
@@ -181,7 +181,7 @@ def test_a_data_directory_that_cannot_be_written_is_named(directory):
 
 
 def test_a_data_directory_in_use_is_named(directory):
-    with embedded.server(directory):
+    with private_postgres.server(directory):
         said = refusal(directory, PORT=str(free_port()))
     assert said == [f"DATA_DIR {directory} is in use by another Rowhouse."]
 
@@ -199,7 +199,7 @@ def test_commands_use_the_server_that_runs(directory):
         command = [sys.executable, "-m", "flask", "--app", "app", *arguments]
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
 
-    with embedded.server(directory):
+    with private_postgres.server(directory):
         assert flask("migrate") == "The database is up to date.\n"
         assert flask("seed") == "The demonstration is in.\n"
         assert "users_pkey" in flask("explain", "users.get", "id=1")
@@ -244,7 +244,7 @@ def test_a_killed_postgresql_comes_back_and_so_does_the_service(directory):
 
 
 def test_a_service_waits_out_a_database_that_is_away(directory):
-    with embedded.server(directory) as url:
+    with private_postgres.server(directory) as url:
         served = serve(url)
         service = served.__enter__()
     try:
@@ -253,7 +253,7 @@ def test_a_service_waits_out_a_database_that_is_away(directory):
         assert answer.headers["Retry-After"] == "1"
         assert service.get("/health/ready").json()["reasons"] == ["database"]
         assert service.get("/health/live").status_code == 200
-        with embedded.server(directory):
+        with private_postgres.server(directory):
             wait_for(lambda: service.get("/users/1").status_code == 200, within=5)
     finally:
         served.__exit__()

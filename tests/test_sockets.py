@@ -18,11 +18,11 @@ from websockets.sync.client import connect
 from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
 from db.feed import Cursor
-from handlers.sockets import BROKEN, REFUSED, TRY_AGAIN
+from handlers.http.websocket import BROKEN, REFUSED, TRY_AGAIN
 from tests.conftest import make_token, serve
 from tests.test_refusals import APP, check_problem
 
-events = import_module("handlers.events")
+events = import_module("handlers.feed")
 
 CHANNEL = next(APP.view_functions[rule.endpoint] for rule in APP.url_map.iter_rules() if rule.websocket)
 

@@ -12,9 +12,9 @@ import pytest
 import requests
 
 import db
-from handlers import access, answers
-from handlers.contract import AVRO, CSV, NDJSON
-from handlers.shares import STREAMS_OF_ONE
+from handlers.http import auth, responses
+from handlers.http.contract import AVRO, CSV, NDJSON
+from handlers.http.shares import STREAMS_OF_ONE
 from tests.conftest import cloned, serve, wait_for
 from tests.test_refusals import APP, CONTRACTS, needed, somewhere
 
@@ -227,8 +227,8 @@ def seven(server, template):
 
 @pytest.mark.parametrize("media", [NDJSON, pytest.param(CSV, marks=pytest.mark.thorough)])
 def test_all_of_a_list_is_one_snapshot_in_any_order(seven, monkeypatch, media):
-    monkeypatch.setattr(answers, "PAGE_LIMIT", 3)
-    monkeypatch.setattr(access, "guarded", lambda: False)
+    monkeypatch.setattr(responses, "PAGE_LIMIT", 3)
+    monkeypatch.setattr(auth, "guarded", lambda: False)
     asked = []
 
     def emptied_meanwhile(*args, **parameters):
@@ -244,11 +244,11 @@ def test_all_of_a_list_is_one_snapshot_in_any_order(seven, monkeypatch, media):
         seven.empty()
         seven.fill()
         with monkeypatch.context() as quiet:
-            quiet.setattr(answers, "run", db.run)
+            quiet.setattr(responses, "run", db.run)
             calm = APP.test_client().get(url, query_string=query, headers={"Accept": media}).text
         asked.clear()
         with monkeypatch.context() as busy:
-            busy.setattr(answers, "run", emptied_meanwhile)
+            busy.setattr(responses, "run", emptied_meanwhile)
             answer = APP.test_client().get(url, query_string=query, headers={"Accept": media})
             assert answer.text == calm, (path, order)
         assert path.startswith(REPORTS) or len(asked) >= 3, (path, order, calm)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from db.pool import connect
 from db.queries import STATEMENTS
-from handlers.fields import SEEN
+from handlers.http.fields import SEEN
 
 ORDERS = ["id", "-id", "email", "-email", "name", "-name", "created_at", "-created_at"]
 

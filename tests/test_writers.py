@@ -9,7 +9,7 @@ import pytest
 
 from db.pipelines import Unanswered
 from db.queries import STATEMENTS, Statement
-from db.writers import PIPELINES, Writers
+from db.write_pipelines import PIPELINES, Writers
 
 ADD = Statement("test.add", b"insert into jobs (id, job) values ($1::integer, $2) returning id, job", ("id", "job"))
 RENAME = Statement("test.rename", b"update jobs set job = $2 where id = $1::integer returning id", ("id", "job"))

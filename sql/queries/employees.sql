@@ -165,7 +165,7 @@ cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'l
 -- files that it corrects: those with its id, and those of its line that differ from it in their first field alone. No row, and nothing
 -- done: it would log more rejects than it may.
 -- The rows wait in appending, a place of the owner, for employees.append: there most are from the start, because each field of them is
--- good as far as can be seen without the table (see handlers/loading.py); the others are in staging, as texts.
+-- good as far as can be seen without the table (see handlers/bulk/loading.py); the others are in staging, as texts.
 with fields as materialized (
     select
         s.line,

@@ -261,7 +261,7 @@ comment on function trigrams_of_part(text) is 'As few trigrams of a text as cove
 -- Rules ---------------------------------------------------------------------------------------------------------------
 
 -- White_Space and Default_Ignorable_Code_Point of Unicode, its categories Cc, Cf and Z, and the empty Braille cell, as BLANK in
--- handlers/fields.py. Not [:space:], which hangs on the server's locale. The first character decides for nearly all texts, in a quarter
+-- handlers/http/fields.py. Not [:space:], which hangs on the server's locale. The first character decides for nearly all texts, in a quarter
 -- of the time that the pattern takes.
 create or replace function says_something(value text) returns boolean
 language sql immutable parallel safe

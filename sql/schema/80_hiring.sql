@@ -522,7 +522,7 @@ end;
 
 comment on function cut_to_microseconds(text) is 'A moment in ISO 8601 as PostgreSQL reads it, without what is finer than its microseconds.';
 
--- Stable, as what a text means as a moment may hang on settings. The pattern, WRITTEN in handlers/fields.py, keeps out what PostgreSQL would
+-- Stable, as what a text means as a moment may hang on settings. The pattern, WRITTEN in handlers/http/fields.py, keeps out what PostgreSQL would
 -- take beyond ISO 8601 ("yesterday", "infinity", "1/2/2021"), and what it takes for another moment (24:00, a leap second); a text without
 -- a zone is in the session's, which the loader sets to UTC.
 create or replace function datetime_fault(column_name text, value text) returns text[]

@@ -2,62 +2,26 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
 
 from app import LIMITS, OIDC, create_app
-from handlers import problems
-from handlers.access import ROLES
-from handlers.kinds import GENERAL, KINDS, PREFIX
+from handlers.http import problems
+from handlers.http.auth import ROLES
+from handlers.http.problem_kinds import GENERAL, KINDS, PREFIX
 from tests.conftest import ROOT
 
-SHARED = {
-    "open_sockets",
-    "shares",
-    "streaming",
-    "access",
-    "answers",
-    "avroblocks",
-    "avromoments",
-    "avrofile",
-    "backing",
-    "bodies",
-    "broker",
-    "channels",
-    "contract",
-    "csvfile",
-    "csvheader",
-    "csvrows",
-    "doors",
-    "fetch",
-    "fields",
-    "files",
-    "headers",
-    "idempotency",
-    "kinds",
-    "lean",
-    "lines",
-    "loading",
-    "longwork",
-    "merging",
-    "metrics",
-    "oidc",
-    "origins",
-    "openapi",
-    "parameters",
-    "past",
-    "places",
-    "preconditions",
-    "problems",
-    "progress",
-    "quota",
-    "relay",
-    "restoring",
-    "schemas",
-    "shelf",
-    "sockets",
+ROOMS = {
+    "handlers": {"http", "bulk", "messages", "cli", "db"},
+    "cli": {"http", "bulk", "messages", "db"},
+    "http": {"bulk", "db"},
+    "bulk": {"db"},
+    "messages": {"db"},
+    "db": set(),
 }
-"""What the nouns of handlers/ share; a noun imports no other noun."""
+"""Which rooms each room imports from, besides itself. Anybody imports what imports nothing of the house itself."""
 
 APP = create_app()
 
@@ -70,30 +34,62 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", [*(ROOT / "db").glob("*.py")], ids=lambda path: path.stem)
-def test_db_knows_nothing_of_http(path):
-    assert not [name for name in imports(path) if name.split(".")[0] in ("handlers", "flask", "werkzeug", "app")]
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in [*ROOT.glob("handlers/**/*.py"), *ROOT.glob("db/*.py")]
+}
 
 
-@pytest.mark.parametrize("path", [*(ROOT / "handlers").glob("[a-z]*.py")], ids=lambda path: path.stem)
-def test_no_noun_imports_another(path):
-    used = {name.split(".")[1] for name in imports(path) if name.startswith("handlers.")}
-    assert used - SHARED - {path.stem} == set()
+def room(module):
+    """The room that a module is in: the last folder of its path."""
+    parts = module.split(".")
+    return (
+        parts[1] if parts[0] == "handlers" and MODULES.get(module, ROOT).parent.parent.name == "handlers" else parts[0]
+    )
+
+
+def used(module):
+    """The modules of the house that a module imports, each by its own name and not by that of a thing in it."""
+    for name in imports(MODULES[module]):
+        while name and name not in MODULES:
+            name = name.rpartition(".")[0]
+        if name and name != module:
+            yield name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_one_way(module):
+    for name in used(module):
+        resource = room(name) == room(module) == "handlers" and name != "handlers"
+        assert (room(name) in ROOMS[room(module)] | {room(module)} and not resource) or not [*used(name)], name
+
+
+@pytest.mark.parametrize("room_name", ["bulk", "messages", "db"])
+def test_engines_know_nothing_of_http(room_name):
+    for module, path in MODULES.items():
+        if room(module) == room_name:
+            assert not [name for name in imports(path) if name.split(".")[0] in ("flask", "werkzeug", "app")], module
+
+
+def test_one_route_module_does_not_load_the_others():
+    script = "import sys, handlers.tasks; print(*(name for name in sys.modules if name.startswith('handlers.')))"
+    loaded = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {name for name in loaded.split() if room(name) == "handlers"} == {"handlers.tasks"}
 
 
 def test_nobody_imports_the_app():
-    for path in [*ROOT.glob("handlers/*.py"), *ROOT.glob("db/*.py")]:
-        assert not [name for name in imports(path) if name.split(".")[0] == "app"], path
+    for module, path in MODULES.items():
+        assert not [name for name in imports(path) if name.split(".")[0] == "app"], module
 
 
 def test_all_metrics_are_kept_where_they_can_end_no_process():
-    for path in [*ROOT.glob("handlers/*.py"), *ROOT.glob("db/*.py")]:
+    for path in MODULES.values():
         used = [name for name in imports(path) if name.startswith("prometheus_client")]
         assert path.stem == "metrics" or not used, path
 
 
 def test_only_the_app_and_gunicorn_read_settings():
-    for path in [*ROOT.glob("handlers/*.py"), *ROOT.glob("db/*.py")]:
+    for path in MODULES.values():
         read = re.findall(r"os\.environ(?:\.get\(|\[)\"(\w+)\"(?! *\] *=)", path.read_text())
         assert set(read) - {"LC_ALL", "PROMETHEUS_MULTIPROC_DIR"} == set(), path
 
@@ -117,12 +113,12 @@ def test_every_route_states_its_role_and_contract_and_is_explained(rule):
     assert view.__doc__, "the docstring is what /docs says"
 
 
-@pytest.mark.parametrize("path", [*(ROOT / "handlers").glob("[a-z]*.py")], ids=lambda path: path.stem)
-def test_a_door_is_no_longer_than_three_pages(path):
-    assert len(path.read_text().splitlines()) <= 200
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("handlers")])
+def test_a_module_is_no_longer_than_three_pages(module):
+    assert len(MODULES[module].read_text().splitlines()) <= 200
 
 
-def test_the_hall_is_small():
+def test_the_factory_is_small():
     assert len((ROOT / "app.py").read_text().splitlines()) <= 120
 
 
@@ -135,7 +131,7 @@ def test_the_container_has_every_module():
 FRAMEWORKS = {404, 405, 413, 414, 416, 417, 431, 500, 501}
 """What Flask, Werkzeug and gunicorn refuse without a word of ours."""
 
-SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("handlers/*.py"), *ROOT.glob("sql/schema/*.sql")]
+SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("handlers/**/*.py"), *ROOT.glob("sql/schema/*.sql")]
 
 
 def kinds_told(path):

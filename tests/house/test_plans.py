@@ -12,7 +12,7 @@ import db
 from app import create_app
 from db.pool import connect
 from db.queries import STATEMENTS, chosen
-from handlers.contract import parameters
+from handlers.http.contract import parameters
 
 ROWS = int(os.environ.get("PLAN_ROWS") or 100_000)
 """Of users; a million shows the same plans, and takes minutes to fill."""

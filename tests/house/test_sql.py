@@ -11,7 +11,7 @@ from psycopg.rows import namedtuple_row
 
 from db import schema
 from db.queries import PAGES, STATEMENTS
-from handlers.problems import BROKEN
+from handlers.http.problems import BROKEN
 from tests.conftest import ROOT, clone, drop
 
 SCRIPTS = sorted([*(ROOT / "sql").glob("schema/*.sql"), *(ROOT / "sql").glob("migrations/*.sql")])
@@ -36,7 +36,7 @@ def test_every_statement_says_what_it_means_and_has_no_star():
 
 
 def test_every_named_statement_is_used():
-    paths = [ROOT / "commands.py", *ROOT.glob("handlers/*.py"), *ROOT.glob("db/*.py")]
+    paths = [*ROOT.glob("handlers/**/*.py"), *ROOT.glob("db/*.py")]
     source = "\n".join(path.read_text() for path in paths)
     for name in STATEMENTS:
         page, statement = name.split(".")
@@ -47,7 +47,7 @@ def test_every_named_statement_is_used():
 
 
 def test_no_sql_is_written_outside_of_sql():
-    for path in ROOT.glob("handlers/*.py"):
+    for path in ROOT.glob("handlers/**/*.py"):
         assert not re.search(r"\b(select|insert into|update|delete from)\b.*\b(from|values|set)\b", path.read_text()), (
             path
         )

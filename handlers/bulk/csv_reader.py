@@ -1,0 +1,103 @@
+"""Reads a CSV file as people save it, in any dialect, each row with its line as it came."""
+
+import gzip
+import hashlib
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from typing import BinaryIO
+
+from db.cooperate import next_turn
+from handlers.bulk.csv_header import delimiter_of, in_order, sampled, untitled
+from handlers.bulk.csv_rows import ROW_LIMIT, check_blank, records
+from handlers.bulk.csv_rows import Row as Row
+from handlers.bulk.errors import TooLarge, Unreadable
+
+UNPACKED_LIMIT = 2**30
+"""Bytes of an unpacked file."""
+
+STATED = re.compile(r'"?sep=([^\w"])"?\s*', re.IGNORECASE)
+"""The line by which spreadsheets tell each other the delimiter."""
+
+ENCODINGS = {
+    rb"\xef\xbb\xbf": "utf-8-sig",
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": "utf-32",
+    rb"\xff\xfe|\xfe\xff": "utf-16",
+    # Without a mark, by the zeros of the first characters: digits, quotes, delimiters and Latin letters.
+    rb"\0\0\0[^\0]": "utf-32-be",
+    rb"[^\0]\0\0\0": "utf-32-le",
+    rb"\0[^\0]\0[^\0]": "utf-16-be",
+    rb"[^\0]\0[^\0]\0": "utf-16-le",
+}
+"""How a file begins that is not bare UTF-8."""
+
+
+class Unpacked(io.RawIOBase):
+    """The bytes of a file, unpacked if it is gzip, counted and hashed on the way; each block is told."""
+
+    def __init__(self, source: BinaryIO, tell: Callable[[], object] = lambda: None) -> None:
+        self.tell_block = tell
+        packed = source.read(2) == b"\x1f\x8b"
+        source.seek(0)
+        self.source = gzip.GzipFile(fileobj=source, mode="rb") if packed else source
+        self.hash = hashlib.sha256()
+        self.size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]  # the base class says the same
+        try:
+            some = self.source.read(len(buffer))
+        except (OSError, EOFError, zlib.error) as error:
+            raise Unreadable(f"The file is damaged gzip: {error}.") from None
+        next_turn()
+        self.tell_block()
+        self.hash.update(some)
+        self.size += len(some)
+        if self.size > UNPACKED_LIMIT:
+            raise TooLarge(f"The file is larger than {UNPACKED_LIMIT} bytes unpacked.")
+        buffer[: len(some)] = some
+        return len(some)
+
+
+def rows(source: Unpacked, columns: tuple[str, ...], header: str) -> Iterator[Row]:
+    """The data rows of a file for these columns. `header`: auto, yes or no. Raises Unreadable or TooLarge."""
+    buffered = io.BufferedReader(source, 65536)
+    text = io.TextIOWrapper(buffered, encoding_of(buffered.peek(4)), newline="")
+    try:
+        yield from parsed(whole(iter(partial(text.readline, ROW_LIMIT + 1), "")), columns, header)
+    except UnicodeError:
+        raise Unreadable("The file is not UTF-8, UTF-16 or UTF-32.") from None
+
+
+def encoding_of(beginning: bytes) -> str:
+    return next((encoding for begin, encoding in ENCODINGS.items() if re.match(begin, beginning)), "utf-8")
+
+
+def whole(lines: Iterator[str]) -> Iterator[str]:
+    """The lines. Raises Unreadable for an endless one, before anybody looks into it."""
+    for line in lines:
+        if len(line) > ROW_LIMIT:
+            raise Unreadable(f"A row is longer than {ROW_LIMIT} characters.")
+        yield line
+
+
+def parsed(lines: Iterator[str], columns: tuple[str, ...], header: str) -> Iterator[Row]:
+    begin = 1
+    for first in lines:
+        if first.strip():
+            break
+        begin += 1
+        check_blank(begin)
+    else:
+        return
+    if stated := STATED.fullmatch(first):
+        first = "\n"
+    sample = [first, *sampled(lines)]
+    delimiter = stated[1] if stated else delimiter_of(sample, columns)
+    found = records(chain(sample, lines), delimiter, begin)
+    yield from found if header == "no" else in_order(untitled(found, columns), columns, header)

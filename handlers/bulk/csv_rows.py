@@ -1,0 +1,102 @@
+"""The rows of a CSV text as RFC 4180 has them, each with its line as it came, and the lines that are none."""
+
+import csv
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from handlers.bulk.errors import Unreadable
+
+FIELD_LIMIT = 2**20
+"""Characters of a field."""
+
+ROW_LIMIT = 2**23
+"""Characters of a row, however many lines it has."""
+
+BLANK_LIMIT = 1_000_000
+"""Rows of nothing but blanks: a small file of gzip may hold a thousand million."""
+
+csv.field_size_limit(FIELD_LIMIT)
+
+
+class Row(NamedTuple):
+    """A data row: the line it began on, its text as it came, its fields, and why they cannot be stored, if so."""
+
+    line: int
+    raw: str
+    fields: list[str]
+    unreadable: str | None
+
+
+def records(lines: Iterator[str], delimiter: str, line: int = 1) -> Iterator[Row]:
+    """The rows as RFC 4180 has them, but for those of nothing but blanks.
+
+    Where one is none, for its quotes, only the line it began on is refused, and reading goes on at the next.
+    """
+    taken: list[str] = []
+    again: deque[str] = deque()
+    blank = 0
+    reason = "not yet"
+    while reason:
+        reason = ""
+        try:
+            for fields in csv.reader(remembered(lines, again, taken), delimiter=delimiter, strict=True):
+                raw = (taken[0] if len(taken) == 1 else "".join(taken)).rstrip("\r\n")
+                began, line = line, line + len(taken)
+                taken.clear()
+                if "\0" in raw:
+                    yield unreadable(began, raw, "The row holds NUL.")
+                elif (fields and fields[0] > " ") or not is_blank(fields):  # the first says so of nearly all
+                    yield Row(began, raw, fields, None)
+                else:
+                    blank += 1
+                    check_blank(blank)
+        except csv.Error as error:
+            reason = reason_of(error, len(taken))
+            again.extend(taken[1:])
+            yield unreadable(line, taken[0].rstrip("\r\n"), reason)
+            line += 1
+            taken.clear()
+
+
+def remembered(lines: Iterator[str], again: deque[str], taken: list[str]) -> Iterator[str]:
+    """The lines, each put into `taken`, from where the caller takes a row's; those in `again` first.
+
+    A quote that is open where one of these begins has been followed to where it went wrong: the text ends there.
+    Raises Unreadable for an endless row.
+    """
+    while again:
+        if taken:
+            return
+        taken.append(again.popleft())
+        yield taken[0]
+    size = 0
+    for line in lines:
+        size = size + len(line) if taken else len(line)
+        if size > ROW_LIMIT:
+            raise Unreadable(f"A row is longer than {ROW_LIMIT} characters.")
+        taken.append(line)
+        yield line
+
+
+def check_blank(rows: int) -> None:
+    """Raises Unreadable where so many rows are blank."""
+    if rows > BLANK_LIMIT:
+        raise Unreadable(f"More than {BLANK_LIMIT} rows are blank.")
+
+
+def is_blank(fields: list[str]) -> bool:
+    return not any(map(str.strip, fields))
+
+
+def unreadable(line: int, raw: str, reason: str) -> Row:
+    return Row(line, raw.replace("\0", "\N{SYMBOL FOR NULL}"), [], reason)
+
+
+def reason_of(error: csv.Error, lines: int) -> str:
+    """Why the first of so many lines is no row by itself. Raises Unreadable for a field that is too long within it."""
+    if lines > 1 or "unexpected end" in str(error):
+        return "A quote is not closed."
+    if "expected after" in str(error):
+        return "Text stands behind a closing quote."
+    raise Unreadable(f"The file cannot be read as CSV: {error}.") from None

@@ -1,0 +1,73 @@
+"""What the commands share: their database, errors in one line, and when they are told to stop."""
+
+import logging.config
+import os
+import signal
+import sys
+import threading
+from contextlib import AbstractContextManager, nullcontext, suppress
+
+import psycopg
+from flask import Blueprint, current_app
+
+import logs
+from db import private_postgres, schema
+from handlers.bulk import errors
+
+commands = Blueprint("cli", __name__, cli_group=None)
+
+ONE_LINE = (
+    schema.Refused,
+    private_postgres.Unavailable,
+    psycopg.Error,
+    OSError,
+    errors.Unreadable,
+    errors.Damaged,
+    errors.TooLarge,
+    errors.TooManyRejects,
+    errors.NoBackup,
+)
+"""Errors whose first line is all that a person needs."""
+
+
+class one_line_errors(AbstractContextManager[None]):
+    """Ends a command with one line on standard error where the database cannot be used."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, psycopg.OperationalError):
+            sys.exit(f"The database is not reachable: {str(error).splitlines()[0]}")
+        if isinstance(error, psycopg.IntegrityError):
+            sys.exit(" ".join(filter(None, (error.diag.message_primary, error.diag.message_detail))))
+        if isinstance(error, psycopg.ProgrammingError) and not error.sqlstate:
+            sys.exit(f"DATABASE_URL cannot be read: {str(error).splitlines()[0]}")
+        if isinstance(error, ONE_LINE):
+            sys.exit(str(error).splitlines()[0])
+
+
+def stopped(until_eof: bool = False) -> threading.Event:
+    """For a command that goes on until it is told to stop: by Ctrl-C, by SIGTERM, or as standard input ends."""
+    stop = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def wait_for_signal() -> None:
+        signal.sigwait(numbers)
+        stop.set()
+
+    def wait_for_eof() -> None:
+        with suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        stop.set()
+
+    logging.config.dictConfig(logs.config(current_app.config["LOG_LEVEL"]))
+    # Not by a handler: it may run while the event's own lock is held, and would wait for that for ever.
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    for wait in (wait_for_signal, wait_for_eof) if until_eof else (wait_for_signal,):
+        threading.Thread(target=wait, daemon=True).start()
+    return stop
+
+
+def database() -> AbstractContextManager[str]:
+    """The database of a command: DATABASE_URL's, or the private one in DATA_DIR for as long as the command runs."""
+    url = current_app.config["DATABASE_URL"]
+    return nullcontext(url) if url else private_postgres.server(current_app.config["DATA_DIR"])

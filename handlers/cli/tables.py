@@ -1,0 +1,93 @@
+"""flask upload, backup, restore: whole tables, with a progress bar."""
+
+import getpass
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+from flask import current_app
+
+import db
+from db import actor
+from handlers.bulk.backup import ALL, TABLES, back_up
+from handlers.bulk.backup_store import BackupStore
+from handlers.bulk.loading import COLUMNS, load
+from handlers.bulk.progress import Progress
+from handlers.bulk.restore import files_of, restore
+from handlers.cli.common import commands, database, one_line_errors
+
+
+@contextmanager
+def working(label: str) -> Iterator[Any]:
+    """A pool to work with, and a progress bar; one line where it fails."""
+    actor.set((f"{getpass.getuser()} (flask)", ""))
+    with one_line_errors(), database() as url:
+        db.open_pool(url, 2)
+        try:
+            with click.progressbar(length=1, label=label, show_pos=True, file=sys.stderr) as bar:
+                yield bar
+        finally:
+            db.close_pool()
+
+
+def by_rows(bar: Any) -> Progress:
+    """Moves a bar as far as the rows are."""
+
+    def progress(rows: int, of: int | None = None) -> None:
+        bar.length = bar.length if of is None else of
+        bar.update(rows)
+
+    return progress
+
+
+@commands.cli.command("upload")
+@click.argument("table", type=click.Choice([*COLUMNS]))
+@click.argument("file", type=click.File("rb"))
+@click.option("--header", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True)
+@click.option("--mode", type=click.Choice(["partial", "atomic", "dry-run"]), default="partial", show_default=True)
+@click.option("--max-errors", type=click.IntRange(0), help="With more rejects nothing is kept.")
+def upload(table: str, file: BinaryIO, header: str, mode: str, max_errors: int | None) -> None:
+    """Move a CSV file into departments, jobs or employees; rejects are kept aside: GET /errors/TABLE."""
+    with working(f"Uploading {table}") as bar:
+        bar.length = Path(file.name).stat().st_size
+
+        def progress(rows: int, of: int | None = None) -> None:
+            bar.update(file.tell() - bar.pos)
+
+        row, sha256, undone = load(table, file, progress, current_app.config["REJECTS_LIMIT"], header, mode, max_errors)
+    kept = "Nothing was kept." if undone else f"Upload {row.upload_id}."
+    click.echo(f"{kept} {row.rows} rows: {row.accepted} accepted, {row.rejected} rejected. SHA-256 {sha256}")
+    for reject in undone.rejects if undone else []:
+        click.echo(f"line {reject['line']}: {reject['column_name'] or 'row'}: {reject['detail']}")
+    if undone and undone.too_many:
+        sys.exit(1)
+
+
+@commands.cli.command("backup")
+@click.argument("table", type=click.Choice([*TABLES, ALL]))
+def backup_table(table: str) -> None:
+    """Back a table up, or all from one snapshot, into BACKUP_DIR."""
+    with working(f"Backing up {table}") as bar:
+        manifest = back_up(current_app.config["BACKUP_DIR"], table, by_rows(bar))
+    click.echo(f"{manifest['name']}: {manifest['rows']} rows in {current_app.config['BACKUP_DIR']}")
+
+
+@commands.cli.command("restore")
+@click.argument("table", type=click.Choice([*TABLES, ALL]))
+@click.option("--backup", "name", help="Its name; the newest of the table by default.")
+@click.option("--file", type=click.File("rb"), help="An Avro file instead.")
+@click.option("--dry-run", is_flag=True, help="Only tell what it would change.")
+def restore_table(table: str, name: str | None, file: BinaryIO | None, dry_run: bool) -> None:
+    """Make a table, or all, equal to a backup; readers see the old rows or the new."""
+    store = BackupStore(current_app.config["BACKUP_DIR"])
+    with working(f"Restoring {table}") as bar:
+        name = None if file else store.manifest(name or store.newest(table))["name"]
+        with files_of(store.directory, table, name, file) as files:
+            found = restore(table, files, name or "a file", dry_run, by_rows(bar))
+    for each in found:
+        click.echo("{table}: {rows} rows, {added} added, {removed} removed, {changed} changed".format(**each))
+    if dry_run:
+        click.echo("This was a trial: nothing was changed.")

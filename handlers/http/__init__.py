@@ -1,0 +1,1 @@
+"""What the routes share: how a request is admitted, checked, answered and told of."""

@@ -1,0 +1,90 @@
+"""The doors of a noun: list, create, read, replace, change, remove, and to its past. users.py has them written out."""
+
+import json
+from typing import Any
+
+from flask import Blueprint, Response, abort
+from marshmallow import Schema
+
+from db import read, write
+from handlers.http.auth import needs
+from handlers.http.concurrency import Key, changed, removed
+from handlers.http.contract import gives, takes
+from handlers.http.crud_history import hang_past
+from handlers.http.preconditions import Expected
+from handlers.http.responses import created, item, page
+from handlers.http.schemas import Versioned, VersionQuery, item_query
+
+
+def hang(
+    blueprint: Blueprint,
+    noun: str,
+    one: str,
+    kind: type[Versioned],
+    new: type[Versioned],
+    pages: type[Schema],
+    under: tuple[str, str] | None = None,
+    key: str = "id",
+) -> None:
+    """Hang the doors of `noun` ("tasks", "a task") over its statements.
+
+    `kind` is what is answered and changed, `new` what is created, `pages` the query of the list. `under` names the
+    collection that lists and creations stand below, and the parameter it has in the statements:
+    ("userstories", "userstory_id") for /userstories/{id}/tasks. `key` is the converter of its ids: id or uuid.
+    """
+    collection = f"/{under[0]}/<id:id>/{noun}" if under else f"/{noun}"
+
+    def above(id: int | None) -> dict[str, Any]:
+        return {under[1]: id} if under else {}
+
+    @blueprint.get(collection, endpoint=f"list_{noun}")
+    @needs("reader")
+    @takes(query=pages)
+    @gives(kind, many=True)
+    def list(query: dict[str, Any], id: int | None = None) -> Response:
+        return page(f"{noun}.list", query | above(id))
+
+    @blueprint.post(collection, endpoint=f"create_{noun}")
+    @needs("writer")
+    @takes(new)
+    @gives(kind, 201)
+    def create(body: dict[str, Any], id: int | None = None) -> Response:
+        row = write(f"{noun}.create", body=json.dumps(body), **above(id))
+        return created(row or abort(404, "There is no such object."), f"/{noun}/{row.id}")
+
+    @blueprint.get(f"/{noun}/<{key}:id>", endpoint=f"get_{noun}")
+    @needs("reader")
+    @takes(query=item_query(kind))
+    @gives(kind)
+    def get(id: Key, query: dict[str, Any]) -> Response:
+        return item(read(f"{noun}.as_of" if "as_of" in query else f"{noun}.get", id=id, **query))
+
+    @blueprint.put(f"/{noun}/<{key}:id>", endpoint=f"replace_{noun}")
+    @needs("writer")
+    @takes(kind, precondition=True)
+    @gives(kind)
+    def replace(id: Key, body: dict[str, Any], expected: Expected) -> Response:
+        return changed(noun, id, body, expected)
+
+    @blueprint.patch(f"/{noun}/<{key}:id>", endpoint=f"change_{noun}")
+    @needs("writer")
+    @takes(kind, partial=True, precondition=True)
+    @gives(kind)
+    def change(id: Key, body: dict[str, Any], expected: Expected) -> Response:
+        return changed(noun, id, body, expected, merge=True)
+
+    @blueprint.delete(f"/{noun}/<{key}:id>", endpoint=f"remove_{noun}")
+    @needs("writer")
+    @takes(query=VersionQuery, precondition=True, long=True)
+    @gives(status=204)
+    def remove(id: Key, expected: Expected) -> Response:
+        return removed(noun, id, expected)
+
+    hang_past(blueprint, noun, one, kind, key)
+
+    list.__doc__ = f"{noun.capitalize()} page by page, or all of them as NDJSON or CSV."
+    create.__doc__ = f"Make {one}."
+    get.__doc__ = f"Look at {one}, as it is or as it was."
+    replace.__doc__ = f"Save {one} as the body says, over the version you read."
+    change.__doc__ = f"Save some members of {one}, merged with what others changed since the version you read."
+    remove.__doc__ = f"Delete {one}, if it still is the version you read."

@@ -1,0 +1,81 @@
+"""The past of an object, for every noun: what was changed, how it was, and back to a version."""
+
+import json
+from typing import Any
+
+from flask import Blueprint, Response, abort
+from marshmallow import Schema, ValidationError, fields, validate
+
+from db import read
+from handlers.http.auth import needs
+from handlers.http.concurrency import Key, changed
+from handlers.http.contract import gives, takes
+from handlers.http.fields import INTEGER, Whole
+from handlers.http.preconditions import Expected
+from handlers.http.responses import page
+from handlers.http.schemas import Versioned, instant, page_query
+
+
+class Entry(Schema):
+    """A change: of one object, or of a whole table."""
+
+    id = fields.Integer(metadata={"format": "int64"})
+    operation_date = fields.String(metadata={"format": "date-time", "description": "When."})
+    obj_type = fields.String(metadata={"example": "userstory"})
+    obj_id = fields.Raw(allow_none=True, metadata={"description": "Its key; null where a whole table is meant."})
+    action = fields.String(metadata={"enum": ["create", "update", "delete", "truncate"]})
+    project = fields.Integer(allow_none=True)
+    actor = fields.String(metadata={"description": "The caller, or the role and application on the database."})
+    request_id = fields.String(allow_none=True)
+    version = fields.Integer(allow_none=True, metadata={"description": "That the change made, or that was deleted."})
+    old_obj = fields.Dict(allow_none=True, metadata={"description": "The row before."})
+    new_obj = fields.Dict(allow_none=True, metadata={"description": "The row after."})
+    diff = fields.Raw(allow_none=True, metadata={"description": 'As {"field": [old, new]}, or as JSON Patch.'})
+
+
+class Revert(Schema):
+    """The version to go back to."""
+
+    to = Whole(most=INTEGER, required=True, metadata={"description": "The version to be as again.", "example": 1})
+
+
+def entry_query(**filters: fields.Field) -> Any:
+    """The parameters of a list of entries, with these filters."""
+    diff = fields.String(
+        validate=validate.OneOf(("fields", "json-patch")),
+        metadata={"description": 'The form of `diff`: {"field": [old, new]}, or RFC 6902.'},
+    )
+    return page_query(Entry, {"id": instant}, diff=diff, **filters)
+
+
+def reverted(kind: type[Versioned]) -> list[str]:
+    """The members that a revert takes back: not what the service sets by itself, which would be done once more."""
+    return [name for name, field in kind().load_fields.items() if not field.metadata.get("x-set-by-service")]
+
+
+def hang_past(blueprint: Blueprint, noun: str, one: str, kind: type[Versioned], key: str = "id") -> None:
+    """Hang the doors to the past of `noun` ("tasks", "a task"): its history, and the way back."""
+
+    @blueprint.get(f"/{noun}/<{key}:id>/history", endpoint=f"history_of_{noun}")
+    @needs("reader")
+    @takes(query=entry_query())
+    @gives(Entry, many=True)
+    def history(id: Key, query: dict[str, Any]) -> Response:
+        if not (read(f"{noun}.get", id=id) or read("history.known", noun=noun, id=id)):
+            abort(404, "There is no such object, and there never was.")
+        return page("history.list", query | {"noun": noun, "obj_id": id})
+
+    @blueprint.post(f"/{noun}/<{key}:id>/revert", endpoint=f"revert_{noun}")
+    @needs("writer")
+    @takes(Revert, precondition=True)
+    @gives(kind)
+    def revert(id: Key, body: dict[str, Any], expected: Expected) -> Response:
+        past = read(f"{noun}.as_of", id=id, as_of=body["to"])
+        if past is None:
+            read(f"{noun}.get", id=id) or abort(404, "There is no such object.")
+            raise ValidationError({"to": ["There is no such version."]})
+        members = json.loads(past.body)
+        return changed(noun, id, {name: members[name] for name in reverted(kind)}, expected)
+
+    history.__doc__ = f"What was changed of {one}, page by page, by whom, from what to what."
+    revert.__doc__ = f"Save {one} as it was in an earlier version, over the version you read; not what the service set."

@@ -1,0 +1,131 @@
+"""OpenID Connect: a JWT of the issuer in OIDC_ISSUER is as good as a token, for the role that its claims name."""
+
+import json
+import time
+from functools import cache
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import gevent
+import jwt
+from flask import current_app
+from jwt.exceptions import PyJWKClientError
+
+from handlers.http import fetch
+from handlers.http.fields import BIGINT
+from handlers.http.problems import Problem
+
+ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]
+"""Signatures by a key pair only: with a shared secret, whoever checks a token could make one."""
+
+REQUIRED = ["iss", "sub", "aud", "exp"]
+"""Claims without which a JWT is not good."""
+
+ANSWER_WITHIN, DOCUMENT_LIMIT = 5, 256 * 1024
+"""Seconds for the issuer to tell where its keys are, and to tell them; bytes of either."""
+
+ASK_AGAIN = 2
+"""Seconds after an issuer could not be asked, in which it is not asked again: whoever waits would do so in turns."""
+
+KEYS_KEPT = 300
+"""Seconds for which its keys are believed; for a key that is not among them it is asked again, every 30 s at most."""
+
+GRANTED = ("admin", "writer", "reader")
+"""The roles that a claim may name; of several the first of these counts."""
+
+
+class Away(Exception):
+    """The issuer cannot be asked for its keys."""
+
+
+class Holder(NamedTuple):
+    """Whoever a JWT was issued to."""
+
+    name: str
+    role: str
+    project: str
+
+
+def is_jwt(token: str) -> bool:
+    """Whether to ask the issuer's keys about it: there is an issuer, and a token of ours has no dots."""
+    return bool(current_app.config["OIDC_ISSUER"]) and token.count(".") == 2
+
+
+def holder(token: str) -> Holder | None:
+    """Whoever holds a JWT; None where it is not good. 503 where the issuer cannot be asked for its keys."""
+    config = current_app.config
+    try:
+        claims = jwt.decode(
+            token,
+            keys(config["OIDC_ISSUER"]).get_signing_key_from_jwt(token),
+            algorithms=ALGORITHMS,
+            audience=config["OIDC_AUDIENCE"],
+            issuer=config["OIDC_ISSUER"],
+            options={"require": REQUIRED},
+        )
+    except Away:
+        raise Problem("issuer-away", "The issuer of the token cannot be asked for its keys.") from None
+    except (jwt.PyJWTError, PyJWKClientError):
+        return None
+    named = claim(claims, config["OIDC_ROLE_CLAIM"])
+    roles = named if isinstance(named, list) else [named]
+    role = next((role for role in GRANTED if role in roles), "anyone")
+    return Holder(f"oidc:{claims['sub']}", role, project(claim(claims, config["OIDC_PROJECT_CLAIM"])))
+
+
+def claim(claims: Any, path: str) -> Any:
+    """A claim by its name, or by the names on the way to it: realm_access.roles."""
+    for name in path.split("."):
+        claims = claims.get(name) if isinstance(claims, dict) else None
+    return claims
+
+
+def project(named: Any) -> str:
+    """The only project that is reached, empty for all; what is no project's id reaches none."""
+    if named is None:
+        return ""
+    id = str(named)
+    return id if id.isascii() and id.isdigit() and 0 < int(id[:20]) <= BIGINT else "0"
+
+
+class Keys(jwt.PyJWKClient):
+    """PyJWT's, which keeps them, by our way to ask for them."""
+
+    def fetch_data(self) -> jwt.PyJWKSet:
+        try:
+            found = jwt.PyJWKSet.from_dict(document(self.uri))
+        except jwt.PyJWTError:
+            raise Away from None
+        self._last_successful_fetch = time.monotonic()
+        return found
+
+
+@cache
+def keys(issuer: str) -> Keys:
+    """The keys of an issuer, where its configuration says they are (OpenID Connect Discovery 1.0). Raises Away."""
+    where = str(document(f"{issuer.rstrip('/')}/.well-known/openid-configuration").get("jwks_uri"))
+    # Not by a weaker way than the issuer itself: whoever stands in between would choose the keys.
+    if not where.startswith(("https://", f"{urlsplit(issuer).scheme}://")):
+        raise Away
+    return Keys(where, lifespan=KEYS_KEPT)
+
+
+failed: dict[str, float] = {}
+"""When an address could not be asked."""
+
+
+def document(url: str) -> dict[str, Any]:
+    """A JSON object that the issuer has at this address. Raises Away."""
+    if time.monotonic() - failed.get(url, float("-inf")) < ASK_AGAIN:
+        raise Away
+    try:
+        # Around all of it: also names must be found, and TLS agreed on, in time.
+        with gevent.Timeout(ANSWER_WITHIN, TimeoutError("timed out")):
+            body = fetch.fetch(url, ANSWER_WITHIN, DOCUMENT_LIMIT + 1)
+        found = json.loads(body)
+        if len(body) > DOCUMENT_LIMIT or not isinstance(found, dict):
+            raise ValueError("No JSON object of that size is looked into.")
+        return found
+    except (*fetch.Failed, RecursionError):
+        failed[url] = time.monotonic()
+        raise Away from None

@@ -1,0 +1,130 @@
+"""The body of a request: JSON within its limits, and the rest of what nobody read."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, NoReturn
+
+import gevent
+from flask import Response, abort, after_this_request, current_app, request
+from gunicorn.http.errors import NoMoreData, ParseException
+
+from db.cooperate import next_turn
+from handlers.http.problems import Problem
+
+JSON = "application/json"
+
+PATCHES = (JSON, "application/merge-patch+json")
+"""What PATCH takes: null takes a value away, as RFC 7396 has it."""
+
+COMMA_LIMIT = 20_000
+"""Commas of a JSON body, those in texts too: no more than that, and what their nesting adds, are its values."""
+
+MEMBER_LIMIT = 1000
+"""Members of a JSON body: many more than any has that somebody knows."""
+
+UNREAD_LIMIT = 2**25
+"""Bytes of a body that nobody wants, for which a connection is kept."""
+
+BLOCK = 2**18
+"""Bytes of them that are read at once."""
+
+
+def sends_any() -> bool:
+    """Whether there is a body."""
+    environ = request.environ
+    return environ.get("CONTENT_LENGTH", "0") not in ("0", "") or "HTTP_TRANSFER_ENCODING" in environ
+
+
+def json_body() -> Any:
+    """The JSON body. 400 for what is not JSON, 415 for another type, 422 too full; else as `whole_body`."""
+    check_kind()
+    body = whole_body()
+    # A mebibyte of values takes 60 ms to read and a hundred times as long to check: counted before anybody looks in.
+    if body.count(b",") > COMMA_LIMIT:
+        raise Problem("too-full", f"The body has more than {COMMA_LIMIT} commas.")
+    try:
+        found = json.loads(body.decode(), parse_constant=refuse_constant, parse_int=integer)
+    except UnicodeDecodeError:
+        raise Problem("not-json", "The body is not UTF-8.") from None
+    except RecursionError:
+        raise Problem("not-json", "The body is nested too deeply.") from None
+    except ValueError as error:
+        raise Problem("not-json", f"The body is not JSON: {error}.") from None
+    if isinstance(found, dict) and len(found) > MEMBER_LIMIT:
+        raise Problem("too-full", f"The body has more than {MEMBER_LIMIT} members.")
+    return found
+
+
+def whole_body() -> bytes:
+    """The body, all of it. 400 for one that ends early, 408 for one too slow, 413 for one too large."""
+    with arriving(current_app.config["BODY_TIMEOUT"]):
+        body = request.get_data()
+        request.stream.read(1)  # Werkzeug cuts a chunked body at the limit, and says so only when asked for more
+    return body
+
+
+def check_kind() -> None:
+    """415 for a body that is no JSON, is a patch of a format that is not known, or is encoded."""
+    if request.method == "PATCH" and request.mimetype not in PATCHES:
+        refuse_kind("Accept-Patch", ", ".join(PATCHES))
+    if not request.is_json:
+        abort(415, f"The body must be {JSON}.")
+    check_encoding("identity")
+
+
+def check_encoding(*known: str) -> None:
+    """415 for a body that is encoded, unless it is as one of these says."""
+    codings = [coding.strip().lower() for coding in request.headers.get("Content-Encoding", "").split(",")]
+    unknown = [coding for coding in codings if coding and coding != "identity"]
+    if unknown and unknown not in [[coding] for coding in known]:
+        refuse_kind("Accept-Encoding", ", ".join(known))
+
+
+def refuse_kind(header: str, known: str) -> NoReturn:
+    """415, with what there is instead."""
+    after_this_request(lambda response: response.headers.set(header, known) or response)
+    abort(415, f"The body must be of {header}: {known}.")
+
+
+@contextmanager
+def arriving(seconds: float) -> Iterator[None]:
+    """Wait so long for what the client sends within the block. 408 where it does not come."""
+    try:
+        with gevent.Timeout(seconds):
+            yield
+    except gevent.Timeout:
+        abort(408, f"The body did not come within {seconds} seconds.")
+
+
+def integer(digits: str) -> int | float:
+    """A JSON integer; one that no column could hold as a float, because Python takes long ones for an attack."""
+    return int(digits) if len(digits) < 100 else float(digits)
+
+
+def refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def finish(response: Response) -> Response:
+    """After a request: read what was not read of its body once it is answered, so that the next one can be told apart.
+
+    gunicorn would do so 1 KiB at a time, copying up to 1 MiB for each, and let nobody else have a turn.
+    """
+    if sends_any():
+        response.call_on_close(partial(discard, request.environ, current_app.config["BODY_TIMEOUT"]))
+    return response
+
+
+def discard(environ: dict[str, Any], seconds: float) -> None:
+    left = UNREAD_LIMIT
+    with suppress(OSError, ParseException, NoMoreData), gevent.Timeout(seconds, False):
+        while left > 0:
+            block = environ["wsgi.input"].read(BLOCK)
+            if not block:
+                return
+            left -= len(block)
+            next_turn()
+    # For gunicorn: where the next request begins is not known, the connection ends here.
+    environ["wsgi.input"].failed = True

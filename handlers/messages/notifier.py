@@ -1,0 +1,185 @@
+"""The notifier: sends each event, and the event becomes Processed. `flask notifier`; several may run side by side.
+
+An event that was sent, but could not be marked before the process was killed, is sent again: whoever takes it tells it
+by its event_id. Events of one user are sent one after the other, in their order.
+"""
+
+import json
+import logging
+import sys
+import threading
+import time
+from contextlib import suppress
+from uuid import UUID
+
+import psycopg
+
+import db
+from db.pool import connect
+from handlers.http.metrics import Counter, Gauge
+from handlers.messages import rabbitmq
+from handlers.messages.delivery import Delays, send_lines
+from handlers.messages.relay import BACK_OFF, OPTIONS, POLL, relay, run
+from handlers.messages.senders import Channel, Closed
+
+log = logging.getLogger("rowhouse")
+
+CLAIM, CLAIM_SECONDS = 50, 60
+"""Without a broker: how many events are taken from the outbox at a time, and for how many seconds."""
+
+PREFETCH = 50
+"""Messages that wait here for their turn, beside those that are sent at once."""
+
+GATHER = 0.02
+"""Seconds in which messages are gathered to be sent at once, where a channel takes several."""
+
+MESSAGE_LIMIT = 64 * 1024
+"""Bytes of a message; ours are smaller."""
+
+MEASURE_EVERY = 5.0
+"""Seconds between two counts of what waits."""
+
+REDELIVERED = Counter("rowhouse_events_redelivered_total", "Messages that the broker delivered more than once.")
+DEAD = Counter("rowhouse_events_dead_total", "Messages put aside, because they are no events of ours.")
+WAITING = Gauge("rowhouse_events_waiting", "Events in the outbox.", multiprocess_mode="mostrecent")
+OLDEST = Gauge(
+    "rowhouse_events_oldest_seconds", "How long the oldest event in the outbox waits.", multiprocess_mode="mostrecent"
+)
+
+
+class NotAnEvent(Exception):
+    """A message that is no event of ours; the message says why."""
+
+
+def notify(dsn: str, amqp_url: str, queue: str, way: Channel, delays: Delays, stop: threading.Event) -> None:
+    """Send events until told to stop: from RabbitMQ, with a relay beside, or without it from the outbox itself."""
+
+    why = ["A thread of the notifier ended."]
+
+    def work() -> None:
+        wait = BACK_OFF[0]
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                with connect(dsn, OPTIONS, "notifier") as connection:
+                    if amqp_url:
+                        consume(connection, amqp_url, queue, way, delays, stop)
+                    else:
+                        drain(connection, way, delays, stop)
+            except Closed as error:
+                why[0] = str(error)
+                return
+            except (psycopg.Error, *rabbitmq.Lost) as error:
+                log.warning("The notifier lost its connection and tries again: %s", str(error) or type(error).__name__)
+                lasted = time.monotonic() - began > BACK_OFF[1]
+                wait = BACK_OFF[0] if lasted else min(wait * 2, BACK_OFF[1])
+                stop.wait(wait)
+
+    threads = [threading.Thread(target=measure, args=(dsn, stop))]
+    threads += [threading.Thread(target=work) for _ in range(way.senders)]
+    if amqp_url:
+        threads.append(threading.Thread(target=relay, args=(dsn, amqp_url, queue, stop)))
+    run(threads, stop)
+    # A thread that ends before it was told to met what nobody foresaw: better to end, and be started again.
+    if not stop.is_set():
+        sys.exit(why[0])
+
+
+def drain(connection: db.Connection, way: Channel, delays: Delays, stop: threading.Event) -> None:
+    """Send what is due in the outbox."""
+    while not stop.is_set():
+        rows = [*db.run(connection, "outbox.claim", limit=CLAIM, seconds=CLAIM_SECONDS)]
+        users = [*dict.fromkeys(row.user_id for row in rows)]
+        try:
+            for start in range(0, len(users), way.at_once):
+                with suppress(psycopg.errors.LockNotAvailable):  # another notifier is at it
+                    send_lines(connection, users[start : start + way.at_once], way, delays, stop)
+        except Closed:
+            db.run(connection, "outbox.postpone", ids=",".join(row.event_id for row in rows), seconds=0)
+            raise
+        if not rows:
+            stop.wait(POLL)
+
+
+def consume(
+    connection: db.Connection, url: str, queue: str, way: Channel, delays: Delays, stop: threading.Event
+) -> None:
+    """Take messages and send what they are about; they are acknowledged once nothing more is to be done for them."""
+    channel = rabbitmq.open_channel(url, queue)
+    try:
+        channel.basic_qos(prefetch_count=PREFETCH + way.at_once)
+        bodies: list[bytes] = []
+        began, tag = 0.0, 0
+        for method, _, body in channel.consume(queue, inactivity_timeout=GATHER):
+            if stop.is_set():
+                return
+            if method is not None:
+                REDELIVERED.inc(method.redelivered)
+                began, tag = began if bodies else time.monotonic(), method.delivery_tag
+                bodies.append(body)
+            if not bodies or (len(bodies) < way.at_once and time.monotonic() - began < GATHER):
+                continue
+            try:
+                put_aside = send_messages(connection, bodies, way, delays, stop)
+                if stop.is_set():
+                    return  # what was not sent any more is delivered again
+                for bad, reason in put_aside:
+                    DEAD.inc()
+                    log.warning("A message was put aside: %s", reason)
+                    rabbitmq.put_aside(channel, queue, bad, reason)
+                channel.basic_ack(tag, multiple=True)
+            except psycopg.errors.LockNotAvailable:
+                # Another notifier is at the line of one of these users for long: a webhook that does not answer.
+                channel.basic_nack(tag, multiple=True)
+            bodies = []
+    finally:
+        rabbitmq.close(channel)
+
+
+def send_messages(
+    connection: db.Connection, bodies: list[bytes], way: Channel, delays: Delays, stop: threading.Event
+) -> list[tuple[bytes, str]]:
+    """Send what messages are about; those that are no events of ours, each with the reason."""
+    bad, known = [], {}
+    for body in bodies:
+        try:
+            event_id, user_id = about(body)
+            known[event_id] = user_id, body
+        except NotAnEvent as error:
+            bad.append((body, str(error)))
+    met = send_lines(connection, [*{user_id for user_id, _ in known.values()}], way, delays, stop)
+    # An event whose line did not have it was sent before, or must wait; or there is none.
+    if left := known.keys() - met:
+        for row in db.run(connection, "outbox.unknown", ids=",".join(left)):
+            bad.append((known[row.event_id][1], f"There is no event {row.event_id}."))
+    return bad
+
+
+def about(body: bytes) -> tuple[str, str]:
+    """The event and the user that a message is about. Raises NotAnEvent."""
+    if len(body) > MESSAGE_LIMIT:
+        raise NotAnEvent(f"It is larger than {MESSAGE_LIMIT} bytes.")
+    try:
+        members = json.loads(body)
+        event_id, user_id = str(UUID(members["event_id"])), members["user_id"]
+        readable = b"\0" not in user_id.encode()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        readable = False
+    if not readable:
+        raise NotAnEvent("It is no JSON object with an event_id and a user_id.")
+    return event_id, user_id
+
+
+def measure(dsn: str, stop: threading.Event) -> None:
+    """Keep the gauges of what waits."""
+    while not stop.is_set():
+        try:
+            with connect(dsn, OPTIONS, "notifier") as connection:
+                while not stop.is_set():
+                    db.run(connection, "outbox.reckon")
+                    row = next(db.run(connection, "outbox.waiting"))
+                    WAITING.set(row.events)
+                    OLDEST.set(row.seconds)
+                    stop.wait(MEASURE_EVERY)
+        except psycopg.Error:
+            stop.wait(MEASURE_EVERY)
