@@ -24,7 +24,7 @@ from handlers.http import (
     telemetry,
     websocket,
 )
-from handlers.http.flask_app import IdConverter, Lean, UuidConverter
+from handlers.http.flask_app import App, IdConverter, UuidConverter
 
 LIMITS = {
     "BODY_LIMIT": 2**20,
@@ -52,15 +52,15 @@ NOTIFY_DELAYS = "0.5,2,10,60"
 
 def create_app() -> Flask:
     """The application: its routes and commands, not yet a database."""
-    app = Lean(__name__, static_folder=None)
+    app = App(__name__, static_folder=None)
     app.config |= limits()
     app.config["MAX_CONTENT_LENGTH"] = app.config["BODY_LIMIT"]
     app.url_map.converters |= {"id": IdConverter, "uuid": UuidConverter}
-    telemetry.observe(app)
+    telemetry.init_app(app)
     app.config |= {name: os.environ.get(name) or default for name, default in OIDC.items()}
     app.config |= {name: os.environ.get(name, "").lower().split() for name in ("HOST", "ALLOWED_HOSTS", "CORS_ORIGINS")}
-    headers.cover(app)
-    problems.translate(app)
+    headers.init_app(app)
+    problems.init_app(app)
     app.config["SOCK_SERVER_OPTIONS"] = websocket.OPTIONS
     app.config |= {name: os.environ.get(name, "") for name in ("AMQP_URL", "NOTIFY_URL")}
     app.config["AMQP_QUEUE"] = os.environ.get("AMQP_QUEUE") or "rowhouse.events"
@@ -75,7 +75,7 @@ def create_app() -> Flask:
     app.teardown_request(places.leave_place)
     for blueprint in blueprints():
         app.register_blueprint(blueprint)
-    idempotency.cover(app)
+    idempotency.init_app(app)
     return app
 
 

@@ -190,11 +190,11 @@ def prepare_metrics() -> None:
 
 
 def start_private_database() -> None:
-    """Start PostgreSQL under a keeper of its own, which stops it as soon as this process is gone, however it went."""
+    """Start PostgreSQL under a supervisor of its own, which stops it once this process is gone, however it went."""
     global database
     # Not imported: psycopg must first be seen by the workers, after gevent has patched what it waits with.
     command = [sys.executable, "-m", "db.private_postgres", str(DATA_DIR)]
-    database = Beside("The keeper of the private PostgreSQL", *command, stdout=subprocess.PIPE)
+    database = Beside("The supervisor of the private PostgreSQL", *command, stdout=subprocess.PIPE)
     database.start()
     assert database.process.stdout
     answer = json.loads(database.process.stdout.readline() or b'{"error": "The private PostgreSQL did not start."}')

@@ -1,4 +1,4 @@
-"""gunicorn's master, which also keeps the processes beside its workers: PostgreSQL's keeper and the notifier."""
+"""gunicorn's master, which also keeps the processes beside its workers: PostgreSQL's supervisor and the notifier."""
 
 import json
 import mmap

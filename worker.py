@@ -110,7 +110,7 @@ def read_header(line: bytes) -> tuple[str, str] | None:
     return (key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"), value
 
 
-class Asked(NamedTuple):
+class Target(NamedTuple):
     """What gunicorn's Response wants to know of a plain request."""
 
     method: str
@@ -164,7 +164,7 @@ def is_plain(name: str, value: str) -> bool:
     return bool(well_formed) and not util.is_hoppish(name) and name.lower() != "content-length"
 
 
-class Unread:
+class PrependedSocket:
     """A socket of which some was read already: that comes first."""
 
     __slots__ = ("data", "socket")
@@ -272,7 +272,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self.handle_error(None, client, addr, error)
         if unread:
             self.left_to_gunicorn.client = client
-            super().handle(listener, Unread(client, unread), addr)
+            super().handle(listener, PrependedSocket(client, unread), addr)
         else:
             util.close(client)
 
@@ -335,7 +335,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
-        answer = Answer(Asked(environ["REQUEST_METHOD"]), client, self.cfg)
+        answer = Answer(Target(environ["REQUEST_METHOD"]), client, self.cfg)
         if not self.alive:
             answer.force_close()
         try:

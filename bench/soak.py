@@ -21,7 +21,7 @@ def soak() -> None:
     """Read through the shared connection while it is killed again and again: no answer goes to another request."""
     import gevent
 
-    from db.pipelines import Unanswered
+    from db.pipelines import FallBackToPool
     from db.queries import STATEMENTS
     from db.read_pipeline import Multiplexer
 
@@ -37,7 +37,7 @@ def soak() -> None:
                 given = {"id": id, "email": f"user{id}.1@example.com"}
                 try:
                     body = shared.read(statement, statement.values(given)).body
-                except Unanswered:
+                except FallBackToPool:
                     counts["left to the pool"] += 1
                     gevent.sleep(0.001)
                     continue

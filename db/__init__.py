@@ -17,7 +17,7 @@ from psycopg.rows import namedtuple_row
 from psycopg.types.numeric import Int8BinaryLoader
 
 from db.cooperate import next_turn
-from db.pipelines import Unanswered
+from db.pipelines import FallBackToPool
 from db.pool import SERVICE, Pool, PoolTimeout, connect
 from db.queries import STATEMENTS, chosen
 from db.read_pipeline import Multiplexer
@@ -97,24 +97,24 @@ def read(name: str, /, **parameters: Any) -> Any:
         values = statement.values(parameters)
         try:
             return _multiplexer.read(statement, values)
-        except Unanswered:
+        except FallBackToPool:
             pass
     try:
         return read_from_pool(name, parameters)
     except psycopg.OperationalError as error:
-        if not lost(error) or _bound.get():
+        if not is_connection_lost(error) or _bound.get():
             raise
         return read_from_pool(name, parameters)
 
 
 def read_from_pool(name: str, parameters: dict[str, Any]) -> Any:
     with lend() as connection, connection.pipeline() if project.get() else nullcontext():
-        hold(connection)
+        set_project(connection)
         rows = run(connection, name, **parameters)
     return next(rows, None)
 
 
-def hold(connection: Connection) -> None:
+def set_project(connection: Connection) -> None:
     """Hold all that follows in this transaction to the project of this context, if it has one."""
     if project.get():
         run(connection, "access.bind", project=project.get())
@@ -125,12 +125,12 @@ def write(name: str, /, **parameters: Any) -> Any:
     if _writers and not bound():
         statement = STATEMENTS[name]
         values = statement.values(parameters)
-        with suppress(Unanswered):
+        with suppress(FallBackToPool):
             return _writers.write(statement, values, actor.get())
     # A pipeline is one round trip and one transaction: history learns who acts, and the connection keeps nothing of it.
     with lend() as connection, connection.pipeline():
-        act(connection)
-        hold(connection)
+        set_actor(connection)
+        set_project(connection)
         rows = run(connection, name, **parameters)
     return next(rows, None)
 
@@ -143,7 +143,7 @@ def stream(name: str, /, statement_timeout: str, **parameters: Any) -> Generator
     """
     with pool().lend() as connection, connection.transaction():
         connection.execute(f"set local statement_timeout = '{statement_timeout}'")
-        hold(connection)
+        set_project(connection)
         yield from streamed(connection, name, **parameters)
 
 
@@ -154,7 +154,7 @@ def streamed(connection: Connection, name: str, /, **parameters: Any) -> Iterato
     return connection.cursor(row_factory=namedtuple_row).stream(statement.sql, values, size=STREAM_SLICE)
 
 
-class Lent:
+class Cancellable:
     """The connections that some work has just now, so that it can be broken off from outside."""
 
     def __init__(self) -> None:
@@ -182,7 +182,7 @@ class Lent:
 CANCEL_WAIT = 2.0
 """Seconds for the server to take a wish to cancel."""
 
-lent: ContextVar[Lent | None] = ContextVar("lent", default=None)
+lent: ContextVar[Cancellable | None] = ContextVar("lent", default=None)
 """Who watches the transactions of this context, if anybody does."""
 
 
@@ -192,7 +192,7 @@ def watched(connection: Connection) -> AbstractContextManager[None]:
     return watcher.watched(connection) if watcher else nullcontext()
 
 
-def alone(application_name: str) -> Connection:
+def dedicated_connection(application_name: str) -> Connection:
     """A connection outside of the pool, with the rights of the service; the caller closes it."""
     return connect(str(pool().conninfo), SERVICE, application_name)
 
@@ -204,7 +204,7 @@ def snapshot(statement_timeout: str = "") -> Iterator[Connection]:
         connection.execute("set transaction isolation level repeatable read, read only")
         if statement_timeout:
             connection.execute(f"set local statement_timeout = '{statement_timeout}'")
-        hold(connection)
+        set_project(connection)
         yield connection
 
 
@@ -214,8 +214,8 @@ def transaction(statement_timeout: str = "") -> Iterator[Connection]:
     with lend() as connection, watched(connection), connection.transaction():
         if statement_timeout:
             connection.execute(f"set local statement_timeout = '{statement_timeout}'")
-        act(connection)
-        hold(connection)
+        set_actor(connection)
+        set_project(connection)
         token = _bound.set(connection)
         try:
             yield connection
@@ -244,7 +244,7 @@ def lend() -> Iterator[Connection]:
         yield connection
 
 
-def act(connection: Connection) -> None:
+def set_actor(connection: Connection) -> None:
     """Tell history who acts, for the rest of this transaction."""
     name, request_id = actor.get()
     run(connection, "history.act", actor=name, request_id=request_id)
@@ -268,7 +268,7 @@ def copy_lines(connection: Connection, name: str, lines: Iterator[str]) -> None:
             next_turn()
 
 
-def lost(error: psycopg.Error) -> bool:
+def is_connection_lost(error: psycopg.Error) -> bool:
     """Whether an error means that the connection is gone, rather than that the statement was wrong."""
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError) and not isinstance(error, PoolTimeout)

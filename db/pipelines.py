@@ -30,11 +30,11 @@ READ, WRITE = 1, 2
 """What a loop watches a socket for."""
 
 
-class Unanswered(Exception):
+class FallBackToPool(Exception):
     """The statement was not run, or came to nothing: it is to be asked of the pool."""
 
 
-class Asked:
+class PendingQuery:
     """A statement under way: who waits for its result, since when, and the result once it is there."""
 
     __slots__ = ("at", "result", "waiter")
@@ -67,7 +67,7 @@ class Pipeline:
         self.pgconn.nonblocking = 1
         self.pgconn.enter_pipeline_mode()
         self.waiting: deque[Any] = deque()
-        self.answered: list[Asked] = []
+        self.answered: list[PendingQuery] = []
         self.prepared: dict[str, bytes] = {}
         self.numbers = count()
         self.unsent = 0
@@ -98,9 +98,9 @@ class Pipeline:
         self.transformer.set_pgresult(result)
         return self.transformer.load_row(0, row)
 
-    def ask(self, statement: Statement, values: list[bytes]) -> Asked:
-        """Ask a statement; its `waiter` gets the result. Raises Unanswered."""
-        asked = Asked()
+    def ask(self, statement: Statement, values: list[bytes]) -> PendingQuery:
+        """Ask a statement; its `waiter` gets the result. Raises FallBackToPool."""
+        asked = PendingQuery()
         self.add(statement, values, asked)
         self.unsent += 1
         if self.unsent == BATCH:
@@ -111,7 +111,7 @@ class Pipeline:
         return asked
 
     def add(self, statement: Statement, values: list[bytes], whose: object = UNHEEDED) -> None:
-        """Put a statement before the next that is asked. Raises Unanswered."""
+        """Put a statement before the next that is asked. Raises FallBackToPool."""
         try:
             name = self.prepared.get(statement.name)
             if name is None:
@@ -121,7 +121,7 @@ class Pipeline:
             self.pgconn.send_query_prepared(name, values)
         except psycopg.Error as error:
             self.fail(error)
-            raise Unanswered(str(error)) from error
+            raise FallBackToPool(str(error)) from error
         self.waiting.append(whose)
 
     def send(self) -> None:
@@ -181,7 +181,7 @@ class Pipeline:
                 asked.result = result
             return
         whose = self.waiting.popleft()
-        if isinstance(whose, Asked):
+        if isinstance(whose, PendingQuery):
             whose.result = result
             self.answered.append(whose)
         elif isinstance(whose, Prepared) and result.status != ExecStatus.COMMAND_OK:
@@ -193,9 +193,9 @@ class Pipeline:
         if first and time.monotonic() - first.at > self.wait:
             self.lose(TimeoutError("no answer came"))
 
-    def all_asked(self) -> Iterator[Asked]:
+    def all_asked(self) -> Iterator[PendingQuery]:
         """Those who wait, first come first."""
-        return (each for each in [*self.answered, *self.waiting] if isinstance(each, Asked))
+        return (each for each in [*self.answered, *self.waiting] if isinstance(each, PendingQuery))
 
     def lose(self, error: Exception) -> None:
         """In the hub: the connection is gone, and nobody is left waiting."""
@@ -207,7 +207,7 @@ class Pipeline:
             watcher.close()
         self.connection.close()
         for asked in self.all_asked():
-            asked.waiter.throw(Unanswered(str(error)))
+            asked.waiter.throw(FallBackToPool(str(error)))
         self.waiting.clear()
         self.answered.clear()
 
@@ -236,15 +236,15 @@ class Opener:
 
 
 def encoded(values: list[Any]) -> list[bytes]:
-    """Values as libpq sends them. Raises Unanswered for one that psycopg must judge."""
+    """Values as libpq sends them. Raises FallBackToPool for one that psycopg must judge."""
     found = []
     for value in values:
         if not isinstance(value, str | int):
-            raise Unanswered("only texts and integers are sent here")
+            raise FallBackToPool("only texts and integers are sent here")
         try:
             found.append(str(value).encode())
         except UnicodeEncodeError:
-            raise Unanswered("it is no text") from None
+            raise FallBackToPool("it is no text") from None
     if b"\0" in b"".join(found):
-        raise Unanswered("libpq would cut it off at its NUL")
+        raise FallBackToPool("libpq would cut it off at its NUL")
     return found

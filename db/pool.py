@@ -35,7 +35,7 @@ SERVICE = f"{OWNER} -c role={ROLE}"
 """The same, with the rights of the service."""
 
 
-class Whole(Dumper):
+class IntegerDumper(Dumper):
     """Sends an int without a type: the statement's own cast decides, and one plan serves 7 and 7,000,000,000."""
 
     def dump(self, obj: int) -> Buffer:
@@ -51,7 +51,7 @@ class Bytes(Loader):
 
 def configure(context: AdaptContext) -> None:
     """Prepare a connection for named statements."""
-    context.adapters.register_dumper(int, Whole)
+    context.adapters.register_dumper(int, IntegerDumper)
     context.adapters.register_loader("json", Bytes)
 
 

@@ -38,10 +38,10 @@ STOP_WITHIN, HURRY_WITHIN, END_WITHIN = 3, 1, 5
 """Seconds for the server to stop in order, at once, and for what was killed to be gone."""
 
 RELEASE_WITHIN = 8
-"""Seconds for a keeper to stop its server before it is killed; a shutdown is promised within 10."""
+"""Seconds for a supervisor to stop its server before it is killed; a shutdown is promised within 10."""
 
 CLAIM_WITHIN, LET_GO_WITHIN = 10, 1
-"""Seconds for a keeper that stops to let go of its directory, and for one whose owner was killed to begin to."""
+"""Seconds for a supervisor that stops to let go of its directory, and for one whose owner was killed to begin to."""
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at whether the server lives, and between two tries to start it."""
@@ -65,30 +65,30 @@ class NotYet(Exception):
 
 
 def keep(directory: Path) -> "tuple[str, subprocess.Popen[bytes]]":
-    """Start a keeper and wait for its database's address. Closing the keeper's stdin stops both. Raises Unavailable."""
-    keeper = subprocess.Popen(
+    """Start a supervisor and wait for its database's address. Closing its stdin stops both. Raises Unavailable."""
+    supervisor = subprocess.Popen(
         [sys.executable, "-m", "db.private_postgres", str(directory)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parent.parent,
         start_new_session=True,
     )
-    assert keeper.stdout
-    answer = json.loads(keeper.stdout.readline() or b'{"error": "The private PostgreSQL did not start."}')
+    assert supervisor.stdout
+    answer = json.loads(supervisor.stdout.readline() or b'{"error": "The private PostgreSQL did not start."}')
     if "error" in answer:
-        keeper.wait(RELEASE_WITHIN)
+        supervisor.wait(RELEASE_WITHIN)
         raise Unavailable(answer["error"])
-    return answer["url"], keeper
+    return answer["url"], supervisor
 
 
-def release(keeper: "subprocess.Popen[bytes]") -> None:
-    """Let a keeper stop its server; returns when both are gone."""
-    assert keeper.stdin
-    keeper.stdin.close()
+def release(supervisor: "subprocess.Popen[bytes]") -> None:
+    """Let a supervisor stop its server; returns when both are gone."""
+    assert supervisor.stdin
+    supervisor.stdin.close()
     try:
-        keeper.wait(RELEASE_WITHIN)
+        supervisor.wait(RELEASE_WITHIN)
     except subprocess.TimeoutExpired:
-        keeper.kill()
+        supervisor.kill()
 
 
 @contextmanager
@@ -98,11 +98,11 @@ def server(directory: Path) -> Iterator[str]:
     if running:
         yield running
         return
-    url, keeper = keep(directory)
+    url, supervisor = keep(directory)
     try:
         yield url
     finally:
-        release(keeper)
+        release(supervisor)
 
 
 def find(directory: Path) -> str | None:
@@ -117,7 +117,7 @@ def find(directory: Path) -> str | None:
     return None
 
 
-# The keeper's side ----------------------------------------------------------------------------------------------------
+# The supervisor's side ------------------------------------------------------------------------------------------------
 
 
 def main(directory: Path) -> int:
@@ -156,7 +156,7 @@ def let_go(seconds: float) -> bool:
 
 
 def claim(directory: Path) -> IO[str]:
-    """Make the directory and lock it for one keeper. Raises Unavailable."""
+    """Make the directory and lock it for one supervisor. Raises Unavailable."""
     began = time.monotonic()
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ def claim(directory: Path) -> IO[str]:
                 lock.truncate(0)
                 return lock
             except BlockingIOError:
-                # While a keeper starts or stops a server, its file is empty.
+                # While a supervisor starts or stops a server, its file is empty.
                 within = LET_GO_WITHIN if (directory / "keeper").read_text() else CLAIM_WITHIN
                 if time.monotonic() - began > within:
                     raise Unavailable(f"DATA_DIR {directory} is in use by another Rowhouse.") from None

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from psycopg.pq import ExecStatus
 
-from db.pipelines import Opener, Pipeline, Unanswered, encoded
+from db.pipelines import FallBackToPool, Opener, Pipeline, encoded
 from db.pool import SERVICE
 from db.queries import Statement
 
@@ -38,13 +38,13 @@ class Multiplexer:
         self.unfit: dict[str, float] = {}
 
     def read(self, statement: Statement, values: list[Any]) -> Any:
-        """The first row of a reading statement, or None. Raises Unanswered where the pool is to be asked."""
+        """The first row of a reading statement, or None. Raises FallBackToPool where the pool is to be asked."""
         if self.unfit and self.unfit.get(statement.name, 0.0) > time.monotonic():
-            raise Unanswered("it was not fit lately")
+            raise FallBackToPool("it was not fit lately")
         pipeline = self.ready()
         result = pipeline.ask(statement, encoded(values)).waiter.get()
         if result.status == ExecStatus.PIPELINE_ABORTED:
-            raise Unanswered("one before it failed")
+            raise FallBackToPool("one before it failed")
         if result.status != ExecStatus.TUPLES_OK:
             # It took too long, or failed as it would from the pool, or its plan is of another day.
             pipeline.prepared.pop(statement.name, None)
@@ -54,17 +54,17 @@ class Multiplexer:
     def avoid(self, name: str) -> NoReturn:
         """Leave a statement to the pool for a while."""
         self.unfit[name] = time.monotonic() + UNFIT_FOR
-        raise Unanswered("it is not fit")
+        raise FallBackToPool("it is not fit")
 
     def ready(self) -> Pipeline:
         """The connection, if there is one; else it is opened for those who come later."""
         pipeline = self.pipeline
         if pipeline and pipeline.usable:
             if len(pipeline.waiting) >= WAITING:
-                raise Unanswered("too many wait")
+                raise FallBackToPool("too many wait")
             return pipeline
         self.opener.open_later(self.use)
-        raise Unanswered("it is not connected")
+        raise FallBackToPool("it is not connected")
 
     def use(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline

@@ -11,7 +11,7 @@ from gevent.lock import BoundedSemaphore
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 
-from db.pipelines import Opener, Pipeline, Unanswered, encoded
+from db.pipelines import FallBackToPool, Opener, Pipeline, encoded
 from db.pool import SERVICE
 from db.queries import STATEMENTS, Statement
 
@@ -40,7 +40,7 @@ class Writers:
     def write(self, statement: Statement, values: list[Any], actor: tuple[str, str]) -> Any:
         """The first row of a changing statement, or None; committed when this returns.
 
-        Raises Unanswered where nothing was done and the pool is to be asked; psycopg.OperationalError where the
+        Raises FallBackToPool where nothing was done and the pool is to be asked; psycopg.OperationalError where the
         connection was lost and nobody knows; psycopg's errors of the statement.
         """
         given, acting = encoded(values), encoded([*actor])
@@ -50,7 +50,7 @@ class Writers:
             asked = pipeline.ask(statement, given)
             try:
                 result = asked.waiter.get()
-            except Unanswered as error:
+            except FallBackToPool as error:
                 raise psycopg.OperationalError(str(error)) from error
         finally:
             self.give_back(pipeline)
@@ -58,26 +58,26 @@ class Writers:
 
     def row(self, pipeline: Pipeline, statement: Statement, result: Any) -> Any:
         if result.status == ExecStatus.PIPELINE_ABORTED:
-            raise Unanswered("history could not be told")
+            raise FallBackToPool("history could not be told")
         if result.status == ExecStatus.FATAL_ERROR:
             error = error_from_result(result)
             if error.sqlstate in OF_ANOTHER_DAY:
                 pipeline.prepared.clear()
-                raise Unanswered(str(error))
+                raise FallBackToPool(str(error))
             raise error
         return pipeline.row(statement, result)
 
     def take(self) -> Pipeline:
-        """A pipeline that nobody has. Raises Unanswered where there is none."""
+        """A pipeline that nobody has. Raises FallBackToPool where there is none."""
         if not self.room.acquire(timeout=BUSY_FOR):
-            raise Unanswered("all pipelines are busy")
+            raise FallBackToPool("all pipelines are busy")
         while self.free:
             pipeline = self.free.pop()
             if pipeline.usable:
                 return pipeline
         self.room.release()
         self.opener.open_later(self.free.append)
-        raise Unanswered("no pipeline is there yet")
+        raise FallBackToPool("no pipeline is there yet")
 
     def give_back(self, pipeline: Pipeline) -> None:
         if pipeline.usable:

@@ -6,10 +6,10 @@ from typing import Any
 from flask import Blueprint, Response
 from marshmallow import Schema
 
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.contract import gives, takes
-from handlers.http.crud import hang
-from handlers.http.fields import Digits, Many, Number, Whole
+from handlers.http.crud import add_crud_routes
+from handlers.http.fields import IntegerParam, Many, Number, StrictInteger
 from handlers.http.responses import page
 from handlers.http.schemas import Item, instant, page_query
 
@@ -19,7 +19,9 @@ audios = Blueprint("audios", __name__)
 class Audio(Item):
     """What a session measured."""
 
-    session_id = Whole(required=True, metadata={"description": "Whose it is; one audio a session.", "example": 3448})
+    session_id = StrictInteger(
+        required=True, metadata={"description": "Whose it is; one audio a session.", "example": 3448}
+    )
     ticks = Many(
         Number(-100, -10),
         15,
@@ -27,14 +29,14 @@ class Audio(Item):
         required=True,
         metadata={"description": "Fifteen levels, each from -100 to -10.", "example": [-96.33] * 15},
     )
-    selected_tick = Whole(0, 14, required=True, metadata={"example": 5})
-    step_count = Whole(0, 9, required=True, metadata={"example": 1})
+    selected_tick = StrictInteger(0, 14, required=True, metadata={"example": 5})
+    step_count = StrictInteger(0, 9, required=True, metadata={"example": 1})
 
 
 class AudioSearch(Schema):
     """What to find audios by."""
 
-    session_id = Whole(metadata={"description": "Exactly this session."})
+    session_id = StrictInteger(metadata={"description": "Exactly this session."})
 
 
 ORDERS: dict[str, Callable[[str], object]] = {"id": str, "session_id": int, "created_at": instant}
@@ -43,13 +45,13 @@ AudioSearchQuery = page_query(Audio, ORDERS)
 AudioPageQuery = page_query(
     Audio,
     ORDERS,
-    id=Digits(metadata={"description": "Exactly this id."}),
-    session_id=Digits(metadata={"description": "Exactly this session."}),
+    id=IntegerParam(metadata={"description": "Exactly this id."}),
+    session_id=IntegerParam(metadata={"description": "Exactly this session."}),
 )
 
 
 @audios.post("/audios/search")
-@needs("reader")
+@requires_role("reader")
 @takes(AudioSearch, query=AudioSearchQuery)
 @gives(Audio, many=True)
 def search(body: dict[str, Any], query: dict[str, Any]) -> Response:
@@ -57,4 +59,4 @@ def search(body: dict[str, Any], query: dict[str, Any]) -> Response:
     return page("audios.list", query | body)
 
 
-hang(audios, "audios", "an audio", Audio, Audio, AudioPageQuery)
+add_crud_routes(audios, "audios", "an audio", Audio, Audio, AudioPageQuery)

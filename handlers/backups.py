@@ -13,9 +13,9 @@ from handlers.bulk import backup
 from handlers.bulk.backup_store import BackupStore, age, check_name
 from handlers.bulk.operation import Outcome
 from handlers.bulk.progress import STATEMENT_TIMEOUT, Progress, unseen
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.contract import AVRO, gives, takes
-from handlers.http.fields import Digits, Text
+from handlers.http.fields import IntegerParam, Text
 from handlers.http.respond_async import run_or_enqueue
 from handlers.http.responses import answer
 from handlers.http.shares import Share, caller, readers
@@ -50,12 +50,12 @@ class BackupPageQuery(Schema):
     """Which backups."""
 
     table = fields.String(validate=validate.OneOf((backup.ALL, *backup.TABLES)))
-    limit = Digits(most=1000, load_default=50, metadata={"description": "How many to answer with."})
+    limit = IntegerParam(most=1000, load_default=50, metadata={"description": "How many to answer with."})
     cursor = Text(100, validate=[check_name], metadata={"description": "The `next` of the page before."})
 
 
 @backups.post(f"/backup/{TABLES}")
-@needs("admin")
+@requires_role("admin")
 @takes(long=True)
 @gives(Backup, 201)
 def create(table: str) -> Response:
@@ -70,7 +70,7 @@ def create(table: str) -> Response:
 
 
 @backups.get(f"/backup/{TABLES}")
-@needs("admin")
+@requires_role("admin")
 @gives(media=(AVRO,))
 def download(table: str) -> Response:
     """The table as it is now, as an Avro file."""
@@ -99,7 +99,7 @@ def backup_store() -> BackupStore:
 
 
 @backups.get("/backups")
-@needs("admin")
+@requires_role("admin")
 @takes(query=BackupPageQuery)
 @gives(Backup, many=True, media=("application/json",))
 def list(query: dict[str, Any]) -> Response:
@@ -115,7 +115,7 @@ def list(query: dict[str, Any]) -> Response:
 
 
 @backups.get("/backups/<string:name>")
-@needs("admin")
+@requires_role("admin")
 @gives(Backup)
 def get(name: str) -> Response:
     """A backup's manifest."""
@@ -123,7 +123,7 @@ def get(name: str) -> Response:
 
 
 @backups.delete("/backups/<string:name>")
-@needs("admin")
+@requires_role("admin")
 @gives(status=204)
 def remove(name: str) -> Response:
     """Delete a backup: its manifest first, then its files."""

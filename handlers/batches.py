@@ -11,7 +11,7 @@ from marshmallow import Schema, ValidationError, fields, validates_schema
 
 import db
 from handlers.bulk.loading import COLUMNS, WIDEST, Staged, insert, plain
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.contract import gives, takes
 from handlers.http.fields import Many
 from handlers.http.problems import shortened
@@ -79,7 +79,7 @@ class BatchResult(Schema):
 
 
 @batches.post("/batch")
-@needs("writer")
+@requires_role("writer")
 @takes(Batch)
 @gives(BatchResult)
 def batch(body: dict[str, list[Any]]) -> Response:

@@ -3,8 +3,8 @@
 from flask import Blueprint
 from marshmallow import fields
 
-from handlers.http.crud import hang
-from handlers.http.fields import Digits, Text, Whole
+from handlers.http.crud import add_crud_routes
+from handlers.http.fields import IntegerParam, StrictInteger, Text
 from handlers.http.schemas import Item, page_query
 
 comments = Blueprint("comments", __name__)
@@ -14,16 +14,16 @@ class Comment(Item):
     """What somebody said about a user story."""
 
     userstory_id = fields.Integer(dump_only=True)
-    author_id = Whole(allow_none=True, load_default=None, metadata={"description": "A user."})
+    author_id = StrictInteger(allow_none=True, load_default=None, metadata={"description": "A user."})
     text = Text(10_000, required=True, metadata={"example": "Which side should it open to?"})
 
 
-hang(
+add_crud_routes(
     comments,
     "comments",
     "a comment",
     Comment,
     Comment,
-    page_query(Comment, {"id": str}, id=Digits(), author_id=Digits()),
+    page_query(Comment, {"id": str}, id=IntegerParam(), author_id=IntegerParam()),
     under=("userstories", "userstory_id"),
 )

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, abort, g, send_from_directory
 from markupsafe import escape
 from marshmallow import Schema, fields
 
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.contract import gives
 from handlers.http.openapi import document
 from handlers.http.problem_kinds import KINDS, PREFIX
@@ -56,7 +56,7 @@ def html(page: str) -> Response:
 
 
 @docs.get("/openapi.json")
-@needs("anyone")
+@requires_role("anyone")
 @gives()
 def openapi() -> Response:
     """This document."""
@@ -64,7 +64,7 @@ def openapi() -> Response:
 
 
 @docs.get("/docs")
-@needs("anyone")
+@requires_role("anyone")
 @gives(media=("text/html",))
 def swagger() -> Response:
     """Read and try the service with Swagger UI."""
@@ -72,7 +72,7 @@ def swagger() -> Response:
 
 
 @docs.get("/redoc")
-@needs("anyone")
+@requires_role("anyone")
 @gives(media=("text/html",))
 def redoc() -> Response:
     """Read the service's documentation with ReDoc."""
@@ -80,7 +80,7 @@ def redoc() -> Response:
 
 
 @docs.get(f"/docs/<any({', '.join(map(repr, ASSETS))}):name>")
-@needs("anyone")
+@requires_role("anyone")
 @gives(media=("*/*",))
 def asset(name: str) -> Response:
     """A script or style sheet of the two pages."""
@@ -105,7 +105,7 @@ class AllExplained(Schema):
 
 
 @docs.get("/problems")
-@needs("anyone")
+@requires_role("anyone")
 @gives(AllExplained, media=(JSON, "text/html"))
 def problems() -> Response:
     """Read what kinds of problems there are."""
@@ -113,7 +113,7 @@ def problems() -> Response:
 
 
 @docs.get(f"/problems/<any({', '.join(map(repr, KINDS))}):kind>")
-@needs("anyone")
+@requires_role("anyone")
 @gives(Explained, media=(JSON, "text/html"))
 def problem(kind: str) -> Response:
     """Read what a kind of problem means, and what to do about it: the `type` of a failure leads here."""

@@ -6,11 +6,11 @@ from flask import Blueprint, Response, abort
 from marshmallow import Schema, fields, validate
 
 from db import read, write
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.contract import gives, takes
-from handlers.http.crud import hang
+from handlers.http.crud import add_crud_routes
 from handlers.http.fields import Text
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 from handlers.http.responses import item, page
 from handlers.http.schemas import Versioned, page_query
 
@@ -65,11 +65,11 @@ EventPageQuery = page_query(
 
 EventPageQuery.ids = UUID
 
-hang(events, "events", "an event", Event, NewEvent, EventPageQuery, key="uuid")
+add_crud_routes(events, "events", "an event", Event, NewEvent, EventPageQuery, key="uuid")
 
 
 @events.get("/events/<uuid:id>/failures")
-@needs("reader")
+@requires_role("reader")
 @takes(query=page_query(Failure, {"id": str}))
 @gives(Failure, many=True)
 def failures(id: str, query: dict[str, Any]) -> Response:
@@ -79,7 +79,7 @@ def failures(id: str, query: dict[str, Any]) -> Response:
 
 
 @events.post("/events/<uuid:id>/requeue")
-@needs("writer")
+@requires_role("writer")
 @takes()
 @gives(Event)
 def requeue(id: str) -> Response:
@@ -87,5 +87,5 @@ def requeue(id: str) -> Response:
     row = write("events.requeue", id=id)
     if row is None:
         read("events.get", id=id) or abort(404, "There is no such object.")
-        raise Problem("wrong-state", "Only an event that is Failed can be queued again.")
+        raise ProblemException("wrong-state", "Only an event that is Failed can be queued again.")
     return item(row)

@@ -14,12 +14,12 @@ from werkzeug.exceptions import HTTPException
 from db import project as only_project
 from db import read
 from db.feed import Change, Cursor, Feed, Subscription
-from handlers.http.auth import admit, holder, needs, waits_for_token
+from handlers.http.auth import admit, holder, requires_role, waits_for_token
 from handlers.http.contract import gives, takes
-from handlers.http.fields import Digits, Text
+from handlers.http.fields import IntegerParam, Text
 from handlers.http.metrics import Counter
 from handlers.http.open_sockets import NO_LONGER_GOOD, counted, sockets, too_many
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 from handlers.http.responses import BLOCK
 from handlers.http.streaming import ahead
 from handlers.http.websocket import REFUSED, TRY_AGAIN, Inbox, Steady, close, encode, ended_by_a_code, reply
@@ -45,7 +45,7 @@ def place(value: str) -> None:
 class EventsQuery(Schema):
     """What to be told of, and from where on."""
 
-    project = Digits(metadata={"description": "Only what belongs to this project."})
+    project = IntegerParam(metadata={"description": "Only what belongs to this project."})
     obj_type = Text(100, metadata={"description": "Only this kind of object.", "example": "userstory"})
     obj_id = Text(1000, metadata={"description": "Only the object with this key."})
     since = Text(20_000, validate=[place], metadata={"description": "The `cursor` of the last frame one has seen."})
@@ -63,13 +63,15 @@ def check_caller() -> None:
     if len(sockets) >= current_app.config["SOCKETS_LIMIT"]:
         abort(503, "There are too many sockets.")
     if too_many():
-        raise Problem("too-many-at-once", f"The token has {current_app.config['SOCKETS_PER_TOKEN']} sockets already.")
+        raise ProblemException(
+            "too-many-at-once", f"The token has {current_app.config['SOCKETS_PER_TOKEN']} sockets already."
+        )
     # Compression would keep some 300 KB a socket, and make each frame anew for each.
     request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
 
 
 @sock.route("/ws/events", bp=routes)  # type: ignore[untyped-decorator]
-@needs("reader", by_message=True)
+@requires_role("reader", by_message=True)
 @takes(query=EventsQuery)
 @gives(status=101)
 def channel(ws: Server, query: dict[str, Any]) -> None:

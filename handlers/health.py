@@ -9,10 +9,10 @@ from marshmallow import Schema, fields
 
 from db import read
 from db.schema import expected
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.contract import gives
 from handlers.http.metrics import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 from handlers.http.responses import answer
 
 health = Blueprint("health", __name__)
@@ -33,7 +33,7 @@ class Pong(Schema):
 
 
 @health.get("/health/live")
-@needs("anyone", any_host=True)
+@requires_role("anyone", any_host=True)
 @gives(Health)
 def live() -> Response:
     """Whether the process answers at all."""
@@ -41,18 +41,18 @@ def live() -> Response:
 
 
 @health.get("/health/ready")
-@needs("anyone", any_host=True)
+@requires_role("anyone", any_host=True)
 @gives(Health)
 def ready() -> Response:
     """Whether the database can be reached and is up to date; degraded where events wait because the broker is away."""
     try:
         row = read("health.migrations")
     except psycopg.OperationalError:
-        raise Problem("database-away", "The database is not reachable.", reasons=["database"]) from None
+        raise ProblemException("database-away", "The database is not reachable.", reasons=["database"]) from None
     except psycopg.errors.UndefinedTable:
         row = None
     if row is None or not EXPECTED.items() <= dict(row.checksums).items():
-        raise Problem(
+        raise ProblemException(
             "not-migrated", "The database is not up to date: run `flask --app app migrate`.", reasons=["migrations"]
         )
     if current_app.config["AMQP_URL"]:
@@ -63,7 +63,7 @@ def ready() -> Response:
 
 
 @health.get("/ping")
-@needs("anyone")
+@requires_role("anyone")
 @gives(Pong)
 def ping() -> Response:
     """The time here, in UTC."""
@@ -71,7 +71,7 @@ def ping() -> Response:
 
 
 @health.get("/metrics")
-@needs("anyone")
+@requires_role("anyone")
 @gives(media=("text/plain",))
 def metrics() -> Response:
     """Counters and histograms of all processes, in Prometheus's text format."""

@@ -6,22 +6,22 @@ from flask import Blueprint, Response, abort
 from marshmallow import Schema, fields
 
 from db import read
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.contract import gives
-from handlers.http.crud import hang
-from handlers.http.fields import INTEGER, Digits, Instant, Text, Whole
+from handlers.http.crud import add_crud_routes
+from handlers.http.fields import INTEGER, IntegerParam, StrictInteger, Text, Timestamp
 from handlers.http.responses import answer
 from handlers.http.schemas import Item, instant, page_query
 
 hiring = Blueprint("hiring", __name__)
 
 
-def given_id(**options: Any) -> Whole:
-    return Whole(most=INTEGER, **options)
+def given_id(**options: Any) -> StrictInteger:
+    return StrictInteger(most=INTEGER, **options)
 
 
-def id_filter(most: int = INTEGER) -> Digits:
-    return Digits(most=most, metadata={"description": "Exactly this id."})
+def id_filter(most: int = INTEGER) -> IntegerParam:
+    return IntegerParam(most=most, metadata={"description": "Exactly this id."})
 
 
 def name_filter() -> Text:
@@ -69,7 +69,7 @@ class Employee(Item):
     """Who was hired, when, where and as what."""
 
     name = Text(1000, required=True, metadata={"example": "Harold Vogt"})
-    datetime = Instant(required=True, metadata={"example": "2021-11-07T02:48:42Z"})
+    datetime = Timestamp(required=True, metadata={"example": "2021-11-07T02:48:42Z"})
     department_id = given_id(required=True)
     job_id = given_id(required=True)
 
@@ -80,7 +80,7 @@ class NewEmployee(Employee):
     id = given_id(required=True)
 
 
-hang(
+add_crud_routes(
     hiring,
     "departments",
     "a department",
@@ -88,8 +88,10 @@ hang(
     NewDepartment,
     page_query(Department, {"id": str, "department": str}, id=id_filter(), department=name_filter()),
 )
-hang(hiring, "jobs", "a job", Job, NewJob, page_query(Job, {"id": str, "job": str}, id=id_filter(), job=name_filter()))
-hang(
+add_crud_routes(
+    hiring, "jobs", "a job", Job, NewJob, page_query(Job, {"id": str, "job": str}, id=id_filter(), job=name_filter())
+)
+add_crud_routes(
     hiring,
     "employees",
     "an employee",
@@ -107,7 +109,7 @@ hang(
 
 
 @hiring.get("/<any(departments, jobs, employees):table>/<id:id>/provenance")
-@needs("reader")
+@requires_role("reader")
 @gives(Provenance)
 def provenance(table: str, id: int) -> Response:
     """Where a row came from: the file and its line."""

@@ -5,10 +5,10 @@ from typing import Any
 from flask import Blueprint, Response
 from marshmallow import fields, validate
 
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.contract import gives, takes
 from handlers.http.crud_history import Entry, entry_query
-from handlers.http.fields import Digits, Text
+from handlers.http.fields import IntegerParam, Text
 from handlers.http.responses import page
 
 history = Blueprint("history", __name__)
@@ -16,7 +16,7 @@ history = Blueprint("history", __name__)
 HistoryPageQuery = entry_query(
     obj_type=Text(100, metadata={"description": "Only this kind of object.", "example": "userstory"}),
     obj_id=Text(1000, metadata={"description": "Only the object with this key."}),
-    project=Digits(metadata={"description": "Only what belongs to this project."}),
+    project=IntegerParam(metadata={"description": "Only what belongs to this project."}),
     actor=Text(500, metadata={"description": "Only what this caller did."}),
     action=fields.String(
         validate=validate.OneOf(("create", "update", "delete", "truncate")),
@@ -26,7 +26,7 @@ HistoryPageQuery = entry_query(
 
 
 @history.get("/history")
-@needs("reader")
+@requires_role("reader")
 @takes(query=HistoryPageQuery)
 @gives(Entry, many=True)
 def list(query: dict[str, Any]) -> Response:

@@ -5,8 +5,8 @@ from typing import Any
 from flask import Blueprint
 from marshmallow import ValidationError, fields, validates_schema
 
-from handlers.http.crud import hang
-from handlers.http.fields import Day, Digits, Text, Truth
+from handlers.http.crud import add_crud_routes
+from handlers.http.fields import Date, IntegerParam, StrictBoolean, Text
 from handlers.http.schemas import Item, page_query
 
 milestones = Blueprint("milestones", __name__)
@@ -17,9 +17,9 @@ class Milestone(Item):
 
     project_id = fields.Integer(dump_only=True)
     name = Text(200, required=True, metadata={"example": "First storey"})
-    starts_on = Day(allow_none=True, load_default=None, metadata={"example": "2021-11-01"})
-    ends_on = Day(allow_none=True, load_default=None, metadata={"example": "2021-11-30"})
-    closed = Truth(load_default=False)
+    starts_on = Date(allow_none=True, load_default=None, metadata={"example": "2021-11-01"})
+    ends_on = Date(allow_none=True, load_default=None, metadata={"example": "2021-11-30"})
+    closed = StrictBoolean(load_default=False)
 
     @validates_schema
     def check_order(self, data: dict[str, Any], **_: Any) -> None:
@@ -27,14 +27,18 @@ class Milestone(Item):
             raise ValidationError("Must not be before starts_on.", "ends_on")
 
 
-hang(
+add_crud_routes(
     milestones,
     "milestones",
     "a milestone",
     Milestone,
     Milestone,
     page_query(
-        Milestone, {"id": str}, id=Digits(), name=Text(200), closed=fields.Boolean(truthy={"true"}, falsy={"false"})
+        Milestone,
+        {"id": str},
+        id=IntegerParam(),
+        name=Text(200),
+        closed=fields.Boolean(truthy={"true"}, falsy={"false"}),
     ),
     under=("projects", "project_id"),
 )

@@ -6,9 +6,9 @@ from flask import Blueprint, Response, abort
 from marshmallow import Schema, fields
 
 from db import read, write
-from handlers.http.auth import may, needs
+from handlers.http.auth import may, requires_role
 from handlers.http.contract import gives, takes
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 from handlers.http.responses import answer, page
 from handlers.http.schemas import page_query
 
@@ -42,7 +42,7 @@ def kinds() -> str:
 
 
 @operations.get("/operations")
-@needs("writer")
+@requires_role("writer")
 @takes(query=page_query(Operation, {"id": str}))
 @gives(Operation, many=True)
 def list(query: dict[str, Any]) -> Response:
@@ -51,7 +51,7 @@ def list(query: dict[str, Any]) -> Response:
 
 
 @operations.get("/operations/<id:id>")
-@needs("writer")
+@requires_role("writer")
 @gives(Operation)
 def get(id: int) -> Response:
     """How far an operation is, and what came of it. One whose process died has failed."""
@@ -59,11 +59,11 @@ def get(id: int) -> Response:
 
 
 @operations.delete("/operations/<id:id>")
-@needs("writer")
+@requires_role("writer")
 @gives(status=204)
 def cancel(id: int) -> Response:
     """Break an operation off: all that it did is taken back."""
     if not write("operations.cancel", id=id, kinds=kinds()):
         read("operations.get", id=id, kinds=kinds()) or abort(404, "There is no such object.")
-        raise Problem("wrong-state", "It has ended.")
+        raise ProblemException("wrong-state", "It has ended.")
     return Response(status=204)

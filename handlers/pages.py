@@ -6,9 +6,9 @@ from typing import Any
 from flask import Blueprint, Response, send_from_directory
 from marshmallow import Schema
 
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.contract import gives, takes
-from handlers.http.fields import Digits, Text
+from handlers.http.fields import IntegerParam, Text
 
 pages = Blueprint("pages", __name__)
 
@@ -24,12 +24,12 @@ ASSETS = "page.js", "page.css", "token.js", "requirements.js", "chart.js"
 class ShownQuery(Schema):
     """What the page shows: it asks the channel for it."""
 
-    project = Digits()
+    project = IntegerParam()
     obj_type = Text(100)
 
 
 @pages.get("/")
-@needs("anyone")
+@requires_role("anyone")
 @takes(query=ShownQuery)
 @gives(media=("text/html",))
 def index(query: dict[str, Any]) -> Response:
@@ -37,15 +37,15 @@ def index(query: dict[str, Any]) -> Response:
     return html("index.html")
 
 
-class YearQuery(Schema):
+class ChartsQuery(Schema):
     """Which year the charts begin with: the latest by default."""
 
-    year = Digits(most=9999)
+    year = IntegerParam(most=9999)
 
 
 @pages.get("/requirements")
-@needs("anyone")
-@takes(query=YearQuery)
+@requires_role("anyone")
+@takes(query=ChartsQuery)
 @gives(media=("text/html",))
 def requirements(query: dict[str, Any]) -> Response:
     """Look at who was hired: by department beside the mean, by quarter, by job."""
@@ -59,7 +59,7 @@ def html(name: str) -> Response:
 
 
 @pages.get(f"/page/<any({', '.join(map(repr, ASSETS))}):name>")
-@needs("anyone")
+@requires_role("anyone")
 @gives(media=("*/*",))
 def asset(name: str) -> Response:
     """A script or style sheet of the pages."""

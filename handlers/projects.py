@@ -4,10 +4,10 @@ from flask import Blueprint, Response
 from marshmallow import Schema, fields, validate
 
 from db import stream
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.contract import gives, takes
-from handlers.http.crud import hang
-from handlers.http.fields import Digits, Text, Whole
+from handlers.http.crud import add_crud_routes
+from handlers.http.fields import IntegerParam, StrictInteger, Text
 from handlers.http.responses import document
 from handlers.http.schemas import Item, instant, page_query
 
@@ -33,7 +33,7 @@ class Project(Item):
         metadata={"description": "Its name in an address.", "example": "row-house"},
     )
     description = Text(10_000, blank=True, allow_none=True, load_default=None)
-    owner_id = Whole(allow_none=True, load_default=None, metadata={"description": "A user."})
+    owner_id = StrictInteger(allow_none=True, load_default=None, metadata={"description": "A user."})
 
 
 class NewProject(Project):
@@ -59,7 +59,7 @@ class ProjectTree(Project):
 
 
 @projects.get("/projects/<id:id>/tree")
-@needs("reader")
+@requires_role("reader")
 @takes()
 @gives(ProjectTree)
 def tree(id: int) -> Response:
@@ -67,7 +67,7 @@ def tree(id: int) -> Response:
     return document(stream("projects.tree", TREE_TIMEOUT, id=id))
 
 
-hang(
+add_crud_routes(
     projects,
     "projects",
     "a project",
@@ -76,9 +76,9 @@ hang(
     page_query(
         Project,
         {"id": str, "name": str, "slug": str, "created_at": instant},
-        id=Digits(),
+        id=IntegerParam(),
         name=Text(200),
         slug=Text(200),
-        owner_id=Digits(),
+        owner_id=IntegerParam(),
     ),
 )

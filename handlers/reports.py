@@ -5,9 +5,9 @@ from typing import Any
 from flask import Blueprint, Response
 from marshmallow import Schema, fields
 
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.contract import CSV, NDJSON, gives, takes
-from handlers.http.fields import Digits
+from handlers.http.fields import IntegerParam
 from handlers.http.request_body import JSON
 from handlers.http.responses import page
 from handlers.http.schemas import TableQuery
@@ -18,7 +18,7 @@ reports = Blueprint("reports", __name__)
 class YearQuery(TableQuery):
     """The year of a report."""
 
-    year = Digits(most=9999, required=True, metadata={"description": "The year, in UTC.", "example": 2021})
+    year = IntegerParam(most=9999, required=True, metadata={"description": "The year, in UTC.", "example": 2021})
 
 
 class Year(Schema):
@@ -47,7 +47,7 @@ class Hired(Schema):
 
 
 @reports.get("/requirements/quarter")
-@needs("reader")
+@requires_role("reader")
 @takes(query=YearQuery)
 @gives(Quarters, many=True, media=(CSV, JSON, NDJSON))
 def quarter(query: dict[str, Any]) -> Response:
@@ -56,7 +56,7 @@ def quarter(query: dict[str, Any]) -> Response:
 
 
 @reports.get("/requirements/media")
-@needs("reader")
+@requires_role("reader")
 @takes(query=YearQuery)
 @gives(Hired, many=True, media=(CSV, JSON, NDJSON))
 def media(query: dict[str, Any]) -> Response:
@@ -65,7 +65,7 @@ def media(query: dict[str, Any]) -> Response:
 
 
 @reports.get("/requirements/departments")
-@needs("reader")
+@requires_role("reader")
 @takes(query=YearQuery)
 @gives(Hired, many=True, media=(CSV, JSON, NDJSON))
 def departments(query: dict[str, Any]) -> Response:
@@ -74,7 +74,7 @@ def departments(query: dict[str, Any]) -> Response:
 
 
 @reports.get("/requirements/years")
-@needs("reader")
+@requires_role("reader")
 @takes(query=TableQuery)
 @gives(Year, many=True)
 def years(query: dict[str, Any]) -> Response:

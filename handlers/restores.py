@@ -10,11 +10,11 @@ from handlers.bulk.backup_store import BackupStore, check_name
 from handlers.bulk.operation import Outcome
 from handlers.bulk.progress import Progress
 from handlers.bulk.restore import files_of, restore
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.contract import AVRO, gives, takes
-from handlers.http.fields import Text, Truth
+from handlers.http.fields import StrictBoolean, Text
 from handlers.http.files import sent_file
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 from handlers.http.respond_async import run_or_enqueue
 
 restores = Blueprint("restores", __name__)
@@ -24,7 +24,7 @@ class RestoreBody(Schema):
     """What to restore."""
 
     backup = Text(100, validate=[check_name], metadata={"description": "Its name; the newest of the table by default."})
-    dry_run = Truth(load_default=False, metadata={"description": "Only tell what it would change."})
+    dry_run = StrictBoolean(load_default=False, metadata={"description": "Only tell what it would change."})
 
 
 class RestoreQuery(Schema):
@@ -54,7 +54,7 @@ class Restored(RestoredTable):
 
 
 @restores.post(f"/restore/<any({', '.join(TABLES)}, all):table>")
-@needs("admin")
+@requires_role("admin")
 @takes(RestoreBody, query=RestoreQuery, files=(AVRO, "avro/binary", "application/octet-stream"), long=True)
 @gives(Restored)
 def replace(table: str, query: dict[str, Any], body: dict[str, Any] | None = None) -> Response:
@@ -62,7 +62,7 @@ def replace(table: str, query: dict[str, Any], body: dict[str, Any] | None = Non
     dry_run = query.get("dry_run") == "true" or bool(body and body["dry_run"])
     file = sent_file() if body is None else None
     if file and table == ALL:
-        raise Problem("unreadable-file", "A file holds one table; all is restored from a backup.")
+        raise ProblemException("unreadable-file", "A file holds one table; all is restored from a backup.")
     store = BackupStore(current_app.config["BACKUP_DIR"])
     name = None if file else store.manifest((body or {}).get("backup") or store.newest(table))["name"]
 

@@ -3,8 +3,8 @@
 from flask import Blueprint
 from marshmallow import fields
 
-from handlers.http.crud import hang
-from handlers.http.fields import Digits, Text, Whole
+from handlers.http.crud import add_crud_routes
+from handlers.http.fields import IntegerParam, StrictInteger, Text
 from handlers.http.schemas import Item, page_query
 
 tasks = Blueprint("tasks", __name__)
@@ -16,15 +16,15 @@ class Task(Item):
     userstory_id = fields.Integer(dump_only=True)
     subject = Text(500, required=True, metadata={"example": "Cut the opening"})
     status = Text(50, load_default="new", metadata={"example": "new"})
-    assigned_to = Whole(allow_none=True, load_default=None, metadata={"description": "A user."})
+    assigned_to = StrictInteger(allow_none=True, load_default=None, metadata={"description": "A user."})
 
 
-hang(
+add_crud_routes(
     tasks,
     "tasks",
     "a task",
     Task,
     Task,
-    page_query(Task, {"id": str}, id=Digits(), status=Text(50), assigned_to=Digits()),
+    page_query(Task, {"id": str}, id=IntegerParam(), status=Text(50), assigned_to=IntegerParam()),
     under=("userstories", "userstory_id"),
 )

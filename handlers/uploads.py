@@ -8,11 +8,11 @@ from marshmallow import Schema, fields, validate
 from handlers.bulk.loading import COLUMNS, REJECTS_TOLD, load
 from handlers.bulk.operation import Outcome
 from handlers.bulk.progress import Progress
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.contract import CSV, GZIP, gives, takes
-from handlers.http.fields import Digits, Text
+from handlers.http.fields import IntegerParam, Text
 from handlers.http.files import sent_file
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 from handlers.http.respond_async import run_or_enqueue
 from handlers.http.responses import page
 from handlers.http.schemas import page_query
@@ -54,7 +54,7 @@ class UploadQuery(Schema):
             " dry-run keeps nothing and tells what would come of it."
         },
     )
-    max_errors = Digits(
+    max_errors = IntegerParam(
         least=0, metadata={"description": "The most rows that may break a rule; with more nothing is kept: 422."}
     )
 
@@ -86,7 +86,7 @@ class Upload(Schema):
 RejectPageQuery = page_query(
     Reject,
     {"id": str},
-    upload_id=Digits(metadata={"description": "Only those of this upload."}),
+    upload_id=IntegerParam(metadata={"description": "Only those of this upload."}),
     code=Text(100, metadata={"description": "Only those that broke this rule."}),
 )
 
@@ -94,7 +94,7 @@ TABLES = f"<any({', '.join(COLUMNS)}):table>"
 
 
 @uploads.post(f"/upload/{TABLES}")
-@needs("writer")
+@requires_role("writer")
 @takes(query=UploadQuery, files=(CSV, GZIP), long=True)
 @gives(Upload)
 def upload(table: str, query: dict[str, Any]) -> Response:
@@ -112,7 +112,7 @@ def moved_in(table: str, file: BinaryIO, progress: Progress, rejects_limit: int,
     progress(0, of=row.rows)
     counts = {"rows": row.rows, "accepted": row.accepted, "rejected": row.rejected}
     if undone and undone.too_many:
-        raise Problem(
+        raise ProblemException(
             "too-many-rejects", "Too many rows break a rule: nothing was kept.", **counts, rejects=undone.rejects
         )
     found = {"table": table, "upload_id": row.upload_id, "sha256": sha256, **counts}
@@ -123,7 +123,7 @@ def moved_in(table: str, file: BinaryIO, progress: Progress, rejects_limit: int,
 
 
 @uploads.get(f"/errors/{TABLES}")
-@needs("reader")
+@requires_role("reader")
 @takes(query=RejectPageQuery)
 @gives(Reject, many=True)
 def errors(table: str, query: dict[str, Any]) -> Response:

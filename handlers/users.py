@@ -9,11 +9,11 @@ from flask import Blueprint, Response, abort
 from marshmallow import Schema
 
 from db import read, write
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.concurrency import changed, removed
 from handlers.http.contract import gives, takes
-from handlers.http.crud_history import hang_past
-from handlers.http.fields import BIGINT, Digits, Text, Whole, email, is_web_address
+from handlers.http.crud_history import add_history_routes
+from handlers.http.fields import BIGINT, IntegerParam, StrictInteger, Text, email, is_web_address
 from handlers.http.preconditions import Expected
 from handlers.http.responses import created, item, page
 from handlers.http.schemas import Item, PageQuery, VersionQuery, fields_of, instant, item_query, page_query
@@ -53,7 +53,7 @@ class UserText(Schema):
 class UserSearch(Schema):
     """What to find users by: all that is given must fit."""
 
-    id = Whole(metadata={"description": "Exactly this id."})
+    id = StrictInteger(metadata={"description": "Exactly this id."})
     email = Text(254, metadata={"description": "This e-mail, whatever the case."})
     address = Text(100, metadata={"description": "Any part of an address, whatever the case."})
     name = Text(30, metadata={"description": "Exactly this name."})
@@ -66,7 +66,7 @@ UserSearchQuery = page_query(User, ORDERS)
 UserPageQuery = page_query(
     User,
     ORDERS,
-    **UserSearch._declared_fields | {"id": Digits(most=BIGINT, metadata={"description": "Exactly this id."})},
+    **UserSearch._declared_fields | {"id": IntegerParam(most=BIGINT, metadata={"description": "Exactly this id."})},
 )
 
 SEARCHED = {"address", *PageQuery._declared_fields, "fields"}
@@ -87,7 +87,7 @@ class EmailVersionQuery(EmailQuery, VersionQuery):
 
 
 @users.get("/users")
-@needs("reader")
+@requires_role("reader")
 @takes(query=UserPageQuery)
 @gives(SavedUser, many=True)
 def list(query: dict[str, Any]) -> Response:
@@ -96,7 +96,7 @@ def list(query: dict[str, Any]) -> Response:
 
 
 @users.post("/users")
-@needs("writer")
+@requires_role("writer")
 @takes(User)
 @gives(SavedUser, 201)
 def create(body: dict[str, Any]) -> Response:
@@ -106,7 +106,7 @@ def create(body: dict[str, Any]) -> Response:
 
 
 @users.post("/users/search")
-@needs("reader")
+@requires_role("reader")
 @takes(UserSearch, query=UserSearchQuery)
 @gives(SavedUser, many=True)
 def search(body: dict[str, Any], query: dict[str, Any]) -> Response:
@@ -121,7 +121,7 @@ def found(query: dict[str, Any]) -> Response:
 
 
 @users.get("/users/<id:id>")
-@needs("reader")
+@requires_role("reader")
 @takes(query=UserQuery)
 @gives(SavedUser)
 def get(id: int, query: dict[str, Any]) -> Response:
@@ -130,7 +130,7 @@ def get(id: int, query: dict[str, Any]) -> Response:
 
 
 @users.put("/users/<id:id>")
-@needs("writer")
+@requires_role("writer")
 @takes(User, precondition=True)
 @gives(SavedUser)
 def replace(id: int, body: dict[str, Any], expected: Expected) -> Response:
@@ -139,7 +139,7 @@ def replace(id: int, body: dict[str, Any], expected: Expected) -> Response:
 
 
 @users.patch("/users/<id:id>")
-@needs("writer")
+@requires_role("writer")
 @takes(User, partial=True, precondition=True)
 @gives(SavedUser)
 def change(id: int, body: dict[str, Any], expected: Expected) -> Response:
@@ -148,7 +148,7 @@ def change(id: int, body: dict[str, Any], expected: Expected) -> Response:
 
 
 @users.delete("/users/<id:id>")
-@needs("writer")
+@requires_role("writer")
 @takes(query=VersionQuery, precondition=True, long=True)
 @gives(status=204)
 def remove(id: int, expected: Expected) -> Response:
@@ -156,14 +156,14 @@ def remove(id: int, expected: Expected) -> Response:
     return removed("users", id, expected)
 
 
-hang_past(users, "users", "a user", SavedUser)
+add_history_routes(users, "users", "a user", SavedUser)
 
 
 # The short forms ------------------------------------------------------------------------------------------------------
 
 
 @users.get("/user/<id:id>")
-@needs("reader")
+@requires_role("reader")
 @takes(query=UserQuery)
 @gives(SavedUser)
 def get_short(id: int, query: dict[str, Any]) -> Response:
@@ -172,7 +172,7 @@ def get_short(id: int, query: dict[str, Any]) -> Response:
 
 
 @users.get("/user")
-@needs("reader")
+@requires_role("reader")
 @takes(query=EmailUserQuery)
 @gives(SavedUser)
 def get_by_email(query: dict[str, Any]) -> Response:
@@ -181,7 +181,7 @@ def get_by_email(query: dict[str, Any]) -> Response:
 
 
 @users.post("/user")
-@needs("writer")
+@requires_role("writer")
 @takes(UserText, query=EmailQuery)
 @gives(SavedUser, 201, also=(200,))
 def put_by_email(body: dict[str, Any], query: dict[str, Any]) -> Response:
@@ -191,7 +191,7 @@ def put_by_email(body: dict[str, Any], query: dict[str, Any]) -> Response:
 
 
 @users.delete("/user")
-@needs("writer")
+@requires_role("writer")
 @takes(query=EmailVersionQuery, precondition=True, any_version=True)
 @gives(status=204)
 def remove_by_email(query: dict[str, Any], expected: Expected) -> Response:

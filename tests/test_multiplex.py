@@ -11,7 +11,7 @@ import psycopg
 import pytest
 import requests
 
-from db.pipelines import BATCH, Unanswered
+from db.pipelines import BATCH, FallBackToPool
 from db.queries import Statement
 from db.read_pipeline import STATEMENT_TIMEOUT, WAIT, Multiplexer
 from tests.conftest import serve, wait_for
@@ -43,7 +43,7 @@ def twice(shared: Multiplexer, id: int) -> bool:
     """Whether the answer came; it must be the right one."""
     try:
         row = shared.read(TWICE, [id])
-    except Unanswered:
+    except FallBackToPool:
         return False
     assert (row.id, row.text, row.body) == (id, f"{id} twice", str(id).encode())
     return True
@@ -78,7 +78,7 @@ def test_no_row_is_none_and_null_is_none(shared):
 
 def test_an_error_stays_with_its_statement(shared):
     def divide(by: int) -> None:
-        with pytest.raises(Unanswered):
+        with pytest.raises(FallBackToPool):
             shared.read(WRONG, [by])
 
     wrong = gevent.spawn(divide, 0)
@@ -87,7 +87,7 @@ def test_an_error_stays_with_its_statement(shared):
     # Whoever was sent together with it, and behind it, is for the pool; nobody else, and nobody twice.
     assert sum(answered) >= 20 * 50 - BATCH
     assert crowd(shared, 20, 50) == [50] * 20
-    with pytest.raises(Unanswered, match="not fit"):
+    with pytest.raises(FallBackToPool, match="not fit"):
         shared.read(WRONG, [1])
 
 
@@ -97,7 +97,7 @@ def test_what_was_not_run_for_anothers_error_is_asked_again(shared):
     before = dict(shared.pipeline.prepared)
 
     def divide() -> None:
-        with pytest.raises(Unanswered):
+        with pytest.raises(FallBackToPool):
             shared.read(WRONG, [0])
 
     wrong = gevent.spawn(divide)
@@ -112,7 +112,7 @@ def test_a_statement_that_was_not_prepared_for_anothers_error_is_prepared_later(
     new = Statement("test.new", b"select $1::bigint as id", ("id",))
 
     def ask(statement: Statement) -> None:
-        with pytest.raises(Unanswered):
+        with pytest.raises(FallBackToPool):
             shared.read(statement, [0])
 
     gevent.joinall([gevent.spawn(ask, WRONG), gevent.spawn(ask, new)], timeout=5, raise_error=True)
@@ -123,7 +123,7 @@ def test_a_slow_statement_is_broken_off_and_left_to_the_pool(shared):
     began = time.monotonic()
 
     def ask() -> None:
-        with pytest.raises(Unanswered):
+        with pytest.raises(FallBackToPool):
             shared.read(SLOW, [])
 
     slow = gevent.spawn(ask)
@@ -132,21 +132,21 @@ def test_a_slow_statement_is_broken_off_and_left_to_the_pool(shared):
     slow.get(timeout=5)
     assert 0.2 < time.monotonic() - began < 3, STATEMENT_TIMEOUT
     began = time.monotonic()
-    with pytest.raises(Unanswered):
+    with pytest.raises(FallBackToPool):
         shared.read(SLOW, [])
     assert time.monotonic() - began < 0.1
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\ud800", 1.5, None])
 def test_what_it_cannot_carry_is_for_the_pool(shared, value):
-    with pytest.raises(Unanswered):
+    with pytest.raises(FallBackToPool):
         shared.read(TWICE, [value])
     assert twice(shared, 7)
 
 
 def test_it_cannot_write(shared, database):
     write = Statement("test.write", b"insert into jobs (id, job) values (1, 'Cook') returning id", ())
-    with pytest.raises(Unanswered):
+    with pytest.raises(FallBackToPool):
         shared.read(write, [])
     with psycopg.connect(database) as connection:
         assert connection.execute("select count(*) from jobs").fetchone() == (0,)
@@ -183,7 +183,7 @@ def test_a_server_that_says_nothing_is_not_waited_for(shared, database):
 def test_a_server_that_is_away_is_not_waited_for():
     away = Multiplexer("postgresql://127.0.0.1:1/nowhere")
     for _ in range(3):
-        with pytest.raises(Unanswered):
+        with pytest.raises(FallBackToPool):
             away.read(TWICE, [1])
         gevent.sleep(0.01)
 

@@ -7,7 +7,7 @@ import gevent
 import psycopg
 import pytest
 
-from db.pipelines import Unanswered
+from db.pipelines import FallBackToPool
 from db.queries import STATEMENTS, Statement
 from db.write_pipelines import PIPELINES, Writers
 
@@ -21,7 +21,7 @@ def writers(database):
     found = Writers(database, statement_timeout=5)
     while len(found.free) < PIPELINES:
         busy = [found.free.pop() for _ in [*found.free]]
-        with pytest.raises(Unanswered):
+        with pytest.raises(FallBackToPool):
             found.take()
         with gevent.Timeout(20):
             while found.opener.opening:
@@ -87,7 +87,7 @@ def test_a_plan_of_another_day_is_for_the_pool_and_made_anew(writers, connection
     connection.execute("alter table jobs add column level integer")
     try:
         writers.write(returning, [2], ACTOR)
-    except Unanswered:
+    except FallBackToPool:
         assert connection.execute("select count(*) from jobs where id = 2").fetchone() == (0,)
     assert writers.write(returning, [3], ACTOR)
 
@@ -102,7 +102,7 @@ def test_one_that_waits_for_a_lock_holds_up_no_other(writers, connection):
         # With all pipelines waiting, the pool is asked; soon, and nothing was done.
         waiting.append(gevent.spawn(writers.write, RENAME, [1, "Chef"], ACTOR))
         gevent.sleep(0.01)
-        with gevent.Timeout(1), pytest.raises(Unanswered):
+        with gevent.Timeout(1), pytest.raises(FallBackToPool):
             writers.write(ADD, [99, "Baker"], ACTOR)
     gevent.joinall(waiting, timeout=10, raise_error=True)
     assert connection.execute("select count(*) from jobs where id = 99").fetchone() == (0,)
@@ -118,7 +118,7 @@ def test_a_lock_that_does_not_come_is_not_waited_for(writers, connection):
 
 @pytest.mark.parametrize("value", ["a\0b", "\ud800", b"bytes", None])
 def test_what_a_line_cannot_carry_is_for_the_pool(writers, value):
-    with pytest.raises(Unanswered):
+    with pytest.raises(FallBackToPool):
         writers.write(ADD, [1, value], ACTOR)
     assert len(writers.free) == PIPELINES
 
@@ -132,7 +132,7 @@ def test_what_was_acknowledged_is_there_once_whatever_is_killed(writers, connect
                 return
             try:
                 done.append(writers.write(ADD, [id, "Cook"], ACTOR).id)
-            except Unanswered:
+            except FallBackToPool:
                 gevent.sleep(0.001)
             except psycopg.OperationalError:  # nobody knows
                 pass

@@ -20,7 +20,7 @@ import db
 from handlers.bulk import avro_file
 from handlers.bulk.avro_file import Column
 from handlers.bulk.errors import Damaged
-from handlers.bulk.progress import STATEMENT_TIMEOUT, Progress, told
+from handlers.bulk.progress import STATEMENT_TIMEOUT, Progress, with_progress
 
 TABLES = ("uploads", "departments", "jobs", "employees", "departments_errors", "jobs_errors", "employees_errors")
 """What can be backed up, parents first."""
@@ -54,7 +54,7 @@ def dump(connection: db.Connection, table: str, file: BinaryIO, progress: Progre
     metadata = {avro_file.TABLE: table, avro_file.SNAPSHOT: taken.snapshot, avro_file.MIGRATION: taken.migration}
     # What breaks off leaves its generators suspended, and a suspended one keeps the lock that a rollback waits for.
     with closing(db.dumped(connection, f"backups.{table}")) as rows:
-        avro_file.write(file, schema, told(rows, progress), metadata)
+        avro_file.write(file, schema, with_progress(rows, progress), metadata)
 
 
 def back_up(directory: Path, table: str, progress: Progress) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import db
 from handlers.bulk import csv_reader
 from handlers.bulk.errors import TooManyRejects
-from handlers.bulk.progress import STATEMENT_TIMEOUT, Progress, told
+from handlers.bulk.progress import STATEMENT_TIMEOUT, Progress, with_progress
 
 COLUMNS = {
     "departments": ("id", "department"),
@@ -129,7 +129,7 @@ def load(
     Unreadable, TooLarge, or TooManyRejects where more than `rejects_limit` rows break a rule.
     """
     source = csv_reader.Unpacked(file, lambda: progress(0))
-    rows = told(staged(table, csv_reader.rows(source, COLUMNS[table], header), rejects_limit), progress)
+    rows = with_progress(staged(table, csv_reader.rows(source, COLUMNS[table], header), rejects_limit), progress)
     allowed = 0 if mode == "atomic" else max_errors
     try:
         with db.transaction(STATEMENT_TIMEOUT) as connection:

@@ -30,14 +30,14 @@ class Outcome(NamedTuple):
 Work = Callable[[Progress], Outcome]
 
 
-class Operation:
+class RunningOperation:
     """Work that a thread carries out; another writes down how far it is. Its connection's lock says that it lives."""
 
     def __init__(self, kind: str, table: str) -> None:
         self.actor, self.project, self.kind = actor.get(), db.project.get(), kind
         who, self.request_id = self.actor
         with ExitStack() as stack:
-            self.connection = stack.enter_context(db.alone("operation"))
+            self.connection = stack.enter_context(db.dedicated_connection("operation"))
             asked = {"kind": kind, "table": table, "actor": who, "request_id": self.request_id}
             self.id = next(db.run(self.connection, "operations.begin", **asked)).id
             db.run(self.connection, "operations.hold", id=self.id)
@@ -46,7 +46,7 @@ class Operation:
         self.total: int | None = None
         self.canceled = False
         self.ended = threading.Event()
-        self.lent = db.Lent()
+        self.lent = db.Cancellable()
 
     def look(self) -> bytes:
         """The operation as it is answered."""

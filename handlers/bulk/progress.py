@@ -22,7 +22,7 @@ def unseen(rows: int, of: int | None = None) -> None:
     """Progress that nobody looks at."""
 
 
-def told(rows: Iterator[Row], progress: Progress) -> Iterator[Row]:
+def with_progress(rows: Iterator[Row], progress: Progress) -> Iterator[Row]:
     """The rows, while somebody is told how many there were."""
     number = 0
     for number, row in enumerate(rows, 1):

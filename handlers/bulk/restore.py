@@ -13,7 +13,7 @@ import db
 from handlers.bulk import avro_file
 from handlers.bulk.backup import check_intact, columns_of, file_name, tables_of
 from handlers.bulk.errors import Damaged
-from handlers.bulk.progress import STATEMENT_TIMEOUT, Progress, told
+from handlers.bulk.progress import STATEMENT_TIMEOUT, Progress, with_progress
 
 PARENTS = ("departments", "jobs")
 """Tables from which rows are removed last, when none refers to them any more."""
@@ -53,11 +53,13 @@ def restore(
             for each, (header, rows) in checked.items():
                 columns[each] = [*header.columns]
                 known = columns_of(connection, each)
-                coming = Coming(told(avro_file.rows(files[each], header), progress), types_of(header, each, known))
+                coming = Coming(
+                    with_progress(avro_file.rows(files[each], header), progress), types_of(header, each, known)
+                )
                 if is_lacking(connection, each, columns[each], known):
                     whole[each], differing = coming, {"added": rows, "removed": 0, "changed": 0}
                 else:
-                    differing = compared(connection, each, columns[each], coming)
+                    differing = compared_with_backup(connection, each, columns[each], coming)
                 found.append({"table": each, "rows": rows, **differing})
             replace(connection, columns, whole)
             if dry_run:
@@ -85,7 +87,7 @@ def is_lacking(connection: db.Connection, table: str, columns: list[str], known:
     return lacking
 
 
-def compared(connection: db.Connection, table: str, columns: list[str], coming: Coming) -> dict[str, int]:
+def compared_with_backup(connection: db.Connection, table: str, columns: list[str], coming: Coming) -> dict[str, int]:
     """How many rows a file has more, less and otherwise than its table."""
     db.run(connection, "backups.stage", table=table, columns=columns)
     db.copy(connection, "backups.copy", coming.rows, coming.types)

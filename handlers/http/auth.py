@@ -20,7 +20,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from db import actor, project, read, write
 from handlers.http import oidc
 from handlers.http.origins import check_host, check_origin, is_local
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 from handlers.http.rate_limit import spend
 
 ROLES = ("anyone", "reader", "writer", "admin")
@@ -68,7 +68,7 @@ seen: dict[str, tuple[float, Any]] = {}
 """What was read of tokens, and when, by their SHA-256."""
 
 
-def needs(role: str, *, by_message: bool = False, any_host: bool = False) -> Callable[[View], View]:
+def requires_role(role: str, *, by_message: bool = False, any_host: bool = False) -> Callable[[View], View]:
     """State the role that a route needs.
 
     The first message of a socket may have the token where `by_message` says so. `any_host` is for what tells nothing
@@ -141,7 +141,7 @@ def admit(token: str, role: str) -> Holder:
     if ROLES.index(found.role) < ROLES.index(role):
         abort(403, f"This needs the role {role}; the token has the role {found.role}.")
     if found.project and not within_projects():
-        raise Problem("project-token", f"The token is for project {found.project} only.")
+        raise ProblemException("project-token", f"The token is for project {found.project} only.")
     g.token = token
     project.set(found.project)
     actor.set((found.name, g.request_id))

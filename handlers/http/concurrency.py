@@ -14,9 +14,9 @@ import db
 from db import project, read, write
 from handlers.bulk.operation import Outcome
 from handlers.bulk.progress import STATEMENT_TIMEOUT
-from handlers.http.fields import Instant
+from handlers.http.fields import Timestamp
 from handlers.http.preconditions import Expected
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 from handlers.http.respond_async import prefers_async, run_or_enqueue
 from handlers.http.responses import item
 
@@ -51,7 +51,9 @@ def removed(noun: str, id: Key, expected: Expected) -> Response:
     try:
         gone = write(f"{noun}.remove", id=id, versions=expected.versions)
     except psycopg.errors.QueryCanceled:
-        raise Problem(504, "What hangs on it is too much for one statement: ask with Prefer: respond-async.") from None
+        raise ProblemException(
+            504, "What hangs on it is too much for one statement: ask with Prefer: respond-async."
+        ) from None
     return Response(status=204) if gone else refuse(noun, id, {}, expected)
 
 
@@ -100,7 +102,7 @@ def same(given: Any, seen: Any) -> bool:
 
 def meaning(text: str) -> str:
     try:
-        return str(Instant().deserialize(text))
+        return str(Timestamp().deserialize(text))
     except ValidationError:
         return text.lower()
 
@@ -113,7 +115,7 @@ def refuse(noun: str, id: Key, yours: dict[str, Any], expected: Expected) -> NoR
     )
     current = as_of(noun, id, found.version)
     base = as_of(noun, id, expected.base) if expected.base and expected.base < found.version else {}
-    raise Problem(
+    raise ProblemException(
         "stale-version" if expected.strict else "conflict",
         f"The object is at version {found.version}.",
         current=current,

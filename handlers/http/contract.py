@@ -15,7 +15,7 @@ from werkzeug.http import parse_accept_header
 
 from handlers.http.places import Place
 from handlers.http.preconditions import precondition, read_only
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 from handlers.http.request_body import JSON, json_body, sends_any, whole_body
 from handlers.http.schemas import VersionQuery
 
@@ -172,12 +172,14 @@ def checked_query(schema: Schema) -> dict[str, Any]:
     known = parameters(schema)
     for name, values in request.args.lists():
         if name not in known:
-            raise Problem("wrong-parameters", f"Unknown parameter {name!a}. There is {', '.join(known) or 'none'}.")
+            raise ProblemException(
+                "wrong-parameters", f"Unknown parameter {name!a}. There is {', '.join(known) or 'none'}."
+            )
         if len(values) > 1:
-            raise Problem("wrong-parameters", f"The parameter {name} is given {len(values)} times.")
+            raise ProblemException("wrong-parameters", f"The parameter {name} is given {len(values)} times.")
     for name, field in known.items():
         if field.required and name not in request.args:
-            raise Problem("wrong-parameters", f"The parameter {name} is missing.")
+            raise ProblemException("wrong-parameters", f"The parameter {name} is missing.")
     return schema.load(request.args.to_dict())
 
 

@@ -7,16 +7,16 @@ from flask import Blueprint, Response, abort
 from marshmallow import Schema
 
 from db import read, write
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.concurrency import Key, changed, removed
 from handlers.http.contract import gives, takes
-from handlers.http.crud_history import hang_past
+from handlers.http.crud_history import add_history_routes
 from handlers.http.preconditions import Expected
 from handlers.http.responses import created, item, page
 from handlers.http.schemas import Versioned, VersionQuery, item_query
 
 
-def hang(
+def add_crud_routes(
     blueprint: Blueprint,
     noun: str,
     one: str,
@@ -38,14 +38,14 @@ def hang(
         return {under[1]: id} if under else {}
 
     @blueprint.get(collection, endpoint=f"list_{noun}")
-    @needs("reader")
+    @requires_role("reader")
     @takes(query=pages)
     @gives(kind, many=True)
     def list(query: dict[str, Any], id: int | None = None) -> Response:
         return page(f"{noun}.list", query | above(id))
 
     @blueprint.post(collection, endpoint=f"create_{noun}")
-    @needs("writer")
+    @requires_role("writer")
     @takes(new)
     @gives(kind, 201)
     def create(body: dict[str, Any], id: int | None = None) -> Response:
@@ -53,34 +53,34 @@ def hang(
         return created(row or abort(404, "There is no such object."), f"/{noun}/{row.id}")
 
     @blueprint.get(f"/{noun}/<{key}:id>", endpoint=f"get_{noun}")
-    @needs("reader")
+    @requires_role("reader")
     @takes(query=item_query(kind))
     @gives(kind)
     def get(id: Key, query: dict[str, Any]) -> Response:
         return item(read(f"{noun}.as_of" if "as_of" in query else f"{noun}.get", id=id, **query))
 
     @blueprint.put(f"/{noun}/<{key}:id>", endpoint=f"replace_{noun}")
-    @needs("writer")
+    @requires_role("writer")
     @takes(kind, precondition=True)
     @gives(kind)
     def replace(id: Key, body: dict[str, Any], expected: Expected) -> Response:
         return changed(noun, id, body, expected)
 
     @blueprint.patch(f"/{noun}/<{key}:id>", endpoint=f"change_{noun}")
-    @needs("writer")
+    @requires_role("writer")
     @takes(kind, partial=True, precondition=True)
     @gives(kind)
     def change(id: Key, body: dict[str, Any], expected: Expected) -> Response:
         return changed(noun, id, body, expected, merge=True)
 
     @blueprint.delete(f"/{noun}/<{key}:id>", endpoint=f"remove_{noun}")
-    @needs("writer")
+    @requires_role("writer")
     @takes(query=VersionQuery, precondition=True, long=True)
     @gives(status=204)
     def remove(id: Key, expected: Expected) -> Response:
         return removed(noun, id, expected)
 
-    hang_past(blueprint, noun, one, kind, key)
+    add_history_routes(blueprint, noun, one, kind, key)
 
     list.__doc__ = f"{noun.capitalize()} page by page, or all of them as NDJSON or CSV."
     create.__doc__ = f"Make {one}."

@@ -7,10 +7,10 @@ from flask import Blueprint, Response, abort
 from marshmallow import Schema, ValidationError, fields, validate
 
 from db import read
-from handlers.http.auth import needs
+from handlers.http.auth import requires_role
 from handlers.http.concurrency import Key, changed
 from handlers.http.contract import gives, takes
-from handlers.http.fields import INTEGER, Whole
+from handlers.http.fields import INTEGER, StrictInteger
 from handlers.http.preconditions import Expected
 from handlers.http.responses import page
 from handlers.http.schemas import Versioned, instant, page_query
@@ -36,7 +36,9 @@ class Entry(Schema):
 class Revert(Schema):
     """The version to go back to."""
 
-    to = Whole(most=INTEGER, required=True, metadata={"description": "The version to be as again.", "example": 1})
+    to = StrictInteger(
+        most=INTEGER, required=True, metadata={"description": "The version to be as again.", "example": 1}
+    )
 
 
 def entry_query(**filters: fields.Field) -> Any:
@@ -53,11 +55,11 @@ def reverted(kind: type[Versioned]) -> list[str]:
     return [name for name, field in kind().load_fields.items() if not field.metadata.get("x-set-by-service")]
 
 
-def hang_past(blueprint: Blueprint, noun: str, one: str, kind: type[Versioned], key: str = "id") -> None:
+def add_history_routes(blueprint: Blueprint, noun: str, one: str, kind: type[Versioned], key: str = "id") -> None:
     """Hang the doors to the past of `noun` ("tasks", "a task"): its history, and the way back."""
 
     @blueprint.get(f"/{noun}/<{key}:id>/history", endpoint=f"history_of_{noun}")
-    @needs("reader")
+    @requires_role("reader")
     @takes(query=entry_query())
     @gives(Entry, many=True)
     def history(id: Key, query: dict[str, Any]) -> Response:
@@ -66,7 +68,7 @@ def hang_past(blueprint: Blueprint, noun: str, one: str, kind: type[Versioned], 
         return page("history.list", query | {"noun": noun, "obj_id": id})
 
     @blueprint.post(f"/{noun}/<{key}:id>/revert", endpoint=f"revert_{noun}")
-    @needs("writer")
+    @requires_role("writer")
     @takes(Revert, precondition=True)
     @gives(kind)
     def revert(id: Key, body: dict[str, Any], expected: Expected) -> Response:

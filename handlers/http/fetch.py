@@ -27,7 +27,7 @@ def fetch(url: str, within: float, limit: int, data: bytes | None = None, header
         raise
 
 
-class Answer(http.client.HTTPResponse):
+class BoundedResponse(http.client.HTTPResponse):
     """An answer whose head came whole: Python takes one that was cut for it."""
 
     def begin(self) -> None:
@@ -39,7 +39,7 @@ class Answer(http.client.HTTPResponse):
 class Connection(http.client.HTTPConnection):
     """A connection whose timeout is for all of it together: to connect, to send, to receive the last byte."""
 
-    response_class = Answer
+    response_class = BoundedResponse
 
     def __init__(self, host: str, timeout: float, **options: Any) -> None:
         super().__init__(host, timeout=timeout, **options)

@@ -63,7 +63,7 @@ class Many(fields.List):
         return super()._deserialize(value, *args, **options)
 
 
-class Whole(fields.Integer):
+class StrictInteger(fields.Integer):
     """A JSON integer (not true, not 1.0, not "1") within a range."""
 
     def __init__(self, least: int = 1, most: int = BIGINT, **options: Any) -> None:
@@ -75,7 +75,7 @@ class Whole(fields.Integer):
         return value
 
 
-class Digits(Whole):
+class IntegerParam(StrictInteger):
     """An integer in a URL: plain ASCII digits."""
 
     def _deserialize(self, value: Any, *args: Any, **options: Any) -> Any:
@@ -99,7 +99,7 @@ class Number(fields.Float):
         return value
 
 
-class Truth(fields.Boolean):
+class StrictBoolean(fields.Boolean):
     """true or false, and nothing that Python takes for them (1 == True)."""
 
     def _deserialize(self, value: Any, *args: Any, **options: Any) -> Any:
@@ -108,7 +108,7 @@ class Truth(fields.Boolean):
         return value
 
 
-class Day(fields.Date):
+class Date(fields.Date):
     """A date in ISO 8601; loaded as text, as the service answers it."""
 
     def _deserialize(self, value: Any, *args: Any, **options: Any) -> Any:
@@ -117,7 +117,7 @@ class Day(fields.Date):
         return super()._deserialize(value, *args, **options).isoformat()
 
 
-class Instant(fields.AwareDateTime):
+class Timestamp(fields.AwareDateTime):
     """A moment in ISO 8601, in UTC where it names no zone; loaded as text in UTC, as the service answers it.
 
     What is finer than a microsecond is cut off, not rounded.
@@ -138,7 +138,7 @@ class Instant(fields.AwareDateTime):
         return moment.isoformat().replace("+00:00", "Z")
 
 
-class Moment(Instant):
+class VersionOrTimestamp(Timestamp):
     """A version, or a moment in ISO 8601; loaded as text."""
 
     def __init__(self, **options: Any) -> None:
@@ -146,7 +146,7 @@ class Moment(Instant):
 
     def _deserialize(self, value: Any, *args: Any, **options: Any) -> Any:
         if re.fullmatch("[0-9]+", value):
-            return str(Digits(most=INTEGER).deserialize(value))
+            return str(IntegerParam(most=INTEGER).deserialize(value))
         return super()._deserialize(value, *args, **options)
 
 

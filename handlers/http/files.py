@@ -8,7 +8,7 @@ from flask import abort, current_app, g, request
 from db.cooperate import next_turn
 from handlers.http.auth import current_view
 from handlers.http.contract import GZIP, MULTIPART
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 from handlers.http.request_body import arriving, check_encoding
 from handlers.http.respond_async import prefers_async
 
@@ -46,7 +46,7 @@ def received_file() -> BinaryIO:
         parts = [name for sent in (request.files, request.form) for name, _ in sent.items(multi=True)]
         if parts != ["file"] or "file" not in request.files:
             told = ", ".join(name[:50] for name in parts[:PARTS_TOLD])
-            raise Problem(
+            raise ProblemException(
                 "unreadable-file",
                 f"Expected one part, a file named file; found: {told or 'none'}. Options go into the query.",
             )

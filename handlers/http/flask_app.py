@@ -117,7 +117,7 @@ class Adapter(MapAdapter):
         return super().match(*args, **options)
 
 
-class Lean(flask.Flask):
+class App(flask.Flask):
     """The application."""
 
     url_map_class = Paths

@@ -26,7 +26,7 @@ PREFLIGHT_KEPT = 600
 """Seconds for which a browser need not ask again."""
 
 
-def cover(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Tell browsers what they may do with the answers of this app."""
     secure(app)
     share(app)

@@ -18,7 +18,7 @@ from db.cooperate import next_turn
 from handlers.http.auth import current_view
 from handlers.http.contract import sends_file
 from handlers.http.files import sent_file
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 
 HEADER = "Idempotency-Key"
 
@@ -32,7 +32,7 @@ KEPT = ("Content-Type", "Location", "ETag", "Link")
 """The headers that are sent again."""
 
 
-def cover(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Let every POST of this app that changes something take an Idempotency-Key: of a search no answer is kept."""
     for rule in app.url_map.iter_rules():
         view: Any = app.view_functions[rule.endpoint]
@@ -65,10 +65,10 @@ def first_answer(key: str, make: Callable[[], Response]) -> Response:
     asked = fingerprint()
     with db.transaction():
         if not db.read("idempotency.lock", key=key).mine:
-            raise Problem("key-in-progress", f"The first request with this {HEADER} is still running.")
+            raise ProblemException("key-in-progress", f"The first request with this {HEADER} is still running.")
         if first := db.read("idempotency.get", key=key):
             if first.fingerprint != asked:
-                raise Problem("key-reused", f"This {HEADER} was used for another request.")
+                raise ProblemException("key-reused", f"This {HEADER} was used for another request.")
             return Response(first.body, first.status, json.loads(first.headers))
         check_room()
         response = make()

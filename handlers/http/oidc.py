@@ -13,7 +13,7 @@ from jwt.exceptions import PyJWKClientError
 
 from handlers.http import fetch
 from handlers.http.fields import BIGINT
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 
 ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]
 """Signatures by a key pair only: with a shared secret, whoever checks a token could make one."""
@@ -38,7 +38,7 @@ class Away(Exception):
     """The issuer cannot be asked for its keys."""
 
 
-class Holder(NamedTuple):
+class Claims(NamedTuple):
     """Whoever a JWT was issued to."""
 
     name: str
@@ -51,7 +51,7 @@ def is_jwt(token: str) -> bool:
     return bool(current_app.config["OIDC_ISSUER"]) and token.count(".") == 2
 
 
-def holder(token: str) -> Holder | None:
+def holder(token: str) -> Claims | None:
     """Whoever holds a JWT; None where it is not good. 503 where the issuer cannot be asked for its keys."""
     config = current_app.config
     try:
@@ -64,13 +64,13 @@ def holder(token: str) -> Holder | None:
             options={"require": REQUIRED},
         )
     except Away:
-        raise Problem("issuer-away", "The issuer of the token cannot be asked for its keys.") from None
+        raise ProblemException("issuer-away", "The issuer of the token cannot be asked for its keys.") from None
     except (jwt.PyJWTError, PyJWKClientError):
         return None
     named = claim(claims, config["OIDC_ROLE_CLAIM"])
     roles = named if isinstance(named, list) else [named]
     role = next((role for role in GRANTED if role in roles), "anyone")
-    return Holder(f"oidc:{claims['sub']}", role, project(claim(claims, config["OIDC_PROJECT_CLAIM"])))
+    return Claims(f"oidc:{claims['sub']}", role, project(claim(claims, config["OIDC_PROJECT_CLAIM"])))
 
 
 def claim(claims: Any, path: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from flask import Request, abort, current_app
 
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{0,5}))?")
 """A Host in small letters: its name, and its port."""
@@ -52,11 +52,11 @@ def check_host(asked: Request, guarded: Any) -> None:
     if guarded():
         answered = not allowed or name in allowed
     elif forwarded:
-        raise Problem("forwarded", "Without a token nothing is answered that was forwarded: make one first.")
+        raise ProblemException("forwarded", "Without a token nothing is answered that was forwarded: make one first.")
     else:
         answered = local
     if not answered:
-        raise Problem(421, f"The service does not answer to the name {name}.")
+        raise ProblemException(421, f"The service does not answer to the name {name}.")
 
 
 def check_origin(asked: Request) -> None:
@@ -67,7 +67,7 @@ def check_origin(asked: Request) -> None:
     origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE", "none")
     own = site in OWN_SITES and (origin is None or is_own(origin, environ.get("HTTP_HOST", ""), asked.scheme))
     if not own and origin not in current_app.config["CORS_ORIGINS"]:
-        raise Problem("foreign-origin", "This is not for pages of other origins.")
+        raise ProblemException("foreign-origin", "This is not for pages of other origins.")
 
 
 @lru_cache(1024)

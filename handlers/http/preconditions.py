@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from flask import abort, request
 from marshmallow import Schema, ValidationError
 
-from handlers.http.fields import INTEGER, Whole
-from handlers.http.problems import Problem
+from handlers.http.fields import INTEGER, StrictInteger
+from handlers.http.problems import ProblemException
 
 TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
 """An entity tag, by RFC 9110, 8.8.3."""
@@ -44,7 +44,7 @@ def tags(header: str) -> Tags:
     return Tags(False, re.findall(TAG, header))
 
 
-def known(environ: dict[str, Any], version: int) -> bool:
+def is_known(environ: dict[str, Any], version: int) -> bool:
     """Whether the client of a GET has this version; 412 where it wants another: in the order of RFC 9110 13.2.2."""
     if "HTTP_IF_MATCH" in environ and not tags(environ["HTTP_IF_MATCH"]).match(version):
         abort(412, f"The object is at version {version}.")
@@ -79,7 +79,7 @@ def starting(base: int | None, any_version: bool) -> Expected:
     if base is None and any_version:
         return Expected("*", None, strict=False)
     if base is None:
-        raise Problem(428, "Name the version you start from: in If-Match, or as version.")
+        raise ProblemException(428, "Name the version you start from: in If-Match, or as version.")
     return Expected(str(base), base, strict=False)
 
 
@@ -105,7 +105,7 @@ def not_to_change(body: Schema, answer: Schema) -> tuple[frozenset[str], frozens
 def whole(named: Any) -> int:
     """A version in a body."""
     try:
-        return Whole(most=INTEGER).deserialize(named)
+        return StrictInteger(most=INTEGER).deserialize(named)
     except ValidationError as error:
         raise ValidationError({"version": error.messages}) from None
 

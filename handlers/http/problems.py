@@ -52,7 +52,7 @@ SQLSTATES = {
 """SQLSTATEs by their beginning; the first that fits counts."""
 
 
-class Problem(HTTPException):
+class ProblemException(HTTPException):
     """A failure of a status or a finer kind, maybe with members of its own, such as `current` and `conflicts`."""
 
     def __init__(self, told: int | str, detail: str, **members: Any) -> None:
@@ -182,7 +182,7 @@ def of(error: Exception) -> Response:
     return next(answer for kind, answer in ANSWERS.items() if isinstance(error, kind))(error)
 
 
-def translate(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Answer every failure of this app as a problem."""
     for kind, answer in ANSWERS.items():
         app.register_error_handler(kind, answer)

@@ -11,7 +11,7 @@ from flask import Response, abort, after_this_request, current_app, request
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from db.cooperate import next_turn
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 
 JSON = "application/json"
 
@@ -43,17 +43,17 @@ def json_body() -> Any:
     body = whole_body()
     # A mebibyte of values takes 60 ms to read and a hundred times as long to check: counted before anybody looks in.
     if body.count(b",") > COMMA_LIMIT:
-        raise Problem("too-full", f"The body has more than {COMMA_LIMIT} commas.")
+        raise ProblemException("too-full", f"The body has more than {COMMA_LIMIT} commas.")
     try:
         found = json.loads(body.decode(), parse_constant=refuse_constant, parse_int=integer)
     except UnicodeDecodeError:
-        raise Problem("not-json", "The body is not UTF-8.") from None
+        raise ProblemException("not-json", "The body is not UTF-8.") from None
     except RecursionError:
-        raise Problem("not-json", "The body is nested too deeply.") from None
+        raise ProblemException("not-json", "The body is nested too deeply.") from None
     except ValueError as error:
-        raise Problem("not-json", f"The body is not JSON: {error}.") from None
+        raise ProblemException("not-json", f"The body is not JSON: {error}.") from None
     if isinstance(found, dict) and len(found) > MEMBER_LIMIT:
-        raise Problem("too-full", f"The body has more than {MEMBER_LIMIT} members.")
+        raise ProblemException("too-full", f"The body has more than {MEMBER_LIMIT} members.")
     return found
 
 

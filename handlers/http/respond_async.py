@@ -11,7 +11,7 @@ from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import ClientDisconnected
 
 import db
-from handlers.bulk.operation import LOOK_EVERY, Operation, Outcome, Work
+from handlers.bulk.operation import LOOK_EVERY, Outcome, RunningOperation, Work
 from handlers.bulk.progress import Canceled
 from handlers.http import problems
 from handlers.http.places import Place
@@ -31,7 +31,7 @@ def run_or_enqueue(kind: str, table: str, work: Work) -> Response:
         stack.callback(place.leave)
         if not prefers_async():
             return response_of(run_for_client(work))
-        operation = Operation(kind, table)
+        operation = RunningOperation(kind, table)
         stack.pop_all()
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     threading.Thread(target=carry_out, args=(app, operation, work, place), daemon=True).start()
@@ -47,7 +47,7 @@ def response_of(outcome: Outcome) -> Response:
     return response
 
 
-def carry_out(app: Flask, operation: Operation, work: Work, place: Place) -> None:
+def carry_out(app: Flask, operation: RunningOperation, work: Work, place: Place) -> None:
     """Run an operation to its end, its failure told as a request's would be."""
 
     def failure(error: Exception) -> Outcome:
@@ -62,7 +62,7 @@ def carry_out(app: Flask, operation: Operation, work: Work, place: Place) -> Non
 def run_for_client(work: Work) -> Outcome:
     """Do the work while its client waits; it is broken off once the client has gone."""
     client = request.environ.get("gunicorn.socket")
-    gone, ended, lent = threading.Event(), threading.Event(), db.Lent()
+    gone, ended, lent = threading.Event(), threading.Event(), db.Cancellable()
 
     def watch() -> None:
         while not ended.wait(LOOK_EVERY):

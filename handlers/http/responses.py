@@ -17,7 +17,7 @@ from db import read, run, snapshot
 from handlers.http.auth import current_view
 from handlers.http.contract import CSV
 from handlers.http.flask_app import Response
-from handlers.http.preconditions import known
+from handlers.http.preconditions import is_known
 from handlers.http.request_body import JSON
 from handlers.http.schemas import PAGE_LIMIT
 from handlers.http.streaming import Blocks, ahead
@@ -46,7 +46,7 @@ def item(row: Any, status: int = 200) -> Response:
     etag = f'"{row.version}"'
     environ = request_ctx.request.environ
     asks = "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MATCH" in environ
-    if asks and environ["REQUEST_METHOD"] in ("GET", "HEAD") and known(environ, row.version):
+    if asks and environ["REQUEST_METHOD"] in ("GET", "HEAD") and is_known(environ, row.version):
         return Response(status=304, headers={"ETag": etag})
     response = answer(row.body, status)
     response.headers.add("ETag", etag)

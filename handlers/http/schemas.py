@@ -9,7 +9,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from handlers.http.fields import INTEGER, Digits, Moment, Text, Whole
+from handlers.http.fields import INTEGER, IntegerParam, StrictInteger, Text, VersionOrTimestamp
 from handlers.http.problem_kinds import KINDS, PREFIX
 
 PAGE_SIZE, PAGE_LIMIT = 50, 1000
@@ -78,7 +78,7 @@ class VersionProblem(Problem):
 class VersionQuery(Schema):
     """Where a DELETE may name the version it starts from."""
 
-    version = Digits(
+    version = IntegerParam(
         most=INTEGER, metadata={"description": "The version that is to be deleted, unless If-Match names it."}
     )
 
@@ -86,7 +86,7 @@ class VersionQuery(Schema):
 @cache
 def over_version(kind: type[Schema]) -> type[Schema]:
     """The body of a change: its members, and the version that they are saved over."""
-    version = Whole(most=INTEGER, metadata={"description": "The version you read, unless If-Match names it."})
+    version = StrictInteger(most=INTEGER, metadata={"description": "The version you read, unless If-Match names it."})
     return type(f"Save{kind.__name__}", (kind,), {"version": version})
 
 
@@ -116,7 +116,7 @@ def fields_of(answer: type[Schema]) -> Text:
 
 def item_query(answer: type[Schema]) -> type[Schema]:
     """The parameters of a route that answers one object."""
-    as_of = Moment(metadata={"description": "As it was in this version, or at this time.", "example": "1"})
+    as_of = VersionOrTimestamp(metadata={"description": "As it was in this version, or at this time.", "example": "1"})
     return Schema.from_dict({"only": fields_of(answer), "as_of": as_of}, name=f"{answer.__name__}Query")
 
 
@@ -141,7 +141,7 @@ class PageQuery(TableQuery):
     ids = "[0-9]{1,18}"
     """What an id in a cursor looks like."""
 
-    limit = Digits(most=PAGE_LIMIT, metadata={"description": f"How many to answer with; {PAGE_SIZE} by default."})
+    limit = IntegerParam(most=PAGE_LIMIT, metadata={"description": f"How many to answer with; {PAGE_SIZE} by default."})
     cursor = Text(CURSOR_LIMIT, metadata={"description": "The `next` of the page before."})
 
     @validates_schema

@@ -9,7 +9,7 @@ from flask import abort, current_app, g, request
 
 import db
 from db.pool import PoolTimeout
-from handlers.http.problems import Problem
+from handlers.http.problems import ProblemException
 
 STREAMS, STREAMS_OF_ONE = 100, 25
 """Streams that wait for their clients in a process, and those of one caller."""
@@ -32,7 +32,7 @@ class Share:
     def __init__(self, caller: str) -> None:
         self.caller, self.limit, self.size = caller, current_app.config["SPOOL_LIMIT"], 0
         if self.streams[caller] >= STREAMS_OF_ONE:
-            raise Problem("too-many-at-once", f"{STREAMS_OF_ONE} streams of yours are not read to their ends.")
+            raise ProblemException("too-many-at-once", f"{STREAMS_OF_ONE} streams of yours are not read to their ends.")
         if self.streams.total() >= STREAMS or self.waiting.total() >= self.limit:
             abort(503, "Too much waits for its clients to read it.")
         self.streams[caller] += 1

@@ -77,7 +77,7 @@ def end(response: Response) -> Response:
     return response
 
 
-def observe(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Watch every request of this app. Called first, so that refused requests are seen as well."""
     app.before_request(begin)
     app.after_request(end)

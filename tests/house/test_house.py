@@ -82,6 +82,17 @@ def test_nobody_imports_the_app():
         assert not [name for name in imports(path) if name.split(".")[0] == "app"], module
 
 
+def test_no_class_is_called_as_another():
+    named = [
+        (node.name, module)
+        for module, path in MODULES.items()
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    names = [name for name, _ in named]
+    assert not [each for each in named if names.count(each[0]) > 1]
+
+
 def test_all_metrics_are_kept_where_they_can_end_no_process():
     for path in MODULES.values():
         used = [name for name in imports(path) if name.startswith("prometheus_client")]
@@ -137,8 +148,8 @@ SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("handlers/**/*.py"), *ROOT.glob("sql/s
 def kinds_told(path):
     """The statuses and names that a file tells problems by: calls of ours, their tables, and what SQL writes down."""
     text = path.read_text()
-    told = [int(status) for status in re.findall(r"\b(?:abort|[Pp]roblem)\(\s*(\d+)", text)]
-    told += re.findall(r"\"(.*?)\"", " ".join(re.findall(r"\b[Pp]roblem\(\s*(\"[^,]*),", text)))
+    told = [int(status) for status in re.findall(r"\b(?:abort|problem|ProblemException)\(\s*(\d+)", text)]
+    told += re.findall(r"\"(.*?)\"", " ".join(re.findall(r"\b(?:problem|ProblemException)\(\s*(\"[^,]*),", text)))
     told += re.findall(rf"'{PREFIX}([^']*)'", text)
     if path.stem == "problems":
         told += [*problems.BROKEN.values(), *(kind for kind, _ in problems.SQLSTATES.values())]
