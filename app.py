@@ -41,7 +41,7 @@ LIMITS = {
     "STATEMENT_TIMEOUT": 5,
     "POOL_SIZE": 10,
 }
-"""Bytes, seconds and numbers; README.md says of what."""
+"""Bytes, seconds and numbers; docs/operators.md says of what."""
 
 OIDC = {"OIDC_ISSUER": "", "OIDC_AUDIENCE": "", "OIDC_ROLE_CLAIM": "role", "OIDC_PROJECT_CLAIM": "project"}
 """Whose JWTs are good, for whom, and which claims say what their holders may do."""

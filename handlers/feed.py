@@ -75,7 +75,7 @@ def check_caller() -> None:
 @takes(query=EventsQuery)
 @gives(status=101)
 def channel(ws: Server, query: dict[str, Any]) -> None:
-    """Every change after its commit, once, in the order of each object: a WebSocket, described in the README."""
+    """Every change after its commit, once, in the order of each object: a WebSocket, described in docs/clients.md."""
     ws.sock, ws.input_buffer = Steady(ws.sock), Inbox(ws.input_buffer)
     with ended_by_a_code(ws), ExitStack() as ends:
         if waits_for_token():

@@ -105,15 +105,27 @@ def test_only_the_app_and_gunicorn_read_settings():
         assert set(read) - {"LC_ALL", "PROMETHEUS_MULTIPROC_DIR"} == set(), path
 
 
-def test_every_setting_is_in_the_readme():
-    readme = (ROOT / "README.md").read_text()
+def test_every_setting_is_told_to_operators():
+    told = (ROOT / "docs/operators.md").read_text()
     for path in (ROOT / "app.py", ROOT / "gunicorn.conf.py"):
         for name in re.findall(r"(?:environ\.get\(|environ\[|number\()\"(\w+)\"", path.read_text()):
-            assert f"`{name}`" in readme or name == "PROMETHEUS_MULTIPROC_DIR", name
+            assert f"`{name}`" in told or name == "PROMETHEUS_MULTIPROC_DIR", name
     for name, default in OIDC.items():
-        assert f"`{name}` | {f'`{default}`' if default else ''}" in readme, name
+        assert f"`{name}` | {f'`{default}`' if default else ''}" in told, name
     for name, default in LIMITS.items():
-        assert re.search(rf"{default:,}\b.*`{name}`", readme), f"{name}, {default:,} by default"
+        assert re.search(rf"{default:,}\b.*`{name}`", told), f"{name}, {default:,} by default"
+
+
+def test_the_readme_is_short_and_has_every_path():
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 100
+    for rule in {rule.rule for rule in APP.url_map.iter_rules() if "<any('" not in rule.rule}:  # those are files
+        path = re.sub(r"<any\(.*?\):(\w+)>|<\w+:(\w+)>", lambda found: f"{{{found[1] or found[2]}}}", rule)
+        first, rest = re.fullmatch(r"/([^/]*)(.*)", path).groups()
+        table = first in ("departments", "jobs", "employees")
+        spellings = {path, f"/{{resource}}{rest}" if rest.endswith(("/history", "/revert")) else path}
+        spellings |= {f"/{{table}}{rest}"} if table else set()
+        assert any(re.search(rf"`{re.escape(each)}(\?\w+=)?`", readme) for each in spellings), f"README.md lacks {path}"
 
 
 @pytest.mark.parametrize("rule", [*APP.url_map.iter_rules()], ids=str)
