@@ -26,7 +26,7 @@ SETTINGS = {
 
 
 ROLE = "rowhouse_service"
-"""What the service works as: it owns nothing (sql/schema/90_access.sql)."""
+"""What the service works as: it owns nothing (sql/schema/12_roles.sql)."""
 
 OWNER = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
 """SETTINGS as libpq's options, with the rights of whoever connects."""

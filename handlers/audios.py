@@ -59,4 +59,10 @@ def search(body: dict[str, Any], query: dict[str, Any]) -> Response:
     return page("audios.list", query | body)
 
 
-add_crud_routes(audios, "audios", "an audio", Audio, Audio, AudioPageQuery)
+add_crud_routes(
+    audios,
+    noun="audios",
+    one="an audio",
+    schema=Audio,
+    query=AudioPageQuery,
+)

@@ -20,10 +20,9 @@ class Comment(Item):
 
 add_crud_routes(
     comments,
-    "comments",
-    "a comment",
-    Comment,
-    Comment,
-    page_query(Comment, {"id": str}, id=IntegerParam(), author_id=IntegerParam()),
+    noun="comments",
+    one="a comment",
+    schema=Comment,
+    query=page_query(Comment, {"id": str}, id=IntegerParam(), author_id=IntegerParam()),
     under=("userstories", "userstory_id"),
 )

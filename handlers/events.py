@@ -65,7 +65,15 @@ EventPageQuery = page_query(
 
 EventPageQuery.ids = UUID
 
-add_crud_routes(events, "events", "an event", Event, NewEvent, EventPageQuery, key="uuid")
+add_crud_routes(
+    events,
+    noun="events",
+    one="an event",
+    schema=Event,
+    new=NewEvent,
+    query=EventPageQuery,
+    key="uuid",
+)
 
 
 @events.get("/events/<uuid:id>/failures")

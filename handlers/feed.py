@@ -71,7 +71,7 @@ def check_caller() -> None:
 
 
 @sock.route("/ws/events", bp=routes)  # type: ignore[untyped-decorator]
-@requires_role("reader", by_message=True)
+@requires_role("reader", by_message=True, of_project=True)
 @takes(query=EventsQuery)
 @gives(status=101)
 def channel(ws: Server, query: dict[str, Any]) -> None:

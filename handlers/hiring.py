@@ -82,22 +82,27 @@ class NewEmployee(Employee):
 
 add_crud_routes(
     hiring,
-    "departments",
-    "a department",
-    Department,
-    NewDepartment,
-    page_query(Department, {"id": str, "department": str}, id=id_filter(), department=name_filter()),
-)
-add_crud_routes(
-    hiring, "jobs", "a job", Job, NewJob, page_query(Job, {"id": str, "job": str}, id=id_filter(), job=name_filter())
+    noun="departments",
+    one="a department",
+    schema=Department,
+    new=NewDepartment,
+    query=page_query(Department, {"id": str, "department": str}, id=id_filter(), department=name_filter()),
 )
 add_crud_routes(
     hiring,
-    "employees",
-    "an employee",
-    Employee,
-    NewEmployee,
-    page_query(
+    noun="jobs",
+    one="a job",
+    schema=Job,
+    new=NewJob,
+    query=page_query(Job, {"id": str, "job": str}, id=id_filter(), job=name_filter()),
+)
+add_crud_routes(
+    hiring,
+    noun="employees",
+    one="an employee",
+    schema=Employee,
+    new=NewEmployee,
+    query=page_query(
         Employee,
         {"id": str, "name": str, "datetime": instant},
         id=id_filter(),

@@ -26,7 +26,7 @@ HistoryPageQuery = entry_query(
 
 
 @history.get("/history")
-@requires_role("reader")
+@requires_role("reader", of_project=True)
 @takes(query=HistoryPageQuery)
 @gives(Entry, many=True)
 def list(query: dict[str, Any]) -> Response:

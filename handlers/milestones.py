@@ -29,11 +29,10 @@ class Milestone(Item):
 
 add_crud_routes(
     milestones,
-    "milestones",
-    "a milestone",
-    Milestone,
-    Milestone,
-    page_query(
+    noun="milestones",
+    one="a milestone",
+    schema=Milestone,
+    query=page_query(
         Milestone,
         {"id": str},
         id=IntegerParam(),

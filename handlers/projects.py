@@ -59,7 +59,7 @@ class ProjectTree(Project):
 
 
 @projects.get("/projects/<id:id>/tree")
-@requires_role("reader")
+@requires_role("reader", of_project=True)
 @takes()
 @gives(ProjectTree)
 def tree(id: int) -> Response:
@@ -69,11 +69,11 @@ def tree(id: int) -> Response:
 
 add_crud_routes(
     projects,
-    "projects",
-    "a project",
-    Project,
-    NewProject,
-    page_query(
+    noun="projects",
+    one="a project",
+    schema=Project,
+    new=NewProject,
+    query=page_query(
         Project,
         {"id": str, "name": str, "slug": str, "created_at": instant},
         id=IntegerParam(),
@@ -81,4 +81,5 @@ add_crud_routes(
         slug=Text(200),
         owner_id=IntegerParam(),
     ),
+    of_project=True,
 )

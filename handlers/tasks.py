@@ -21,10 +21,9 @@ class Task(Item):
 
 add_crud_routes(
     tasks,
-    "tasks",
-    "a task",
-    Task,
-    Task,
-    page_query(Task, {"id": str}, id=IntegerParam(), status=Text(50), assigned_to=IntegerParam()),
+    noun="tasks",
+    one="a task",
+    schema=Task,
+    query=page_query(Task, {"id": str}, id=IntegerParam(), status=Text(50), assigned_to=IntegerParam()),
     under=("userstories", "userstory_id"),
 )

@@ -156,7 +156,7 @@ def remove(id: int, expected: Expected) -> Response:
     return removed("users", id, expected)
 
 
-add_history_routes(users, "users", "a user", SavedUser)
+add_history_routes(users, noun="users", one="a user", schema=SavedUser)
 
 
 # The short forms ------------------------------------------------------------------------------------------------------

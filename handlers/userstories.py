@@ -33,11 +33,10 @@ class UserStoryTree(UserStory):
 
 add_crud_routes(
     userstories,
-    "userstories",
-    "a user story",
-    UserStory,
-    UserStory,
-    page_query(
+    noun="userstories",
+    one="a user story",
+    schema=UserStory,
+    query=page_query(
         UserStory,
         {"id": str, "ref": int},
         id=IntegerParam(),

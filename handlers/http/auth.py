@@ -29,9 +29,6 @@ ROLES = ("anyone", "reader", "writer", "admin")
 ANONYMOUS = "anonymous"
 """What history calls a caller without a token."""
 
-OF_PROJECTS = {"projects", "milestones", "userstories", "tasks", "comments", "history", "feed"}
-"""The blueprints that a token of one project reaches; what it sees there is for the database to say."""
-
 KNOWN_FOR = 1.0
 """Seconds for which a process believes what it read of a token: so much later one that was revoked is refused."""
 
@@ -68,16 +65,20 @@ seen: dict[str, tuple[float, Any]] = {}
 """What was read of tokens, and when, by their SHA-256."""
 
 
-def requires_role(role: str, *, by_message: bool = False, any_host: bool = False) -> Callable[[View], View]:
+def requires_role(
+    role: str, *, of_project: bool = False, by_message: bool = False, any_host: bool = False
+) -> Callable[[View], View]:
     """State the role that a route needs.
 
-    The first message of a socket may have the token where `by_message` says so. `any_host` is for what tells nothing
-    but whether the service works: load balancers ask by address, or name no Host at all.
+    A token of one project reaches what is `of_project`; what it sees there is for the database to say. The first
+    message of a socket may have the token where `by_message` says so. `any_host` is for what tells nothing but whether
+    the service works: load balancers ask by address, or name no Host at all.
     """
     assert role in ROLES, role
 
     def state(view: View) -> View:
-        view.role, view.by_message, view.any_host = role, by_message, any_host  # type: ignore[attr-defined]
+        view.role, view.of_project = role, of_project  # type: ignore[attr-defined]
+        view.by_message, view.any_host = by_message, any_host  # type: ignore[attr-defined]
         return view
 
     return state
@@ -140,17 +141,12 @@ def admit(token: str, role: str) -> Holder:
     spend(found.name)
     if ROLES.index(found.role) < ROLES.index(role):
         abort(403, f"This needs the role {role}; the token has the role {found.role}.")
-    if found.project and not within_projects():
+    if found.project and not current_view().of_project:
         raise ProblemException("project-token", f"The token is for project {found.project} only.")
     g.token = token
     project.set(found.project)
     actor.set((found.name, g.request_id))
     return Holder(token, found.role)
-
-
-def within_projects() -> bool:
-    """Whether a token of one project reaches the route: it does not make projects."""
-    return request.blueprint in OF_PROJECTS and request.endpoint != "projects.create_projects"
 
 
 def refuse(detail: str, told: dict[str, str | None]) -> NoReturn:

@@ -55,11 +55,13 @@ def reverted(kind: type[Versioned]) -> list[str]:
     return [name for name, field in kind().load_fields.items() if not field.metadata.get("x-set-by-service")]
 
 
-def add_history_routes(blueprint: Blueprint, noun: str, one: str, kind: type[Versioned], key: str = "id") -> None:
-    """Hang the doors to the past of `noun` ("tasks", "a task"): its history, and the way back."""
+def add_history_routes(
+    blueprint: Blueprint, *, noun: str, one: str, schema: type[Versioned], key: str = "id", of_project: bool = False
+) -> None:
+    """Add the routes to the history of `noun` ("tasks", "a task"), and back to a version."""
 
     @blueprint.get(f"/{noun}/<{key}:id>/history", endpoint=f"history_of_{noun}")
-    @requires_role("reader")
+    @requires_role("reader", of_project=of_project)
     @takes(query=entry_query())
     @gives(Entry, many=True)
     def history(id: Key, query: dict[str, Any]) -> Response:
@@ -68,16 +70,16 @@ def add_history_routes(blueprint: Blueprint, noun: str, one: str, kind: type[Ver
         return page("history.list", query | {"noun": noun, "obj_id": id})
 
     @blueprint.post(f"/{noun}/<{key}:id>/revert", endpoint=f"revert_{noun}")
-    @requires_role("writer")
+    @requires_role("writer", of_project=of_project)
     @takes(Revert, precondition=True)
-    @gives(kind)
+    @gives(schema)
     def revert(id: Key, body: dict[str, Any], expected: Expected) -> Response:
         past = read(f"{noun}.as_of", id=id, as_of=body["to"])
         if past is None:
             read(f"{noun}.get", id=id) or abort(404, "There is no such object.")
             raise ValidationError({"to": ["There is no such version."]})
         members = json.loads(past.body)
-        return changed(noun, id, {name: members[name] for name in reverted(kind)}, expected)
+        return changed(noun, id, {name: members[name] for name in reverted(schema)}, expected)
 
     history.__doc__ = f"What was changed of {one}, page by page, by whom, from what to what."
     revert.__doc__ = f"Save {one} as it was in an earlier version, over the version you read; not what the service set."

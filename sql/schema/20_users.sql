@@ -94,3 +94,5 @@ return to_json(
 );
 
 comment on function user_json(users) is 'A user as the service answers it.';
+
+select history.track('users', 'user', loads => true);

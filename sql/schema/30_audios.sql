@@ -84,3 +84,5 @@ return to_json(
 );
 
 comment on function audios_json(audios) is 'An audio as the service answers it.';
+
+select history.track('audios', 'audio');

@@ -48,6 +48,10 @@ before update on projects
 for each row
 execute function count_version();
 
+select history.track('projects', 'project', 'id');
+
+select fence('projects', 'id = (select current_project())', 'select, update, delete');
+
 do $$
 begin
     create type projects_item as (
@@ -150,6 +154,10 @@ before update on milestones
 for each row
 execute function count_version();
 
+select history.track('milestones', 'milestone', 'project_id');
+
+select fence('milestones');
+
 do $$
 begin
     create type milestones_item as (
@@ -204,6 +212,8 @@ comment on column project_refs.project_id is 'The project.';
 comment on column project_refs.last_ref is 'The ref given last.';
 comment on constraint project_refs_pkey on project_refs is 'A project counts its refs once.';
 comment on constraint project_refs_project_id_fkey on project_refs is 'There is no such project.';
+
+select fence('project_refs');
 
 create or replace function tags_are_fit(tags text[]) returns boolean
 language sql immutable parallel safe
@@ -283,6 +293,10 @@ create or replace trigger userstories_10_count_version
 before update on userstories
 for each row
 execute function count_version();
+
+select history.track('userstories', 'userstory', 'project_id');
+
+select fence('userstories');
 
 do $$
 begin
@@ -403,6 +417,10 @@ before update on tasks
 for each row
 execute function count_version();
 
+select history.track('tasks', 'task', 'project_id');
+
+select fence('tasks');
+
 do $$
 begin
     create type tasks_item as (
@@ -482,6 +500,10 @@ create or replace trigger comments_10_count_version
 before update on comments
 for each row
 execute function count_version();
+
+select history.track('comments', 'comment', 'project_id');
+
+select fence('comments');
 
 do $$
 begin

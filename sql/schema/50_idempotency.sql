@@ -46,3 +46,7 @@ comment on constraint answer_counts_pkey on answer_counts is 'An hour of a calle
 
 -- idempotency.keep sweeps the oldest out.
 create index if not exists answer_counts_hour_idx on answer_counts (hour);
+
+select fence('first_answers', 'actor = (select history.actor())');
+
+select fence('answer_counts', 'actor = (select history.actor())');

@@ -1,4 +1,4 @@
--- 60 History: every change of a tracked table, written by triggers in the transaction of the change, whoever makes it.
+-- 15 History: every change of a tracked table, written by triggers in the transaction of the change, whoever makes it.
 --
 -- `select history.track('schema.table')` is all that a table needs. The service can read what is written here, not change it.
 
@@ -91,6 +91,9 @@ create table if not exists history.entries_default partition of history.entries 
 comment on table history.entries_default is 'Entries of months without a partition of their own.';
 
 -- Beside the entries and not among them: months of those are dropped, and whoever inserts a row asks here once, by its key.
+
+select fence('history.entries', 'project = (select current_project())', 'select');
+
 create table if not exists history.deleted (
     obj_type text    not null,
     obj_id   text    not null,
@@ -633,14 +636,6 @@ $$;
 
 comment on function history.untrack(regclass) is 'Take a table out of history and the feed; the entries stay.';
 
-select history.track('users', 'user', loads => true);
-select history.track('audios', 'audio');
-select history.track('projects', 'project', 'id');
-select history.track('milestones', 'milestone', 'project_id');
-select history.track('userstories', 'userstory', 'project_id');
-select history.track('tasks', 'task', 'project_id');
-select history.track('comments', 'comment', 'project_id');
-
 
 -- Reading -------------------------------------------------------------------------------------------------------------
 
@@ -1023,7 +1018,7 @@ begin
             and (regexp_match(pg_get_expr(c.relpartbound, c.oid), $re$TO \('(.*)'\)$re$))[1]::timestamptz <= before
         order by c.relname
     loop
-        -- Whoever would resume from before must be told: history.horizon (65_feed.sql).
+        -- Whoever would resume from before must be told: history.horizon (16_feed.sql).
         execute format('select max(xid) from history.%I', partition.relname) into dropped;
         update horizon set pruned = greatest(pruned, dropped);
         execute format('drop table history.%I', partition.relname);

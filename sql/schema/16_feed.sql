@@ -1,4 +1,4 @@
--- 65 Feed: what a reader of history needs to miss nothing and see nothing twice. The feed itself is sql/queries/feed.sql.
+-- 16 Feed: what a reader of history needs to miss nothing and see nothing twice. The feed itself is sql/queries/feed.sql.
 
 -- A reader's place is a snapshot: what is visible now and was not then is new, in whatever order it was committed. It means something
 -- only in the database it is of, and only as long as nothing of what came after it was dropped.
