@@ -57,7 +57,7 @@ bind = f"[{HOST}]:{PORT}" if ":" in HOST else f"{HOST}:{PORT}"
 workers = number("WORKERS", min(4, os.cpu_count() or 1), 1000)
 
 # Plain synchronous handlers, each in a greenlet: a slow client or an open socket takes no request's place. It is
-# gunicorn's gevent worker, which reads what most clients send in its own way: bare Flask answers twice as many so.
+# gunicorn's gevent worker, in which llhttp reads HTTP: bare Flask answers twice as many so.
 worker_class = "worker.Worker"
 
 # Requests and sockets that a process holds at once: idle ones make room for more, which else wait in the backlog.

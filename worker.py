@@ -1,62 +1,64 @@
-"""The porter: a gunicorn worker that reads plain requests itself, and leaves all others to gunicorn.
+"""gunicorn's gevent worker, with llhttp as its reader of HTTP and one write for a short answer.
 
-gunicorn's own reading and writing of HTTP costs twice what Flask does. Here a head is told by two regular expressions,
-a header that was seen before by a look-up, and a short answer goes out in one write. What is not plain is handed to
-gunicorn unread, together with its connection: a head that does not come whole, has a header twice, or speaks of the
-connection, of chunks, of an upgrade or a proxy's scheme; a version other than HTTP/1.1. What strange heads mean is for
-gunicorn to say.
+gunicorn's own reading and writing of HTTP costs twice what Flask does. llhttp (by httptools) says what the bytes of a
+connection mean: heads, chunks, lengths, HTTP/1.0. What it lets pass and WSGI or RFC 9112 does not is refused in
+`Reader.on_headers_complete`, and answered as gunicorn answers what it refuses.
+
+gunicorn reads by itself only where an operator turned on what is not done here: TLS, the PROXY protocol, its log of
+accesses, sockets of Unix, connections of one request.
 """
 
-import re
+import io
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import lru_cache
-from io import BytesIO
+from ipaddress import ip_address
 from socket import SHUT_RD
 from typing import Any, NamedTuple
 
 import gevent
-from gevent.local import local
 from gevent.pool import Pool
 from gunicorn import SERVER, util
-from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    InvalidHeader,
+    InvalidHTTPVersion,
+    InvalidRequestLine,
+    InvalidRequestMethod,
+    InvalidSchemeHeaders,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    NoMoreData,
+    UnsupportedTransferCoding,
+)
 from gunicorn.http.message import TOKEN_RE
-from gunicorn.http.unreader import SocketUnreader
 from gunicorn.http.wsgi import HEADER_VALUE_RE, Response, base_environ
 from gunicorn.workers import ggevent
 from gunicorn.workers.ggevent import VERSION, GeventWorker
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserInvalidMethodError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
 
 BLOCK = 2**16
-"""Bytes that are read at once: a head must lie within them."""
+"""Bytes that are read at once."""
 
-REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
+VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
 
-HEADER = re.compile(rb"([!#$%&'*+\-.^`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
-"""Without the underscore, which the environment of WSGI cannot tell from a hyphen."""
-
-LENGTH = re.compile("[0-9]{1,15}")
-
-GUNICORNS = {
-    *("CONNECTION", "EXPECT", "TRANSFER-ENCODING", "UPGRADE", "HTTP2-SETTINGS"),
-    *("X-FORWARDED-PROTO", "X-FORWARDED-PROTOCOL", "X-FORWARDED-SSL"),
-}
-"""Headers that change what comes before or after their request, or its scheme if one believes them."""
+ONCE = {"HTTP_HOST", "CONTENT_TYPE"}
+"""Headers whose repetition means nothing; llhttp itself refuses a second length."""
 
 REMEMBERED, WORTH_IT = 4096, 512
 """Headers that are remembered, and bytes of the longest."""
 
 LOOK_EVERY = 0.5
 """Seconds between two looks for connections that are idle too long."""
-
-
-class Head(NamedTuple):
-    """A plain request: its environment, the length of its body, and what came after the head."""
-
-    environ: dict[str, Any]
-    length: int
-    rest: bytes
 
 
 class Limits(NamedTuple):
@@ -67,57 +69,197 @@ class Limits(NamedTuple):
     header: int
 
 
-def read_head(data: bytes, common: dict[str, Any], limits: Limits) -> Head | None:
-    """The plain request that begins here, with its headers beside what is `common`; None where it is not plain."""
-    head, end, rest = data.partition(b"\r\n\r\n")
-    line, *headers = head.split(b"\r\n")
-    found = REQUEST_LINE.fullmatch(line)
-    if not (end and found and len(line) <= limits.line and len(headers) <= limits.headers):
-        return None
-    environ = common.copy()
-    short = min(WORTH_IT, limits.header - 2)
-    for each in headers:
-        if len(each) > short:
-            if len(each) + 2 > limits.header:
-                return None
-            header = read_header.__wrapped__(each)
-        else:
-            header = read_header(each)
-        if header is None or header[0] in environ:
-            return None
-        environ[header[0]] = header[1]
-    target = found[2].decode()
-    path, _, query = target.partition("?")
-    environ["REQUEST_METHOD"] = found[1].decode()
-    environ["RAW_URI"] = target
-    environ["PATH_INFO"] = util.unquote_to_wsgi_str(path) if "%" in path else path
-    environ["QUERY_STRING"] = query
-    return Head(environ, int(environ.get("CONTENT_LENGTH", 0)), rest)
+class HttpRequest:
+    """A request, as gunicorn's Response wants to know it: its body may still come."""
+
+    __slots__ = ("body", "closes", "complete", "environ", "expects", "method", "version")
+
+    def __init__(self, environ: dict[str, Any], method: str, version: tuple[int, int], closes: bool) -> None:
+        self.environ, self.method, self.version, self.closes = environ, method, version, closes
+        self.complete = self.expects = False
+        self.body: Body | None = None
+
+    def should_close(self) -> bool:
+        return self.closes
+
+
+class Reader:
+    """What llhttp reads on one connection: its requests in their order, then the error that ends them."""
+
+    def __init__(
+        self, receive: Callable[[int], bytes], common: dict[str, Any], limits: Limits, schemes: dict[str, str]
+    ) -> None:
+        """`schemes`: the headers that say by which value that a client of a proxy came by https."""
+        self.receive, self.common, self.limits, self.schemes = receive, common, limits, schemes
+        self.parser = HttpRequestParser(self)
+        self.requests: deque[HttpRequest] = deque()
+        self.error: Exception | None = None
+        self.short = limits.line - 32
+        """Bytes of a target that needs no measuring, whichever its method is."""
+        self.target, self.headers = b"", list[tuple[str, str] | None]()
+        self.pending, self.most = 0, limits.line + limits.headers * (limits.header + 2)
+        """Bytes since something whole came, and their bound: a head, trailers or a chunk's extension may be endless."""
+
+    def more(self) -> bool:
+        """Wait for more of the connection and read it; whether there was any. Raises what was wrong with it before."""
+        if self.error:
+            raise self.error
+        data = self.receive(BLOCK)
+        self.feed(data)
+        return bool(data)
+
+    def feed(self, data: bytes) -> None:
+        self.pending += len(data)
+        while data:
+            try:
+                self.parser.feed_data(data)
+                break
+            except HttpParserUpgrade as upgrade:
+                # Who takes the offer takes the socket; else it goes on as before.
+                data = data[upgrade.args[0] :]
+                self.parser = HttpRequestParser(self)
+            except HttpParserCallbackError as error:
+                self.error = error.__context__ if isinstance(error.__context__, Exception) else error
+                return
+            except HttpParserInvalidMethodError as error:
+                self.error = InvalidRequestMethod(str(error))
+                return
+            except HttpParserError as error:
+                self.error = InvalidHeader(str(error))
+                return
+        if self.pending > self.most + BLOCK:
+            self.error = LimitRequestHeaders("max buffer headers")
+
+    def on_url(self, piece: bytes) -> None:
+        self.target += piece
+        if len(self.target) > self.short:
+            size = len(self.parser.get_method()) + len(self.target) + len("  HTTP/1.1")
+            if size > self.limits.line:
+                raise LimitRequestLine(size, self.limits.line)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        most, headers = self.limits, self.headers
+        size = len(name) + len(value)
+        if len(headers) >= most.headers or size + len(": \r\n") > most.header:
+            raise LimitRequestHeaders("limit request headers")
+        headers.append(read_header(name, value) if size <= WORTH_IT else read_header.__wrapped__(name, value))
+
+    def on_headers_complete(self) -> None:
+        target, headers = self.target.decode("latin-1"), self.headers
+        self.target, self.headers, self.pending = b"", [], 0
+        method, version = self.parser.get_method().decode(), VERSIONS.get(self.parser.get_http_version())
+        if None in headers:
+            headers = [header for header in headers if header]
+        environ = self.common.copy()
+        environ.update(headers)  # type: ignore[arg-type]
+        if len(environ) != len(self.common) + len(headers):
+            join_repeated(environ, headers)  # type: ignore[arg-type]
+        if version != (1, 1):
+            if not version or "HTTP_TRANSFER_ENCODING" in environ:
+                raise InvalidHTTPVersion(self.parser.get_http_version())
+            environ["SERVER_PROTOCOL"] = "HTTP/1.0"
+        path, _, query = target.partition("?")
+        if path[:1] != "/" or "#" in target or not target.isascii():
+            path, query = split_target(method, target)
+        environ["REQUEST_METHOD"] = method
+        environ["RAW_URI"] = target
+        environ["PATH_INFO"] = util.unquote_to_wsgi_str(path) if "%" in path else path
+        environ["QUERY_STRING"] = query
+        request = HttpRequest(environ, method, version, method == "CONNECT" or not self.parser.should_keep_alive())
+        if any(map(environ.__contains__, self.schemes)):
+            environ["wsgi.url_scheme"] = self.scheme(headers)  # type: ignore[arg-type]
+        if "HTTP_EXPECT" in environ:
+            if environ["HTTP_EXPECT"].lower() != "100-continue":
+                raise ExpectationFailed(environ["HTTP_EXPECT"])
+            request.expects = version == (1, 1)
+        if "HTTP_TRANSFER_ENCODING" in environ and environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked":
+            raise UnsupportedTransferCoding(environ["HTTP_TRANSFER_ENCODING"])
+        if "HTTP_TRANSFER_ENCODING" in environ or "CONTENT_LENGTH" in environ:
+            self.pieces = deque[bytes | memoryview]()
+            request.body = Body(Pieces(self, request, self.pieces))
+        environ["wsgi.input"] = request.body or io.BytesIO()
+        self.requests.append(request)
+        self.current = request
+
+    def scheme(self, headers: list[tuple[str, str]]) -> str:
+        """What a proxy's headers say, which must not contradict each other."""
+        said = {value == self.schemes[name] for name, value in headers if name in self.schemes}
+        if len(said) > 1:
+            raise InvalidSchemeHeaders
+        return "https" if said.pop() else "http"
+
+    def on_body(self, piece: bytes) -> None:
+        self.pieces.append(piece)
+        self.pending = 0
+
+    def on_message_complete(self) -> None:
+        self.current.complete = True
+        self.pending = 0
+        if self.headers:  # trailers are for nobody
+            self.headers = []
 
 
 @lru_cache(REMEMBERED)
-def read_header(line: bytes) -> tuple[str, str] | None:
-    """A header's name in the environment, and its value; None where it is not plain."""
-    found = HEADER.fullmatch(line)
-    if not found:
+def read_header(name: bytes, value: bytes) -> tuple[str, str] | None:
+    """A header's name in the environment, and its value; None for `_`, which WSGI cannot tell from a hyphen there."""
+    if b"_" in name:
         return None
-    name, value = found[1].decode().upper(), found[2].decode("latin-1").strip(" \t")
-    if name == "CONNECTION" and value.lower() == "keep-alive":
-        return "HTTP_CONNECTION", value
-    if name in GUNICORNS or (name == "CONTENT-LENGTH" and not LENGTH.fullmatch(value)):
-        return None
-    key = name.replace("-", "_")
-    return (key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"), value
+    key = name.decode("latin-1").upper().replace("-", "_")
+    text = value.decode("latin-1").strip(" \t")
+    return (key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"), text
 
 
-class Target(NamedTuple):
-    """What gunicorn's Response wants to know of a plain request."""
+def join_repeated(environ: dict[str, Any], headers: list[tuple[str, str]]) -> None:
+    """Headers that came several times become lists, as RFC 9110 has it."""
+    values: dict[str, list[str]] = {}
+    for name, value in headers:
+        values.setdefault(name, []).append(value)
+    for name, several in values.items():
+        if len(several) > 1 and name in ONCE:
+            raise InvalidHeader(name)
+        environ[name] = ",".join(several)
 
-    method: str
-    version: tuple[int, int] = (1, 1)
 
-    def should_close(self) -> bool:
-        return False
+def split_target(method: str, target: str) -> tuple[str, str]:
+    """Path and query of a target that is more, or something else, than these."""
+    try:
+        if not target.isascii() or (target == "*" and method != "OPTIONS"):
+            raise ValueError
+        parts = util.split_request_uri(target)
+    except ValueError:
+        raise InvalidRequestLine(target) from None
+    return parts.path or "", parts.query or ""
+
+
+class Pieces(io.RawIOBase):
+    """A body as it comes. Raises NoMoreData where it ends early, a ParseException where it is malformed."""
+
+    def __init__(self, reader: Reader, request: HttpRequest, pieces: deque[bytes | memoryview]) -> None:
+        self.reader, self.request, self.pieces = reader, request, pieces
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        pieces = self.pieces
+        while not pieces and not self.request.complete:
+            if not self.reader.more():
+                raise NoMoreData
+        if not pieces:
+            return 0
+        piece = pieces.popleft()
+        size = min(len(piece), len(buffer))
+        buffer[:size] = piece[:size]
+        if size < len(piece):
+            pieces.appendleft(memoryview(piece)[size:])
+        return size
+
+
+class Body(io.BufferedReader):
+    """The input of WSGI; `failed` where nobody reads it to its end, so that the connection ends too."""
+
+    raw: Pieces
+    failed = False
 
 
 class Answer(Response):  # type: ignore[misc]
@@ -140,8 +282,8 @@ class Answer(Response):  # type: ignore[misc]
             return
         self.headers_sent, self.sent = True, len(block)
         lines = [
-            f"HTTP/1.1 {self.status}\r\nServer: {SERVER}\r\nDate: {date(int(time.time()))}\r\n",
-            "Connection: close\r\n" if self.must_close else "Connection: keep-alive\r\n",
+            f"HTTP/1.{self.req.version[1]} {self.status}\r\nServer: {SERVER}\r\nDate: {date(int(time.time()))}\r\n",
+            "Connection: close\r\n" if self.must_close or self.req.closes else "Connection: keep-alive\r\n",
             *[f"{name}: {value}\r\n" for name, value in self.headers],
             "\r\n",
         ]
@@ -162,24 +304,6 @@ def is_plain(name: str, value: str) -> bool:
     """Whether a header of an answer is well-formed, and speaks neither of the connection nor of the length."""
     well_formed = TOKEN_RE.fullmatch(name) and HEADER_VALUE_RE.fullmatch(value)
     return bool(well_formed) and not util.is_hoppish(name) and name.lower() != "content-length"
-
-
-class PrependedSocket:
-    """A socket of which some was read already: that comes first."""
-
-    __slots__ = ("data", "socket")
-
-    def __init__(self, socket: Any, data: bytes) -> None:
-        self.socket, self.data = socket, data
-
-    def recv(self, size: int, *flags: int) -> bytes:
-        if not self.data:
-            return self.socket.recv(size, *flags)
-        some, self.data = self.data[:size], self.data[size:]
-        return some
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.socket, name)
 
 
 def end_reading(client: Any) -> None:
@@ -203,7 +327,7 @@ class Connections(Pool):  # type: ignore[misc]
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
-    """gunicorn's gevent worker, which answers plain requests itself."""
+    """gunicorn's gevent worker, which reads by llhttp."""
 
     def init_signals(self) -> None:
         """Ctrl-C reaches the whole foreground group, but the master alone answers it."""
@@ -230,13 +354,18 @@ class Worker(GeventWorker):  # type: ignore[misc]
         }
         cfg = self.cfg
         self.limits = Limits(cfg.limit_request_line, cfg.limit_request_fields, cfg.limit_request_field_size)
+        self.schemes = {f"HTTP_{name.replace('-', '_')}": value for name, value in cfg.secure_scheme_headers.items()}
         self.idle: dict[Any, float] = {}
         """Connections that nothing is asked on, the longest idle first: since when they wait for a head."""
-        self.left_to_gunicorn = local()
         self.places = Connections(cfg.worker_connections, self.make_room)
         ggevent.Pool = lambda _: self.places
         gevent.spawn(self.close_idle)
         super().run()
+
+    def is_proxy(self, address: str) -> bool:
+        """Whether an address may say by which scheme its clients came."""
+        allowed = self.cfg.forwarded_allow_ips
+        return "*" in allowed or any(ip_address(address) in network for network in self.cfg.forwarded_allow_networks())
 
     def make_room(self) -> None:
         """End the connection that is idle longest; where none is, the next look tries again."""
@@ -259,25 +388,20 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         cfg = self.cfg
         if cfg.is_ssl or cfg.accesslog or cfg.proxy_protocol != "off" or not cfg.keepalive or len(addr) < 2:
-            self.left_to_gunicorn.client = client
             super().handle(listener, client, addr)
             return
-        unread = b""
         try:
             client.setblocking(True)
-            unread = self.answer_plain(client, addr, listener.getsockname())
+            self.answer_all(client, addr, listener.getsockname())
         except (OSError, gevent.GreenletExit):  # the client is gone, or the worker
             pass
         except BaseException as error:
             self.handle_error(None, client, addr, error)
-        if unread:
-            self.left_to_gunicorn.client = client
-            super().handle(listener, PrependedSocket(client, unread), addr)
-        else:
+        finally:
             util.close(client)
 
-    def answer_plain(self, client: Any, addr: Any, server: Any) -> bytes:
-        """Answer plain requests until the connection ends, or until one is not: what was read of that."""
+    def answer_all(self, client: Any, addr: Any, server: Any) -> None:
+        """Answer the requests of a connection until it ends. Raises what gunicorn answers where one is malformed."""
         common = self.common | {
             "REMOTE_ADDR": addr[0],
             "REMOTE_PORT": str(addr[1]),
@@ -285,61 +409,56 @@ class Worker(GeventWorker):  # type: ignore[misc]
             "SERVER_PORT": str(server[1]),
             "gunicorn.socket": client,
         }
-        data = b""
-        while True:
-            data = data or self.receive(client, client.recv)
-            head = read_head(data, common, self.limits) if data else None
-            if head is None:
-                return data
-            behind = self.answer_with_body(client, head) if head.length else self.answer_without(client, head)
-            if behind is None:
-                return b""
-            data = behind
+        reader = Reader(client.recv, common, self.limits, self.schemes if self.is_proxy(addr[0]) else {})
+        try:
+            while reader.requests or self.receive(client, reader):
+                request = reader.requests.popleft()
+                if not self.answer(client, request) or not (
+                    request.complete or self.pass_over(client, reader, request)
+                ):
+                    return
+        finally:
+            del reader.parser  # which knows the reader: they would wait for the collector
 
-    def receive(self, client: Any, some: Callable[[int], bytes]) -> bytes:
-        """The next bytes of a connection that nothing is asked on just now; none where they do not come in time."""
+    def receive(self, client: Any, reader: Reader) -> bool:
+        """Wait for a head on a connection that nothing is asked on just now; whether it came in time."""
         self.idle[client] = time.monotonic()
         try:
-            return some(BLOCK)
+            while not reader.requests:
+                if not reader.more():
+                    return False
         finally:
             self.idle.pop(client, None)
+        return True
 
-    @contextmanager
-    def timeout_ctx(self) -> Iterator[None]:
-        """Around gunicorn's wait for a head, which may come byte by byte: as idle as if none of it had come."""
-        client = self.left_to_gunicorn.client
+    def pass_over(self, client: Any, reader: Reader, request: HttpRequest) -> bool:
+        """Read what the application left of a body, if it is little; whether the next request can be told behind it."""
+        body, left = request.body, BLOCK
+        if reader.error or not body or body.failed:
+            return False
         self.idle[client] = time.monotonic()
         try:
-            yield
+            while not request.complete:
+                left -= sum(map(len, body.raw.pieces))
+                body.raw.pieces.clear()
+                if left < 0 or not reader.more():
+                    return False
         finally:
             self.idle.pop(client, None)
+        return True
 
-    def answer_without(self, client: Any, head: Head) -> bytes | None:
-        """Answer a request without a body: what was read behind it, or None where the connection ends here."""
-        head.environ["wsgi.input"] = BytesIO()
-        return head.rest if self.answer(client, head.environ) else None
-
-    def answer_with_body(self, client: Any, head: Head) -> bytes | None:
-        """Answer a request that has a body; as `answer_without`."""
-        unreader = SocketUnreader(client)
-        unreader.unread(head.rest)
-        body = head.environ["wsgi.input"] = Body(LengthReader(unreader, head.length))
-        if not self.answer(client, head.environ) or body.failed:
-            return None
-        # What the application left of it must go before the next head can be told.
-        left = self.receive(client, body.read)
-        return unreader.take_buffered() if len(left) < BLOCK else None
-
-    def answer(self, client: Any, environ: dict[str, Any]) -> bool:
+    def answer(self, client: Any, request: HttpRequest) -> bool:
         """Answer a request; whether another may follow."""
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
-        answer = Answer(Target(environ["REQUEST_METHOD"]), client, self.cfg)
+        if request.expects:
+            client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        answer = Answer(request, client, self.cfg)
         if not self.alive:
             answer.force_close()
         try:
-            blocks = self.wsgi(environ, answer.start_response)
+            blocks = self.wsgi(request.environ, answer.start_response)
             try:
                 for block in blocks:
                     answer.write(block)
@@ -347,6 +466,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
             finally:
                 if hasattr(blocks, "close"):
                     blocks.close()
+        except StopIteration:  # a WebSocket has had the connection
+            return False
         except OSError:
             raise
         except Exception:

@@ -255,15 +255,15 @@ def test_no_header_makes_a_refusal_kinder_without_tokens(guarded, app, several, 
 
 
 @pytest.mark.parametrize("part", [12, pytest.param(1, marks=pytest.mark.thorough)])
-@pytest.mark.parametrize("line", ["X-Plain: yes", "Connection: keep-alive, TE"], ids=["plain", "gunicorn's"])
+@pytest.mark.parametrize("line", ["X-Plain: yes", "Connection: keep-alive, TE"], ids=["plain", "of the connection"])
 def test_no_header_makes_a_refusal_kinder_over_http(guarded, part, line):
-    """Both readers of heads: the worker's own, and gunicorn's."""
+    """Through the worker, whatever the head says of its connection."""
     walk, before = Walk(over(guarded.url, line), guarded.tokens), rows(guarded.database)
     closed = [route for route, least in TABLE.items() if least != "anyone"]
     for route in closed[::part]:
         for held, base in list(bases(guarded.tokens))[: 2 if part > 1 else None]:
             walk.tries(*place(route), held, base, 1)
-            # Twice: gunicorn joins them, or refuses.
+            # Twice: they become one list.
             for more in ("Bearer x", f"Bearer {guarded.tokens['admin']}"):
                 twice = {"Authorization": "Bearer x", "authorization": more}
                 assert walk.refused(*place(route), twice), (route, more, walk.last)

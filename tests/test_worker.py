@@ -1,137 +1,384 @@
-"""The worker: what it reads is what gunicorn would read; all else is left to gunicorn; nothing holds it for ever."""
+"""The worker: what it reads is what gunicorn and h11 read, or it refuses; nothing holds it for ever."""
 
+import io
 import json
+import random
 import socket
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from itertools import combinations
+from typing import NamedTuple
 
+import h11
 import pytest
 from gunicorn.config import Config
-from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
+from gunicorn.http.errors import (
+    InvalidRequestMethod,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    NoMoreData,
+    ParseException,
+    UnsupportedTransferCoding,
+)
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.wsgi import create
-from hypothesis import example, given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.sync.client import connect
 
-from tests.conftest import serve
-from worker import Limits, read_head
+from tests.conftest import ROOT, serve
+from worker import Limits, Reader
+
+RAW = ROOT.parent / "shared/data/http-raw"
 
 LIMITS = Limits(8190, 100, 8190)
 
 COMMON = {"SCRIPT_NAME": "", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.url_scheme": "http"}
+
+SCHEMES = {"HTTP_X_FORWARDED_PROTO": "https", "HTTP_X_FORWARDED_PROTOCOL": "ssl", "HTTP_X_FORWARDED_SSL": "on"}
 
 CLIENT, SERVER = ("127.0.0.1", 50000), ("127.0.0.1", 8000)
 
 GET = b"GET /ping HTTP/1.1\r\nHost: [::1]\r\n\r\n"
 POST = b"POST %b HTTP/1.1\r\nHost: [::1]\r\nContent-Type: application/json\r\n%b\r\n\r\n"
 
-NAMES = st.from_regex(r"[!-~]{1,12}", fullmatch=True) | st.sampled_from(
-    "Host HOST Accept Content-Type Content-Length content-length Connection Transfer-Encoding Expect Upgrade"  # noqa: SIM905
-    " X-Request-Id X-Forwarded-Proto X_Underscore TE Cookie Script-Name".split()
-)
-VALUES = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=20) | st.sampled_from(
-    ["0", "3", "+3", "03", "3, 3", "close", "keep-alive", "Keep-Alive", "chunked", "100-continue", "https"]
-)
-BETWEEN, BEHIND = st.sampled_from([": ", ":", " : ", ":\t"]), st.sampled_from(["", " ", "\t"])
-HEADERS = st.lists(st.tuples(NAMES, BETWEEN, VALUES, BEHIND), max_size=6)
-TARGETS = st.from_regex(r"/[!-~]{0,20}(\?[!-~]{0,20})?", fullmatch=True) | st.sampled_from(
-    ["*", "http://rowhouse/", "//a//b", "/%2e%2e/%ff%41", "/a?b?c#d", "/a%00b", "/é"]
-)
-LINES = st.builds(
-    "{} {} {}".format,
-    st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "get", "CONNECT", "TRACE"]),
-    TARGETS,
-    st.sampled_from(["HTTP/1.1"] * 5 + ["HTTP/1.0", "HTTP/2.0", "http/1.1", "HTTP/1.1 "]),
-)
+
+class Seen(NamedTuple):
+    """A request as a reader sees it: its body None where that is cut or malformed."""
+
+    environ: dict[str, str]
+    body: bytes | None
+    closes: bool
 
 
-def written(line: str, headers: list[tuple[str, str, str, str]], end: str = "\r\n") -> bytes:
-    lines = [line, *("".join(header) for header in headers)]
-    return (end.join(lines) + end + end).encode("latin-1", errors="replace")
+class Read(NamedTuple):
+    """What a reader makes of bytes: the requests that it sees, and why it refuses what follows them."""
+
+    requests: list[Seen]
+    error: Exception | None
 
 
-def as_gunicorn_reads(data: bytes, limits: Limits = LIMITS) -> dict:
+def relevant(environ: dict) -> dict[str, str]:
+    names = {"REQUEST_METHOD", "RAW_URI", "PATH_INFO", "QUERY_STRING", "SERVER_PROTOCOL", "wsgi.url_scheme"}
+    return {name: text for name, text in environ.items() if name in names or name.startswith(("HTTP_", "CONTENT_"))}
+
+
+def as_we_read(pieces: Iterable[bytes], limits: Limits = LIMITS) -> Read:
+    reader = Reader(lambda _: next(pieces, b""), COMMON, limits, SCHEMES)
+    pieces, requests = iter(pieces), []
+    with suppress(ParseException):
+        while reader.requests or reader.more():
+            if not reader.requests:
+                continue
+            asked = reader.requests.popleft()
+            try:
+                body = asked.environ["wsgi.input"].read()
+            except (ParseException, NoMoreData):
+                body = None
+            while body is not None and not asked.complete and reader.more():
+                pass
+            requests.append(Seen(relevant(asked.environ), body, asked.should_close()))
+            if body is None or asked.should_close():
+                break
+    # What comes behind a request that closes is for nobody.
+    return Read(requests, None if requests and requests[-1].closes else reader.error)
+
+
+def as_gunicorn_reads(data: bytes, limits: Limits = LIMITS) -> Read:
     config = Config()
     config.set("limit_request_line", limits.line)
     config.set("limit_request_fields", limits.headers)
     config.set("limit_request_field_size", limits.header)
-    request = next(RequestParser(config, iter([data]), CLIENT))
-    assert not request.should_close()
-    return create(request, None, CLIENT, SERVER, Config())[1]
+    parser, requests = RequestParser(config, iter([data]), CLIENT), []
+    try:
+        for request in parser:
+            environ = create(request, Ears(), CLIENT, SERVER, config)[1]
+            try:
+                body = request.body.read()
+            except (ParseException, NoMoreData):
+                body = None
+            if "CONTENT_LENGTH" in environ and len(body) != int(environ["CONTENT_LENGTH"]):
+                body = None
+            closes = request.should_close()
+            requests.append(Seen(relevant(environ), body, closes))
+            if body is None or closes:
+                break
+    except ParseException as error:
+        return Read(requests, error)
+    except NoMoreData:
+        pass
+    return Read(requests, None)
 
 
-@given(LINES, HEADERS)
-@example(
-    "GET /users/1?fields=id%2Cname HTTP/1.1", [("Host", ": ", "rowhouse:8000", ""), ("X-Request-Id", ":", "é", " \t")]
+class Ears(io.BytesIO):
+    """A socket that is told to go on."""
+
+    send = io.BytesIO.write
+
+
+def as_h11_reads(data: bytes) -> Read:
+    """As the others, but with a header's value as h11 has it, and no environment beside method, target and headers."""
+    connection, requests = h11.Connection(h11.SERVER, max_incomplete_event_size=2**20), []
+    connection.receive_data(data)
+    connection.receive_data(b"")
+    try:
+        while type(event := connection.next_event()) is h11.Request:
+            environ: dict[str, str] = {"REQUEST_METHOD": event.method.decode(), "RAW_URI": event.target.decode()}
+            for name, value in event.headers:
+                key = name.decode().upper().replace("-", "_")
+                key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+                if b"_" not in name:
+                    environ[key] = ",".join([*([environ[key]] if key in environ else []), value.decode("latin-1")])
+            body: bytes | None = b""
+            requests.append(Seen(environ, None, False))
+            while type(part := connection.next_event()) is h11.Data:
+                body += part.data
+            if type(part) is not h11.EndOfMessage:
+                return Read(requests, None)
+            closes = connection.their_state is h11.MUST_CLOSE
+            requests[-1] = Seen(environ, body, closes)
+            if closes or connection.their_state is not h11.DONE:
+                return Read(requests, None)
+            connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
+            connection.send(h11.EndOfMessage())
+            if connection.our_state is not h11.DONE:
+                return Read(requests, None)
+            connection.start_next_cycle()
+    except h11.RemoteProtocolError as error:
+        return Read(requests, error)
+    return Read(requests, None)
+
+
+def differences(data: bytes) -> Iterator[str]:
+    """Where the other readers see something else than ours, of what ours and they take."""
+    ours = as_we_read([data])
+    for name, theirs in (("gunicorn", as_gunicorn_reads(data)), ("h11", as_h11_reads(data))):
+        for our, their in zip(ours.requests, theirs.requests, strict=False):
+            keys = their.environ.keys() if name == "h11" else our.environ.keys() | their.environ.keys()
+            for key in keys:
+                if our.environ.get(key) != their.environ.get(key):
+                    yield f"{name}: {key} {our.environ.get(key)!r} {their.environ.get(key)!r}"
+            if None not in (our.body, their.body) and our.body != their.body:
+                yield f"{name}: body {our.body!r} {their.body!r}"
+        # Methods and schemes of nobody's, and bodies of other codings, which gunicorn passes on as they are.
+        known = isinstance(ours.error, InvalidRequestMethod | UnsupportedTransferCoding) or " url " in str(ours.error)
+        if name == "gunicorn" and len(ours.requests) < len(theirs.requests) and not known:
+            yield f"gunicorn: reads what we refuse: {ours.error}"
+        # Blanks around a target may be several: they mean nothing else so.
+        if name == "gunicorn" and len(ours.requests) > len(theirs.requests) and b"  " not in data:
+            yield f"gunicorn: refuses what we read: {theirs.error}"
+
+
+METHODS = st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+TARGETS = st.from_regex(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,20}(\?[!$-~]{0,20})?", fullmatch=True)
+NAMES = st.from_regex(r"X-[!#$%&'*+.^`|~0-9A-Za-z-]{1,12}", fullmatch=True) | st.sampled_from(
+    ["Accept", "ACCEPT", "Content-Type", "If-Match", "X-Request-Id", "Cookie", "Authorization", "X-Forwarded-Proto"]
 )
-@example("POST /users HTTP/1.1", [("Content-Length", ": ", "3", ""), ("Content-Type", ": ", "application/json", "")])
-def test_what_it_reads_is_what_gunicorn_reads(line, headers):
-    data = written(line, headers)
-    head = read_head(
-        data + b"abc", {"SCRIPT_NAME": "", "wsgi.url_scheme": "http", "SERVER_PROTOCOL": "HTTP/1.1"}, LIMITS
-    )
-    if head is None:
-        return
-    theirs = as_gunicorn_reads(data + b"abc")
-    ours = head.environ
-    assert head.rest == b"abc"
-    assert head.length == int(theirs.get("CONTENT_LENGTH", 0))
-    assert ours == {name: value for name, value in theirs.items() if name in ours}
-    assert {name for name in theirs if name.startswith(("HTTP_", "CONTENT_"))} <= ours.keys()
+VALUES = st.text(st.characters(max_codepoint=255, categories=["L", "N", "P", "S"]), max_size=20) | st.sampled_from(
+    ["https", "a, b", "a\tb", '"é"', " x ", ""]
+)
+HEADERS = st.lists(st.tuples(NAMES, st.sampled_from([": ", ":", ":\t"]), VALUES), max_size=6)
+BODIES = st.one_of(
+    st.just(b"\r\n"),
+    st.binary(max_size=30).map(lambda body: b"Content-Length: %d\r\n\r\n%b" % (len(body), body)),
+    st.lists(st.binary(min_size=1, max_size=20), max_size=3).map(
+        lambda parts: (
+            b"Transfer-Encoding: chunked\r\n\r\n%b0\r\n\r\n"
+            % b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+        )
+    ),
+)
+ODD = st.sampled_from(
+    [
+        *(b"X_Forwarded_Proto: https", b"If_Match: 1", b"_: _", b"Host: b", b"host: [::1]", b"Content-Type: x"),
+        *(b"Content-Length: 3", b"Content-Length: +3", b"Content-Length: 3, 3", b"Transfer-Encoding: gzip, chunked"),
+        *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity", b"Expect: 100-continue", b"Expect: wonders"),
+        *(b"Connection: close", b"Connection: Keep-Alive", b"X-Forwarded-Proto: http", b"X-Forwarded-Ssl: on"),
+        *(
+            b"A : b",
+            b" A: b",
+            b"A: b\r\n c",
+            b"A: b\nB: c",
+            b"A: \x00",
+            b"A: \x7f",
+            b": x",
+            b"A",
+            b"A: b\rC: d",
+            b"\xe9: x",
+        ),
+    ]
+)
+
+
+def written(method: str, target: str, headers: list[tuple[str, str, str]], body: bytes, odd: list[bytes]) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", "Host: [::1]", *("".join(header) for header in headers)]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n" + b"".join(line + b"\r\n" for line in odd) + body
+
+
+def check_read_as_others_read(odd: st.SearchStrategy, at_least: float) -> None:
+    counts: Counter[str] = Counter()
+
+    @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None, derandomize=True)
+    @given(st.lists(st.builds(written, METHODS, TARGETS, HEADERS, BODIES, odd), min_size=1, max_size=3))
+    def check(requests: list[bytes]) -> None:
+        data = b"".join(requests)
+        assert not [*differences(data)]
+        read = as_we_read([data]).requests
+        counts.update(asked=len(requests), read=len(read), headers=sum(len(seen.environ) > 8 for seen in read))
+
+    check()
+    assert counts["read"] >= at_least * counts["asked"], counts
+    assert counts["headers"] >= at_least * counts["asked"] / 2, counts
+
+
+def test_what_is_plain_is_read_as_others_read_it():
+    check_read_as_others_read(st.just([]), 0.9)
+
+
+def test_what_is_odd_is_read_as_others_read_it_or_refused():
+    check_read_as_others_read(st.lists(ODD, max_size=1), 0.4)
+
+
+def raw(kind: str) -> dict[str, bytes]:
+    """The requests of gunicorn's own tests, by name; their line ends are written out."""
+    if not RAW.exists():
+        pytest.skip("../shared/data/http-raw is not here")
+    escapes = ((b"\n", b""), (b"\\r\\n", b"\r\n"), (b"\\0", b"\0"), (b"\\n", b"\n"), (b"\\r", b"\r"), (b"\\t", b"\t"))
+    found = {}
+    for path in sorted((RAW / kind).glob("*.http")):
+        data = path.read_bytes()
+        for escape, byte in escapes:
+            data = data.replace(escape, byte)
+        found[path.stem] = data
+    return found
+
+
+@pytest.mark.parametrize("kind", ["valid", "invalid"])
+def test_the_requests_of_gunicorns_tests_are_read_as_others_read_them(kind):
+    for name, data in raw(kind).items():
+        assert not [*differences(data)], (name, data)
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """With a byte or two left out, doubled, or made another that means something in HTTP."""
+    for _ in range(chance.randint(1, 2)):
+        at = chance.randrange(len(data))
+        piece = chance.choice([b"", data[at : at + 1] * 2, *(bytes([byte]) for byte in b"\r\n :;,\t\0_\x01\xe9\x7f#?")])
+        data = data[:at] + piece + data[at + 1 :]
+    return data
+
+
+@pytest.mark.parametrize("kind", ["valid", "invalid"])
+@pytest.mark.parametrize("rounds", [20, pytest.param(1000, marks=pytest.mark.thorough)])
+def test_mutations_of_them_are_read_as_others_read_them(kind, rounds):
+    chance = random.Random(7)
+    for name, data in raw(kind).items():
+        for _ in range(rounds if len(data) < 2000 else 1):
+            changed = mutated(data, chance)
+            assert not [*differences(changed)], (name, changed)
+
+
+SAMPLES = [
+    GET * 2,
+    b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc" + GET,
+    POST % (b"/a", b"Transfer-Encoding: chunked") + b"3;x=y\r\nabc\r\nA\r\n0123456789\r\n0\r\nT: x\r\n\r\n" + GET,
+    b"GET /%41?b HTTP/1.0\r\nConnection: keep-alive\r\nA: b\r\na:  c \r\n\r\n" + GET,
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n" + GET,
+    b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\nIf_Match: b\r\n\r\nGET / HTTP/3.0\r\n\r\n",
+]
+
+
+def test_a_request_is_the_same_wherever_it_is_cut():
+    requests = [*SAMPLES, *raw("valid").values(), *raw("invalid").values()] if RAW.exists() else SAMPLES
+    for data in requests:
+        whole = as_we_read([data])
+        ends = range(1, len(data))
+        pairs = combinations(ends, 2) if len(data) < 80 else ()
+        for cuts in [[each] for each in (ends if len(data) < 2000 else ends[::97])] + [*pairs]:
+            pieces = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+            read = as_we_read(pieces)
+            assert read.requests == whole.requests, (data, cuts)
+            assert type(read.error) is type(whole.error), (data, cuts)
+        assert as_we_read(data[at : at + 1] for at in range(len(data))).requests == whole.requests, data
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "error"),
     [
-        GET[:-2],
-        GET.replace(b"\r\n", b"\n"),
-        written("GET / HTTP/1.1", [("Host", ": ", "a", ""), ("Host", ": ", "b", "")]),
-        written("GET / HTTP/1.1", [("Content-Length", ": ", "1", ""), ("Content-Length", ": ", "1", "")]),
-        written("POST / HTTP/1.1", [("Content-Length", ": ", "3", ""), ("Transfer-Encoding", ": ", "chunked", "")]),
-        written("GET / HTTP/1.1", [("Connection", ": ", "close", "")]),
-        written("GET / HTTP/1.1", [("Upgrade", ": ", "websocket", "")]),
-        written("GET / HTTP/1.1", [("X-Forwarded-Proto", ": ", "https", "")]),
-        written("POST / HTTP/1.1", [("Expect", ": ", "100-continue", "")]),
-        written("GET / HTTP/1.1", [("A", " : ", "space before the colon", "")]),
-        written("GET / HTTP/1.1", [(" A", ": ", "folded", "")]),
-        written("GET / HTTP/1.1", [("A", ": ", "x" * 8190, "")]),
-        written("GET / HTTP/1.1", [(f"A{number}", ": ", "x", "") for number in range(101)]),
-        written(f"GET /{'x' * 8190} HTTP/1.1", []),
-        written("GET / HTTP/1.0", []),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", "InvalidHeader"),
+        (b"GET / HTTP/1.1\r\nContent-Type: a\r\nContent-Type: a\r\n\r\n", "InvalidHeader"),
+        (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na", "InvalidHeader"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "InvalidHeader"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "UnsupportedTransferCoding"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ""),
+        (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "InvalidHTTPVersion"),
+        (b"GET / HTTP/2.0\r\n\r\n", "InvalidHTTPVersion"),
+        (b"GET * HTTP/1.1\r\n\r\n", "InvalidRequestLine"),
+        (b"GET a:80 HTTP/1.1\r\n\r\n", ""),
+        (b"GET /\xe9 HTTP/1.1\r\n\r\n", "InvalidHeader"),
+        (b"GOT / HTTP/1.1\r\n\r\n", "InvalidRequestMethod"),
+        (b"GET / HTTP/1.1\r\nExpect: wonders\r\n\r\n", "ExpectationFailed"),
+        (b"GET / HTTP/1.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n\r\n", "InvalidSchemeHeaders"),
+        (GET.replace(b"\r\n", b"\n"), "InvalidHeader"),
+        (b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", "InvalidHeader"),
+        (b"GET / HTTP/1.1\r\nA : b\r\n\r\n", "InvalidHeader"),
     ],
 )
-def test_what_is_not_plain_is_left_to_gunicorn(data):
-    assert read_head(data, {}, LIMITS) is None
+def test_what_means_two_things_is_refused(data, error):
+    read = as_we_read([data])
+    assert not read.requests
+    assert error in type(read.error).__name__
 
 
-SIZES = [*range(1, 20), *range(20, 500, 37), *range(508, 519), *range(600, 8190, 487), 8188, 8189, 8190]
+SIZES = [1, 2, 20, 60, 500, 511, 512, 513, 600, 8188, 8189, 8190]
 
 
 def sized(line: int, headers: int, header: int) -> bytes:
     """A request whose line has so many bytes, and so many headers, the last of so many with its end."""
-    few = [f"a{number}:" for number in range(headers - 1)]
-    return "\r\n".join([f"GET /{'x' * (line - 14)} HTTP/1.1", *few, f"b:{'x' * (header - 4)}", "\r\n"]).encode()
+    few = [f"a{number}: " for number in range(headers - 1)]
+    return "\r\n".join([f"GET /{'x' * (line - 14)} HTTP/1.1", *few, f"b: {'x' * (header - 5)}", "\r\n"]).encode()
 
 
 @pytest.mark.parametrize("which", Limits._fields)
 def test_every_limit_is_held_as_gunicorn_holds_it(which):
+    kinds = set()
     for limit in SIZES:
-        limits = Limits(8190, 100, 8190)._replace(**{which: limit})
+        limits = LIMITS._replace(**{which: limit})
         for size in {limit - 2, limit - 1, limit, limit + 1, limit + 2, 2 * limit, 511, 512, 513, 514, 515, 516}:
             sizes = {"line": 20, "headers": 1, "header": 10} | {which: size}
-            if sizes["line"] < 14 or not 1 <= sizes["headers"] <= 200 or sizes["header"] < 4:
+            if sizes["line"] < 14 or not 1 <= sizes["headers"] <= 200 or sizes["header"] < 5:
                 continue
-            data = sized(**sizes)
-            if len(data) > 2**16:
-                continue
-            try:
-                theirs = as_gunicorn_reads(data, limits)
-            except (LimitRequestHeaders, LimitRequestLine):
-                theirs = None
-            assert (read_head(data, COMMON, limits) is None) == (theirs is None), (limits, sizes)
+            ours, theirs = as_we_read([sized(**sizes)], limits), as_gunicorn_reads(sized(**sizes), limits)
+            assert type(ours.error) is type(theirs.error), (limits, sizes)
+            kinds.add(type(ours.error))
+    assert kinds == {type(None), LimitRequestLine if which == "line" else LimitRequestHeaders}
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"GET /",
+        b"GET / HTTP/1.1\r\nA: ",
+        b"GET / HTTP/1.1\r\nA",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: ",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;a=",
+    ],
+)
+def test_nothing_that_never_ends_is_kept(begun):
+    """More of it than all that may be is refused, in whatever pieces it comes."""
+    limits = Limits(500, 5, 500)
+    reader = Reader(lambda _: b"", COMMON, limits, {})
+    reader.feed(begun)
+    fed = 0
+    while not reader.error:
+        reader.feed(b"x" * 300)
+        fed += 300
+        assert fed < 100_000
+    assert isinstance(reader.error, LimitRequestLine | LimitRequestHeaders)
 
 
 HOSTS = [
@@ -225,6 +472,49 @@ def test_a_plain_request_and_one_that_is_not_share_a_connection(service):
     heard = said(service, GET, chunked + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), GET, answers=3)
     assert heard.count(b"HTTP/1.1 200 OK") == 2
     assert heard.count(b"HTTP/1.1 201 CREATED") == 1
+
+
+def test_a_client_that_waits_for_leave_is_told_to_go_on(service):
+    body = b'{"user_id": "u", "description": "d"}'
+    head = POST % (b"/events", b"Content-Length: %d\r\nExpect: 100-Continue" % len(body))
+    heard = said(service, head, body)
+    assert heard.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 CREATED")
+
+
+def test_older_http_is_answered_as_such(service):
+    asked = b"GET /ping HTTP/1.0\r\nHost: [::1]\r\n%b\r\n"
+    with service.raw() as client:
+        client.sendall(asked % b"Connection: keep-alive\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.0 200 OK")
+        client.sendall(asked % b"Expect: 100-continue\r\n")
+        heard = b"".join(iter(lambda: client.recv(65536), b""))
+    assert heard.startswith(b"HTTP/1.0 200 OK")
+    assert b"\r\nConnection: close\r\n" in heard
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: [::1]\r\nExpect: wonders\r\n\r\n", 417),
+        (b"GET / HTTP/1.1\r\nHost: [::1]\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        (b"GET /%b HTTP/1.1\r\nHost: [::1]\r\n\r\n" % (b"x" * 9000), 414),
+        (b"GET / HTTP/1.1\r\nHost: [::1]\r\n%b\r\n" % (b"A: b\r\n" * 101), 431),
+        (b"GET / HTTP/1.1\r\nHost: [::1]\r\nA: %b\r\n\r\n" % (b"x" * 9000), 431),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (POST % (b"/events", b"Transfer-Encoding: chunked") + b"5\r\n{}", 400),
+        (POST % (b"/events", b"Transfer-Encoding: chunked") + b"2\r\n{}0\r\n\r\n", 400),
+        (POST % (b"/events", b"Content-Length: 9") + b"{}", 400),
+    ],
+)
+def test_what_is_refused_is_told_as_a_problem_and_ends_its_connection(service, asked, status):
+    with service.raw() as client:
+        client.sendall(asked)
+        client.shutdown(socket.SHUT_WR)
+        heard = b"".join(iter(lambda: client.recv(65536), b""))
+    head, _, body = heard.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Content-Type: application/problem+json" in head
+    assert json.loads(body)["status"] == status
 
 
 def test_head_and_not_modified_have_no_body(service):
