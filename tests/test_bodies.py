@@ -13,46 +13,17 @@ import psycopg
 import pytest
 from urllib3 import encode_multipart_formdata
 
+from tests import resources
 from tests.conftest import serve, wait_for
 from tests.test_refusals import APP, CONTRACTS
 
-PERSON = {"name": "Cut", "address": "1 Cut Street", "image": "https://example.com/c.png"}
-AUDIO = {"ticks": [-20.5] * 15, "selected_tick": 1, "step_count": 1}
-
-EMPLOYED = {"datetime": "2021-01-01T00:00:00Z", "department_id": 1, "job_id": 1}
-
-NEW = {
-    "/users": lambda n: PERSON | {"email": f"cut{n}@example.com"},
+NEW = resources.NEW | {
     "/user": lambda n: {"text": f"Text {n}"},
     "/users/search": lambda n: {"name": "Cut"},
-    "/audios": lambda n: AUDIO | {"session_id": n},
     "/audios/search": lambda n: {"session_id": n},
-    "/projects": lambda n: {"name": f"Project {n}"},
-    "/projects/<id:id>/milestones": lambda n: {"name": f"Milestone {n}", "starts_on": "2026-01-01"},
-    "/projects/<id:id>/userstories": lambda n: {"subject": f"Story {n}"},
-    "/userstories/<id:id>/tasks": lambda n: {"subject": f"Task {n}"},
-    "/userstories/<id:id>/comments": lambda n: {"text": f"Comment {n}"},
-    "/departments": lambda n: {"id": n, "department": f"Department {n}"},
-    "/jobs": lambda n: {"id": n, "job": f"Job {n}"},
-    "/employees": lambda n: {"id": n, "name": f"Ann {n}", **EMPLOYED},
-    "/events": lambda n: {"user_id": f"ann{n}", "description": f"Parcel {n}"},
     "/batch": lambda n: {"departments": [{"id": n, "department": f"D{n}"}]},
-}  # fmt: skip
-"""What makes something new, by the path that it is posted to."""
-
-CHANGES = {
-    "users": {"name": "Changed"},
-    "audios": {"step_count": 2},
-    "projects": {"name": "Changed"},
-    "milestones": {"name": "Changed"},
-    "userstories": {"subject": "Changed"},
-    "tasks": {"subject": "Changed"},
-    "comments": {"text": "Changed"},
-    "departments": {"department": "Changed"},
-    "jobs": {"job": "Changed"},
-    "employees": {"name": "Changed"},
-    "events": {"description": "Changed"},
 }
+"""What is posted to a path."""
 
 READING = ("/users/search", "/audios/search")
 """Routes that take a body and change nothing."""
@@ -70,28 +41,9 @@ numbers = count(10_000)
 def alone(module_database, tmp_path_factory):
     """A service with one of each noun, under `made`, and a backup of all."""
     with serve(module_database, BACKUP_DIR=str(tmp_path_factory.mktemp("backups"))) as service:
-        made = {}
-        for path in ("/users", "/audios", "/projects", "/departments", "/jobs", "/events"):
-            made[path[1:]] = created(service, path, NEW[path](1))
-        for noun, above in (
-            ("milestones", "projects"),
-            ("userstories", "projects"),
-            ("tasks", "userstories"),
-            ("comments", "userstories"),
-        ):
-            body = NEW[f"/{above}/<id:id>/{noun}"](1)
-            made[noun] = created(service, f"/{above}/{made[above]['id']}/{noun}", body)
-        made["employees"] = created(service, "/employees", NEW["/employees"](1))
+        service.made = resources.create_all(service)
         assert service.post("/backup/all").status_code == 201
-        service.made = made
         yield service
-
-
-def created(service, path, body):
-    answer = service.post(path, json=body)
-    assert answer.status_code == 201, answer.text
-    found = answer.json()
-    return found | {"id": found.get("id") or found["event_id"]}
 
 
 def requests_of(service, method, rule):
@@ -124,7 +76,7 @@ def requests_of(service, method, rule):
         body = (
             {"version": 1}
             | ({} if method == "PATCH" else NEW.get(f"/{noun}", lambda n: whole(target))(number))
-            | CHANGES[noun]
+            | resources.CHANGES[noun]
         )
         body.pop("id", None)
     elif contract.body is None:

@@ -13,6 +13,7 @@ from marshmallow import fields
 
 from handlers.http.fields import Text
 from tests.conftest import ROOT, serve
+from tests.resources import OTHERS
 from tests.test_refusals import BODIES, CONTRACTS, ROUTES, check_problem, needed, parameters, somewhere
 
 NAUGHTY = ROOT.parent / "shared/data/blns/blns.json"
@@ -122,7 +123,14 @@ def made(service, unique: str) -> dict[str, str]:
         post("/events", user_id="naughty", description="Naughty"): ("user_id", "description"),
         post("/departments", id=number, department="Naughty"): ("department",),
         post("/jobs", id=number, job="Naughty"): ("job",),
+        **{post(f"{project}/{noun}", **body): texts(noun) for noun, body in OTHERS.items()},
     }
+
+
+def texts(noun: str) -> tuple[str, ...]:
+    """The members that are texts of any form."""
+    members = CONTRACTS["PATCH", f"/{noun}/<id:id>"].body.load_fields.items()
+    return tuple(name for name, field in members if isinstance(field, Text) and "pattern" not in field.metadata)
 
 
 def test_naughty_strings_go_through_every_text_and_come_back(service, unique):

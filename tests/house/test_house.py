@@ -11,6 +11,7 @@ from app import LIMITS, OIDC, create_app
 from handlers.http import problems
 from handlers.http.auth import ROLES
 from handlers.http.problem_kinds import GENERAL, KINDS, PREFIX
+from tests import resources
 from tests.conftest import ROOT
 
 ROOMS = {
@@ -125,6 +126,8 @@ def test_the_readme_is_short_and_has_every_path():
         table = first in ("departments", "jobs", "employees")
         spellings = {path, f"/{{resource}}{rest}" if rest.endswith(("/history", "/revert")) else path}
         spellings |= {f"/{{table}}{rest}"} if table else set()
+        spellings |= {"/projects/{id}/{resource}"} if rest.removeprefix("/{id}/") in resources.OTHERS else set()
+        spellings |= {f"/{{resource}}{rest}"} if first in resources.OTHERS else set()
         assert any(re.search(rf"`{re.escape(each)}(\?\w+=)?`", readme) for each in spellings), f"README.md lacks {path}"
 
 

@@ -13,6 +13,7 @@ from app import create_app
 from db.pool import connect
 from db.queries import STATEMENTS, chosen
 from handlers.http.contract import parameters
+from tests import resources
 
 ROWS = int(os.environ.get("PLAN_ROWS") or 100_000)
 """Of users; a million shows the same plans, and takes minutes to fill."""
@@ -112,6 +113,7 @@ PARENTS = {
     "tasks.list": {"userstory_id": 7},
     "comments.list": {"userstory_id": 7},
     "operations.list": {"kinds": "upload,backup,restore,delete"},
+    **{f"{noun}.list": {"project_id": 7} for noun in resources.OTHERS},
 }
 
 SCANNED = re.compile(rf"Seq Scan on (?!tracked|entries_(?!{date.today():%Y_%m}))")
@@ -149,6 +151,8 @@ def crowd(module_database):
     """A database with many rows in each table."""
     with psycopg.connect(module_database, autocommit=True) as connection:
         connection.execute(BIG.format(rows=ROWS, others=OTHERS))
+        for noun in resources.OTHERS:
+            connection.execute(resources.inserted(noun, "n / 10 + 1", OTHERS))
         for table in ("departments", "jobs", "employees"):
             connection.execute(REJECTS.format(table=table, others=OTHERS))
         connection.execute("vacuum analyze")
