@@ -413,9 +413,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
         try:
             while reader.requests or self.receive(client, reader):
                 request = reader.requests.popleft()
-                if not self.answer(client, request) or not (
-                    request.complete or self.pass_over(client, reader, request)
-                ):
+                if not self.answer(client, request):
+                    return
+                if not request.complete and not self.pass_over(client, reader, request):
                     return
         finally:
             del reader.parser  # which knows the reader: they would wait for the collector
