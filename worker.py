@@ -9,6 +9,7 @@ accesses, sockets of Unix, connections of one request.
 """
 
 import io
+import re
 import signal
 import time
 from collections import deque
@@ -48,6 +49,8 @@ from httptools import (
 
 BLOCK = 2**16
 """Bytes that are read at once."""
+
+VERB = re.compile(b"[A-Z]{3,20}(?= )")
 
 VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
 
@@ -94,6 +97,8 @@ class Reader:
         self.parser = HttpRequestParser(self)
         self.requests: deque[HttpRequest] = deque()
         self.error: Exception | None = None
+        self.current: HttpRequest | None = None
+        self.verb = ""
         self.short = limits.line - 32
         """Bytes of a target that needs no measuring, whichever its method is."""
         self.target, self.headers = b"", list[tuple[str, str] | None]()
@@ -109,6 +114,7 @@ class Reader:
         return bool(data)
 
     def feed(self, data: bytes) -> None:
+        begins, before = not self.pending and (not self.current or self.current.complete), len(self.requests)
         self.pending += len(data)
         while data:
             try:
@@ -122,6 +128,15 @@ class Reader:
                 self.error = error.__context__ if isinstance(error.__context__, Exception) else error
                 return
             except HttpParserInvalidMethodError as error:
+                verb = VERB.match(data)
+                if begins and verb and len(self.requests) == before and not self.verb:
+                    # A verb that llhttp does not know is read as another: the application says which there are.
+                    self.parser, self.verb, data = (
+                        HttpRequestParser(self),
+                        verb[0].decode(),
+                        b"GET" + data[verb.end() :],
+                    )
+                    continue
                 self.error = InvalidRequestMethod(str(error))
                 return
             except HttpParserError as error:
@@ -148,6 +163,8 @@ class Reader:
         target, headers = self.target.decode("latin-1"), self.headers
         self.target, self.headers, self.pending = b"", [], 0
         method, version = self.parser.get_method().decode(), VERSIONS.get(self.parser.get_http_version())
+        if self.verb:
+            method, self.verb = self.verb, ""
         if None in headers:
             headers = [header for header in headers if header]
         environ = self.common.copy()
@@ -193,6 +210,7 @@ class Reader:
         self.pending = 0
 
     def on_message_complete(self) -> None:
+        assert self.current
         self.current.complete = True
         self.pending = 0
         if self.headers:  # trailers are for nobody
