@@ -9,7 +9,6 @@ import random
 import sys
 import tempfile
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -23,7 +22,7 @@ from bench.results import put
 from bench.servers import grown
 from db import Connection, private_postgres, run, seeding
 from db.pool import SERVICE, connect
-from db.queries import chosen
+from db.queries import STATEMENTS
 
 SIZES = (10_000, 1_000_000, 10_000_000)
 
@@ -94,17 +93,11 @@ def key(size: int) -> str:
     return str(random.randint(1, size))
 
 
-def late(size: int) -> str:
-    """The cursor of a page by id."""
-    plain = f"|{min(LATE * 50, size - 50)}|"
-    return urlsafe_b64encode(plain.encode()).decode().rstrip("=")
-
-
 STATEMENTS_OF: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
     "by id": ("users.get", lambda size: {"id": key(size)}),
     "by e-mail": ("users.by_email", lambda size: {"email": f"user{key(size)}.1@example.com"}),
     "page 1": ("users.list", lambda size: {"limit": "50"}),
-    f"page {LATE:,}": ("users.list", lambda size: {"limit": "50", "cursor": late(size)}),
+    f"page {LATE:,}": ("users.list", lambda size: {"limit": "50", "after_id": str(min(LATE * 50, size - 50))}),
     "address, in one row of 29,000": ("users.search", lambda size: {"address": f"{random.randint(100, 999)} oak"}),
     "address, in one row of 29": ("users.search", lambda size: {"address": "oak"}),
     "address, in one row of 23": ("users.search", lambda size: {"address": "springfield"}),
@@ -140,7 +133,7 @@ def cost(connection: Connection, name: str, given: Callable[[], dict[str, Any]])
 
 def pages(connection: Connection, name: str, parameters: dict[str, Any]) -> int:
     """The pages that a statement touches once it is planned."""
-    statement = chosen(name, parameters)
+    statement = STATEMENTS[name].fit(parameters)
     values = statement.values(parameters)
     plan = connection.execute(b"explain (analyze, buffers, format json) " + statement.sql, values).fetchone()[0]
     top = json.loads(plan)[0]["Plan"]

@@ -19,7 +19,7 @@ from psycopg.types.numeric import Int8BinaryLoader
 from db.cooperate import next_turn
 from db.pipelines import FallBackToPool
 from db.pool import SERVICE, Pool, PoolTimeout, connect
-from db.queries import STATEMENTS, chosen
+from db.queries import STATEMENTS
 from db.read_pipeline import Multiplexer
 from db.write_pipelines import Writers
 
@@ -77,11 +77,11 @@ def pool() -> Pool:
 
 def run(connection: Connection, name: str, /, **parameters: Any) -> Iterator[Any]:
     """The rows of a named statement on this connection."""
-    statement = chosen(name, parameters)
+    statement = STATEMENTS[name].fit(parameters)
     values = statement.values(parameters)
     cursor = connection.cursor(row_factory=namedtuple_row)
-    # A list is planned for its values (see sql/README.md), and what is held to a project with its policies; all else
-    # keeps one prepared plan.
+    # A list that is filtered is planned for its values (see sql/README.md), and what is held to a project with its
+    # policies; all else keeps one prepared plan.
     return cursor.execute(statement.sql, values, prepare=None if statement.kept and not project.get() else False)
 
 
@@ -92,7 +92,7 @@ def bound() -> bool:
 
 def read(name: str, /, **parameters: Any) -> Any:
     """The first row of a reading statement, or None; asked once more where its connection turns out to be lost."""
-    statement = chosen(name, parameters)
+    statement = STATEMENTS[name].fit(parameters)
     if _multiplexer and statement.kept and not bound():
         values = statement.values(parameters)
         try:
@@ -277,7 +277,7 @@ def is_connection_lost(error: psycopg.Error) -> bool:
 
 def explain(dsn: str, name: str, parameters: dict[str, Any]) -> list[str]:
     """The plan of a named statement as it ran, line by line; whatever it changed is rolled back."""
-    statement = STATEMENTS[name]
+    statement = STATEMENTS[name].fit(parameters)
     values = statement.values(parameters)
     lines: list[str] = []
     with connect(dsn) as connection:

@@ -1,8 +1,13 @@
-"""The pages of sql/queries and sql/seed/bulk.sql: named blocks, their psql variables made $1, $2 … at import."""
+"""The pages of sql/queries and sql/seed/bulk.sql: named blocks, their psql variables made $1, $2 … at import.
+
+Nothing else looks at the text of a statement: values are its parameters, and of what is ordered in several ways each
+order is a block.
+"""
 
 import re
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 SQL = Path(__file__).parent.parent / "sql"
@@ -12,29 +17,27 @@ PAGES = [*sorted((SQL / "queries").glob("*.sql")), SQL / "seed" / "bulk.sql"]
 BLOCK = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 VARIABLE = re.compile(r"(?<!:):'(\w+)'")
 
-
-LISTS = (".list", ".errors", ".failures")
-"""How the names of statements end that hold all orders and filters of a list."""
-
-PLACE = re.compile(rb"\$(\d+)( = '')?")
-
-PAGE = {"sort", "limit", "cursor"}
-"""What a page of a list is asked for by, where nothing is filtered."""
-
-SIZES = ("", "20", "50", "100")
-"""The limits of pages that have a plan of their own."""
+FILTERS = re.compile(r"(?:\n +and (?:matches\(|\(:'\w+' = '' or ).*)+")
+"""The conditions of a list that leave out what does not fit its filters."""
 
 
 class Statement(NamedTuple):
     """A named statement: `sql` for the server, and the names of its parameters in the order of $1, $2 ….
 
-    `kept` tells that one plan serves whatever the values are; else it is planned for those at hand.
+    Its plan is kept. Where it is a list, `filtered` is the same with the conditions of its `filters`, planned for the
+    values at hand.
     """
 
     name: str
     sql: bytes
     parameters: tuple[str, ...]
+    filters: tuple[str, ...] = ()
+    filtered: "Statement | None" = None
     kept: bool = True
+
+    def fit(self, given: dict[str, Any]) -> "Statement":
+        """What answers for these parameters: the filtered one, where there is anything to filter by."""
+        return self.filtered if self.filtered and any(given.get(name, "") != "" for name in self.filters) else self
 
     def values(self, given: dict[str, Any]) -> list[Any]:
         """Its parameters in their order; one that is not given is empty."""
@@ -49,40 +52,21 @@ def parse(page: str, text: str) -> dict[str, Statement]:
 
 
 def statement(name: str, body: str) -> Statement:
+    conditions = FILTERS.search(body)
+    if conditions is None:
+        return prepared(name, body)
+    filters = tuple(dict.fromkeys(VARIABLE.findall(conditions[0])))
+    filtered = prepared(name, body)._replace(kept=False)
+    return prepared(name, FILTERS.sub("", body))._replace(filters=filters, filtered=filtered)
+
+
+def prepared(name: str, body: str) -> Statement:
     parameters = tuple(dict.fromkeys(VARIABLE.findall(body)))
     sql = VARIABLE.sub(lambda variable: f"${parameters.index(variable[1]) + 1}", body)
     # The name stays in the text, so that pg_stat_activity and pg_stat_statements speak the project's words.
-    return Statement(name, f"/* {name} */\n{sql.strip()}".encode(), parameters, not name.endswith(LISTS))
+    return Statement(name, f"/* {name} */\n{sql.strip()}".encode(), parameters)
 
 
-STATEMENTS = {name: each for page in PAGES for name, each in parse(page.stem, page.read_text()).items()}
-
-
-def chosen(name: str, given: dict[str, Any]) -> Statement:
-    """A statement for these parameters: of a list its page, where that is all they ask for."""
-    statement = STATEMENTS[name]
-    if statement.kept or any(given[parameter] != "" for parameter in given.keys() - PAGE):
-        return statement
-    sort, limit = given.get("sort", ""), str(given.get("limit", ""))
-    if limit not in SIZES or not re.fullmatch("-?[a-z_]*", sort):
-        return statement
-    return page_of(statement, sort, limit, given.get("cursor", "") != "")
-
-
-@cache
-def page_of(statement: Statement, sort: str, limit: str, further: bool) -> Statement:
-    """The pages of a list in this order and of this size, the first or a further one.
-
-    Order and size are constants in it and all filters empty, so that nothing is left to plan for: to plan a list anew
-    takes three times as long as to walk 50 rows.
-    """
-    constants = {"sort": sort, "limit": limit}
-
-    def constant(place: re.Match[bytes]) -> bytes:
-        parameter = statement.parameters[int(place[1]) - 1]
-        if further and parameter == "cursor":
-            return b"false" if place[2] else b"$1"
-        return b"'%s'%s" % (constants.get(parameter, "").encode(), place[2] or b"")
-
-    name = f"{statement.name} sort={sort} limit={limit}{' cursor' * further}"
-    return Statement(name, PLACE.sub(constant, statement.sql), ("cursor",) if further else ())
+STATEMENTS: Mapping[str, Statement] = MappingProxyType(
+    {name: each for page in PAGES for name, each in parse(page.stem, page.read_text()).items()}
+)

@@ -69,7 +69,7 @@ UserPageQuery = page_query(
     **UserSearch._declared_fields | {"id": IntegerParam(most=BIGINT, metadata={"description": "Exactly this id."})},
 )
 
-SEARCHED = {"address", *PageQuery._declared_fields, "fields"}
+SEARCHED = {"address", "after_key", "after_id", *PageQuery._declared_fields, "fields"}
 """What users.search heeds: a part of an address, and what any page is asked for by but its order."""
 
 

@@ -19,6 +19,7 @@ from app import create_app
 from db.pool import connect
 from db.queries import STATEMENTS
 from handlers.http.crud_history import reverted
+from handlers.http.schemas import decoded
 from tests.conftest import ROOT, serve
 from tests.test_users import person
 
@@ -522,12 +523,12 @@ def test_a_time_reads_no_month_after_it(years):
 
 def test_a_page_of_history_reads_no_month_of_the_pages_before(years):
     asked = {"noun": "users", "obj_id": "1", "limit": 3}
-    for sort, versions, unread in (
-        ("-operation_date", [4, 3, 2], "2024_06"),
-        ("operation_date", [4, 5, 6], "2024_01"),
+    for statement, versions, unread in (
+        ("history.list_desc", [4, 3, 2], "2024_06"),
+        ("history.list", [4, 5, 6], "2024_01"),
     ):
-        rows, _ = months_read(years, "history.list", sort=sort, **asked)
-        rows, read = months_read(years, "history.list", sort=sort, cursor=rows[0].next, **asked)
+        rows, _ = months_read(years, statement, **asked)
+        rows, read = months_read(years, statement, **decoded(rows[0].next)[1], **asked)
         assert [entry["version"] for entry in json.loads(rows[0].body)["items"]] == versions
         assert "2024_04" in read
         assert unread not in read

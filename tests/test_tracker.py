@@ -98,7 +98,7 @@ def test_psql_prints_the_bodies_of_the_service(service, psql, noun):
             above[variable] = made[parent]
     assert psql(f"{name}.get", id=made["id"]) == service.get(f"/{name}/{made['id']}").text
     assert psql(f"{name}.list", limit=2, **above) == service.get(f"{collection}?limit=2").text
-    assert psql(f"{name}.list", sort="-id", limit=1, **above) == service.get(f"{collection}?limit=1&sort=-id").text
+    assert psql(f"{name}.list_desc", limit=1, **above) == service.get(f"{collection}?limit=1&sort=-id").text
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from handlers.http.contract import CSV
 from handlers.http.flask_app import Response
 from handlers.http.preconditions import is_known
 from handlers.http.request_body import JSON
-from handlers.http.schemas import PAGE_LIMIT
+from handlers.http.schemas import PAGE_LIMIT, decoded
 from handlers.http.streaming import Blocks, ahead
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -96,13 +96,23 @@ def blocks(rows: Generator[Any, None, None]) -> Blocks:
 
 
 def page(name: str, query: dict[str, Any]) -> Response:
-    """A page of a `.list` statement as JSON; as NDJSON or CSV the whole selection, unless a limit is asked for."""
+    """A page of a list as JSON; as NDJSON or CSV the whole selection, unless a limit is asked for.
+
+    `name` is the statement of the list in the order of ids: its other orders are blocks beside it.
+    """
+    name = in_order(name, query.get("sort", ""))
     if g.media != JSON and "limit" not in query:
         return streamed(selection(name, query, form_of(query)), g.media)
     row = found(read(name, **query if g.media == JSON else query | {"form": "lines"}))
     response = answer(row.body) if g.media == JSON else Response(form_of(query)(iter([row.body])), mimetype=g.media)
     link_next(response, row.next)
     return response
+
+
+def in_order(name: str, sort: str) -> str:
+    """The block of a list for an order: users.list in that of "-name" is users.list_by_name_desc."""
+    key = sort.lstrip("-")
+    return name + f"_by_{key}" * (key not in ("", "id")) + "_desc" * sort.startswith("-")
 
 
 def selection(name: str, query: dict[str, Any], form: Form) -> Blocks:
@@ -129,7 +139,7 @@ def pages(name: str, query: dict[str, Any]) -> Generator[str, None, None]:
             yield row.body
             if not row.next:
                 return
-            query["cursor"] = row.next
+            query |= decoded(row.next)[1]
 
 
 def form_of(query: dict[str, Any]) -> Form:

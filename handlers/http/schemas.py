@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import Schema, ValidationError, fields, post_load, validate
 
 from handlers.http.fields import INTEGER, IntegerParam, StrictInteger, Text, VersionOrTimestamp
 from handlers.http.problem_kinds import KINDS, PREFIX
@@ -144,20 +144,27 @@ class PageQuery(TableQuery):
     limit = IntegerParam(most=PAGE_LIMIT, metadata={"description": f"How many to answer with; {PAGE_SIZE} by default."})
     cursor = Text(CURSOR_LIMIT, metadata={"description": "The `next` of the page before."})
 
-    @validates_schema
-    def check_cursor(self, data: dict[str, Any], **_: Any) -> None:
-        if "cursor" not in data:
-            return
-        try:
-            cursor = data["cursor"]
-            plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
-            sort, id, key = plain.split("|", 2)
-            assert sort == data.get("sort", "")
-            assert "\0" not in key
-            self.orders[sort.lstrip("-") or "id"](key)
-            assert re.fullmatch(self.ids, id)
-        except (ValueError, KeyError, AssertionError):
-            raise ValidationError("Not a cursor of this collection in this order.", "cursor") from None
+    @post_load
+    def continue_after(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """With the cursor as the key and the id that it stands for."""
+        if "cursor" in data:
+            try:
+                sort, after = decoded(data.pop("cursor"))
+                assert sort == data.get("sort", "")
+                assert "\0" not in after["after_key"]
+                self.orders[sort.lstrip("-") or "id"](after["after_key"])
+                assert re.fullmatch(self.ids, after["after_id"])
+            except (ValueError, KeyError, AssertionError):
+                raise ValidationError("Not a cursor of this collection in this order.", "cursor") from None
+            data |= after
+        return data
+
+
+def decoded(cursor: str) -> tuple[str, dict[str, str]]:
+    """The order that a cursor is of, and what its page comes after, as parameters of a list. Raises ValueError."""
+    plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
+    sort, id, key = plain.split("|", 2)
+    return sort, {"after_key": key, "after_id": id}
 
 
 def page_query(

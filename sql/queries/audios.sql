@@ -17,49 +17,112 @@ from history.as_of('audios', :'id'::bigint::text, :'as_of', (select to_jsonb(r) 
 cross join jsonb_populate_record(null::audios, past.object) as r
 
 -- name: list
--- A page of audios after the cursor, planned for the values at hand (see users.list).
+-- A page of audios by id, after the one with `after_id`.
 select
     page.next,
     page.body
-from (
-    select
-        array_agg(r.item) as items,
-        array_agg(r.key) as keys,
-        array_agg(r.id) as ids
+from page(array(
+    select r.listed
     from (
-        select
-            pick(audios_json(r), :'fields')::text as item,
-            case ltrim(:'sort', '-')
-                when 'session_id' then r.session_id::text
-                when 'created_at' then iso8601(r.created_at)
-                else ''
-            end as key,
-            r.id::text as id
+        select listed(audios_json(r), '', r.id::text, :'fields')
         from audios as r
-        where (:'id' = '' or r.id = nullif(:'id', '')::bigint)
-            and (:'session_id' = '' or r.session_id = nullif(:'session_id', '')::bigint)
-            and (
-                :'cursor' = ''
-                or case :'sort'
-                    when 'session_id' then (r.session_id, r.id) > (cursor_part(:'cursor', 1)::bigint, cursor_part(:'cursor', 2)::bigint)
-                    when '-session_id' then (r.session_id, r.id) < (cursor_part(:'cursor', 1)::bigint, cursor_part(:'cursor', 2)::bigint)
-                    when 'created_at' then (r.created_at, r.id) > (cursor_part(:'cursor', 1)::timestamptz, cursor_part(:'cursor', 2)::bigint)
-                    when '-created_at' then (r.created_at, r.id) < (cursor_part(:'cursor', 1)::timestamptz, cursor_part(:'cursor', 2)::bigint)
-                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
-                    else r.id > cursor_part(:'cursor', 2)::bigint
-                end
-            )
-        order by
-            case :'sort' when 'session_id' then r.session_id end,
-            case :'sort' when '-session_id' then r.session_id end desc,
-            case :'sort' when 'created_at' then r.created_at end,
-            case :'sort' when '-created_at' then r.created_at end desc,
-            case when :'sort' like '-%' then r.id end desc,
-            r.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as r
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+        where r.id > (select id_after(:'after_id'))
+            and matches(r, :'id', :'session_id')
+        order by r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: list_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(audios_json(r), '', r.id::text, :'fields')
+        from audios as r
+        where r.id < (select id_before(:'after_id'))
+            and matches(r, :'id', :'session_id')
+        order by r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
+
+-- name: list_by_session_id
+-- By session_id, after the one with `after_key` and `after_id`.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(audios_json(r), r.session_id::text, r.id::text, :'fields')
+        from audios as r
+        where (r.session_id, r.id) > ((select coalesce(nullif(:'after_key', '')::bigint, 0)), id_after(:'after_id'))
+            and matches(r, :'id', :'session_id')
+        order by r.session_id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), 'session_id', page_size(:'limit'), :'form')
+
+-- name: list_by_session_id_desc
+-- By session_id, from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(audios_json(r), r.session_id::text, r.id::text, :'fields')
+        from audios as r
+        where (r.session_id, r.id) < ((select coalesce(nullif(:'after_key', '')::bigint, 9223372036854775807)), id_before(:'after_id'))
+            and matches(r, :'id', :'session_id')
+        order by r.session_id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-session_id', page_size(:'limit'), :'form')
+
+-- name: list_by_created_at
+-- By created_at, after the one with `after_key` and `after_id`.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(audios_json(r), iso8601(r.created_at), r.id::text, :'fields')
+        from audios as r
+        where (r.created_at, r.id) > ((select coalesce(nullif(:'after_key', '')::timestamptz, '-infinity')), id_after(:'after_id'))
+            and matches(r, :'id', :'session_id')
+        order by r.created_at, r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), 'created_at', page_size(:'limit'), :'form')
+
+-- name: list_by_created_at_desc
+-- By created_at, from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(audios_json(r), iso8601(r.created_at), r.id::text, :'fields')
+        from audios as r
+        where (r.created_at, r.id) < ((select coalesce(nullif(:'after_key', '')::timestamptz, 'infinity')), id_before(:'after_id'))
+            and matches(r, :'id', :'session_id')
+        order by r.created_at desc, r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-created_at', page_size(:'limit'), :'form')
 
 -- name: create
 -- A new audio.

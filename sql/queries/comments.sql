@@ -17,40 +17,44 @@ from history.as_of('comments', :'id'::bigint::text, :'as_of', (select to_jsonb(r
 cross join jsonb_populate_record(null::comments, past.object) as r
 
 -- name: list
--- A page of comments after the cursor, planned for the values at hand (see users.list).
--- `parent` is null where there is none to have any.
+-- A page of comments by id, after the one with `after_id`. `parent` is null where there is none to have any.
 select
     page.next,
     page.body,
     (select true from userstories as p where p.id = :'userstory_id'::bigint) as parent
-from (
-    select
-        array_agg(r.item) as items,
-        array_agg(r.key) as keys,
-        array_agg(r.id) as ids
+from page(array(
+    select r.listed
     from (
-        select
-            pick(comments_json(r), :'fields')::text as item,
-            '' as key,
-            r.id::text as id
+        select listed(comments_json(r), '', r.id::text, :'fields')
         from comments as r
         where r.userstory_id = :'userstory_id'::bigint
-            and (:'id' = '' or r.id = nullif(:'id', '')::bigint)
-            and (:'author_id' = '' or r.author_id = nullif(:'author_id', '')::bigint)
-            and (
-                :'cursor' = ''
-                or case :'sort'
-                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
-                    else r.id > cursor_part(:'cursor', 2)::bigint
-                end
-            )
-        order by
-            case when :'sort' like '-%' then r.id end desc,
-            r.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as r
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+            and (r.userstory_id, r.id) > ((select :'userstory_id'::bigint), id_after(:'after_id'))
+            and matches(r, :'id', :'author_id')
+        order by r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: list_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body,
+    (select true from userstories as p where p.id = :'userstory_id'::bigint) as parent
+from page(array(
+    select r.listed
+    from (
+        select listed(comments_json(r), '', r.id::text, :'fields')
+        from comments as r
+        where r.userstory_id = :'userstory_id'::bigint
+            and (r.userstory_id, r.id) < ((select :'userstory_id'::bigint), id_before(:'after_id'))
+            and matches(r, :'id', :'author_id')
+        order by r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
 
 -- name: create
 -- A new comment of a story, in its project. No row: there is no such story.

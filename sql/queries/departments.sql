@@ -17,44 +17,76 @@ from history.as_of('departments', :'id'::bigint::text, :'as_of', (select to_json
 cross join jsonb_populate_record(null::departments, past.object) as r
 
 -- name: list
--- A page of departments after the cursor, planned for the values at hand (see users.list).
+-- A page of departments by id, after the one with `after_id`.
 select
     page.next,
     page.body
-from (
-    select
-        array_agg(r.item) as items,
-        array_agg(r.key) as keys,
-        array_agg(r.id) as ids
+from page(array(
+    select r.listed
     from (
-        select
-            pick(departments_json(r), :'fields')::text as item,
-            case ltrim(:'sort', '-')
-                when 'department' then r.department
-                else ''
-            end as key,
-            r.id::text as id
+        select listed(departments_json(r), '', r.id::text, :'fields')
         from departments as r
-        where (:'id' = '' or r.id = nullif(:'id', '')::bigint)
-            and (:'department' = '' or r.department = :'department')
-            and (
-                :'cursor' = ''
-                or case :'sort'
-                    when 'department' then (r.department, r.id) > (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
-                    when '-department' then (r.department, r.id) < (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
-                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
-                    else r.id > cursor_part(:'cursor', 2)::bigint
-                end
-            )
-        order by
-            case :'sort' when 'department' then r.department end,
-            case :'sort' when '-department' then r.department end desc,
-            case when :'sort' like '-%' then r.id end desc,
-            r.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as r
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+        where r.id > (select id_after(:'after_id'))
+            and matches(r, :'id', :'department')
+        order by r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: list_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(departments_json(r), '', r.id::text, :'fields')
+        from departments as r
+        where r.id < (select id_before(:'after_id'))
+            and matches(r, :'id', :'department')
+        order by r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
+
+-- name: list_by_department
+-- By department, after the one with `after_key` and `after_id`.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(departments_json(r), r.department, r.id::text, :'fields')
+        from departments as r
+        where (r.department, r.id) > ((select :'after_key'), id_after(:'after_id'))
+            and matches(r, :'id', :'department')
+        order by r.department, r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), 'department', page_size(:'limit'), :'form')
+
+-- name: list_by_department_desc
+-- By department, from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(departments_json(r), r.department, r.id::text, :'fields')
+        from departments as r
+        where (r.department, r.id) < ((select case :'after_id' when '' then (select max(last.department) from departments as last) else :'after_key' end), id_before(:'after_id'))
+            and matches(r, :'id', :'department')
+        order by r.department desc, r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-department', page_size(:'limit'), :'form')
 
 -- name: create
 -- A new department; its id comes with it.
@@ -114,37 +146,40 @@ from (
 ) as p
 
 -- name: errors
--- A page of the rejects of departments after the cursor, of all uploads or of one.
+-- A page of the rejects of departments, of all uploads or of one, after the one with `after_id`.
 select
     page.next,
     page.body
-from (
-    select
-        array_agg(r.item) as items,
-        array_agg(r.key) as keys,
-        array_agg(r.id) as ids
+from page(array(
+    select r.listed
     from (
-        select
-            pick(departments_errors_json(r), :'fields')::text as item,
-            '' as key,
-            r.id::text as id
+        select listed(departments_errors_json(r), '', r.id::text, :'fields')
         from departments_errors as r
-        where (:'upload_id' = '' or r.upload_id = nullif(:'upload_id', '')::bigint)
-            and (:'code' = '' or r.code = :'code')
-            and (
-                :'cursor' = ''
-                or case :'sort'
-                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
-                    else r.id > cursor_part(:'cursor', 2)::bigint
-                end
-            )
-        order by
-            case when :'sort' like '-%' then r.id end desc,
-            r.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as r
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+        where r.id > (select id_after(:'after_id'))
+            and matches(r, :'upload_id', :'code')
+        order by r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: errors_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(departments_errors_json(r), '', r.id::text, :'fields')
+        from departments_errors as r
+        where r.id < (select id_before(:'after_id'))
+            and matches(r, :'upload_id', :'code')
+        order by r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
 
 -- name: load
 -- The staged rows into departments, and those that break a rule into departments_errors, by their first fault. A row that is in the table

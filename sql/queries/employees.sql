@@ -17,51 +17,112 @@ from history.as_of('employees', :'id'::bigint::text, :'as_of', (select to_jsonb(
 cross join jsonb_populate_record(null::employees, past.object) as r
 
 -- name: list
--- A page of employees after the cursor, planned for the values at hand (see users.list).
+-- A page of employees by id, after the one with `after_id`.
 select
     page.next,
     page.body
-from (
-    select
-        array_agg(r.item) as items,
-        array_agg(r.key) as keys,
-        array_agg(r.id) as ids
+from page(array(
+    select r.listed
     from (
-        select
-            pick(employees_json(r), :'fields')::text as item,
-            case ltrim(:'sort', '-')
-                when 'name' then r.name
-                when 'datetime' then iso8601(r.datetime)
-                else ''
-            end as key,
-            r.id::text as id
+        select listed(employees_json(r), '', r.id::text, :'fields')
         from employees as r
-        where (:'id' = '' or r.id = nullif(:'id', '')::bigint)
-            and (:'name' = '' or r.name = :'name')
-            and (:'department_id' = '' or r.department_id = nullif(:'department_id', '')::bigint)
-            and (:'job_id' = '' or r.job_id = nullif(:'job_id', '')::bigint)
-            and (
-                :'cursor' = ''
-                or case :'sort'
-                    when 'name' then (r.name, r.id) > (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
-                    when '-name' then (r.name, r.id) < (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
-                    when 'datetime' then (r.datetime, r.id) > (cursor_part(:'cursor', 1)::timestamptz, cursor_part(:'cursor', 2)::bigint)
-                    when '-datetime' then (r.datetime, r.id) < (cursor_part(:'cursor', 1)::timestamptz, cursor_part(:'cursor', 2)::bigint)
-                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
-                    else r.id > cursor_part(:'cursor', 2)::bigint
-                end
-            )
-        order by
-            case :'sort' when 'name' then r.name end,
-            case :'sort' when '-name' then r.name end desc,
-            case :'sort' when 'datetime' then r.datetime end,
-            case :'sort' when '-datetime' then r.datetime end desc,
-            case when :'sort' like '-%' then r.id end desc,
-            r.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as r
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+        where r.id > (select id_after(:'after_id'))
+            and matches(r, :'id', :'name', :'department_id', :'job_id')
+        order by r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: list_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(employees_json(r), '', r.id::text, :'fields')
+        from employees as r
+        where r.id < (select id_before(:'after_id'))
+            and matches(r, :'id', :'name', :'department_id', :'job_id')
+        order by r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
+
+-- name: list_by_name
+-- By name, after the one with `after_key` and `after_id`.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(employees_json(r), r.name, r.id::text, :'fields')
+        from employees as r
+        where (r.name, r.id) > ((select :'after_key'), id_after(:'after_id'))
+            and matches(r, :'id', :'name', :'department_id', :'job_id')
+        order by r.name, r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), 'name', page_size(:'limit'), :'form')
+
+-- name: list_by_name_desc
+-- By name, from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(employees_json(r), r.name, r.id::text, :'fields')
+        from employees as r
+        where (r.name, r.id) < ((select case :'after_id' when '' then (select max(last.name) from employees as last) else :'after_key' end), id_before(:'after_id'))
+            and matches(r, :'id', :'name', :'department_id', :'job_id')
+        order by r.name desc, r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-name', page_size(:'limit'), :'form')
+
+-- name: list_by_datetime
+-- By datetime, after the one with `after_key` and `after_id`.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(employees_json(r), iso8601(r.datetime), r.id::text, :'fields')
+        from employees as r
+        where (r.datetime, r.id) > ((select coalesce(nullif(:'after_key', '')::timestamptz, '-infinity')), id_after(:'after_id'))
+            and matches(r, :'id', :'name', :'department_id', :'job_id')
+        order by r.datetime, r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), 'datetime', page_size(:'limit'), :'form')
+
+-- name: list_by_datetime_desc
+-- By datetime, from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(employees_json(r), iso8601(r.datetime), r.id::text, :'fields')
+        from employees as r
+        where (r.datetime, r.id) < ((select coalesce(nullif(:'after_key', '')::timestamptz, 'infinity')), id_before(:'after_id'))
+            and matches(r, :'id', :'name', :'department_id', :'job_id')
+        order by r.datetime desc, r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-datetime', page_size(:'limit'), :'form')
 
 -- name: create
 -- A new employee; its id comes with it.
@@ -127,37 +188,40 @@ from (
 ) as p
 
 -- name: errors
--- A page of the rejects of employees after the cursor, of all uploads or of one.
+-- A page of the rejects of employees, of all uploads or of one, after the one with `after_id`.
 select
     page.next,
     page.body
-from (
-    select
-        array_agg(r.item) as items,
-        array_agg(r.key) as keys,
-        array_agg(r.id) as ids
+from page(array(
+    select r.listed
     from (
-        select
-            pick(employees_errors_json(r), :'fields')::text as item,
-            '' as key,
-            r.id::text as id
+        select listed(employees_errors_json(r), '', r.id::text, :'fields')
         from employees_errors as r
-        where (:'upload_id' = '' or r.upload_id = nullif(:'upload_id', '')::bigint)
-            and (:'code' = '' or r.code = :'code')
-            and (
-                :'cursor' = ''
-                or case :'sort'
-                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
-                    else r.id > cursor_part(:'cursor', 2)::bigint
-                end
-            )
-        order by
-            case when :'sort' like '-%' then r.id end desc,
-            r.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as r
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+        where r.id > (select id_after(:'after_id'))
+            and matches(r, :'upload_id', :'code')
+        order by r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: errors_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(employees_errors_json(r), '', r.id::text, :'fields')
+        from employees_errors as r
+        where r.id < (select id_before(:'after_id'))
+            and matches(r, :'upload_id', :'code')
+        order by r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
 
 -- name: load
 -- The staged rows into employees, and those that break a rule into employees_errors, by their first fault. A row that is in the table

@@ -17,36 +17,40 @@ from history.as_of('events', to_json(:'id'::uuid)::text, :'as_of', (select to_js
 cross join jsonb_populate_record(null::events, past.object) as e
 
 -- name: list
--- A page of events after the cursor, in the order of their ids, which is that of time; planned for the values at hand (see users.list).
+-- A page of events by id, which is the order of time, after the one with `after_id`.
 select
     page.next,
     page.body
-from (
-    select
-        array_agg(e.item) as items,
-        array_agg(''::text) as keys,
-        array_agg(e.id) as ids
+from page(array(
+    select e.listed
     from (
-        select
-            pick(events_json(e), :'fields')::text as item,
-            e.id::text as id
+        select listed(events_json(e), '', e.id::text, :'fields')
         from events as e
-        where (:'user_id' = '' or e.user_id = :'user_id')
-            and (:'status' = '' or e.status = :'status')
-            and (
-                :'cursor' = ''
-                or case
-                    when :'sort' like '-%' then e.id < cursor_part(:'cursor', 2)::uuid
-                    else e.id > cursor_part(:'cursor', 2)::uuid
-                end
-            )
-        order by
-            case when :'sort' like '-%' then e.id end desc,
-            e.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as e
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+        where e.id > (select coalesce(nullif(:'after_id', '')::uuid, '00000000-0000-0000-0000-000000000000'))
+            and matches(e, :'user_id', :'status')
+        order by e.id
+        limit 1001
+    ) as e (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: list_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select e.listed
+    from (
+        select listed(events_json(e), '', e.id::text, :'fields')
+        from events as e
+        where e.id < (select coalesce(nullif(:'after_id', '')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+            and matches(e, :'user_id', :'status')
+        order by e.id desc
+        limit 1001
+    ) as e (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
 
 -- name: create
 -- A new event; with it goes its row in the outbox.
@@ -102,32 +106,37 @@ returning
     events_json(e) as body
 
 -- name: failures
--- A page of the tries that failed, after the cursor.
+-- A page of the tries that failed, after the one with `after_id`.
 select
     page.next,
     page.body
-from (
-    select
-        array_agg(f.item) as items,
-        array_agg(''::text) as keys,
-        array_agg(f.id) as ids
+from page(array(
+    select f.listed
     from (
-        select
-            pick(event_failures_json(f), :'fields')::text as item,
-            f.id::text as id
+        select listed(event_failures_json(f), '', f.id::text, :'fields')
         from event_failures as f
         where f.event_id = :'event_id'::uuid
-            and (
-                :'cursor' = ''
-                or case
-                    when :'sort' like '-%' then f.id < cursor_part(:'cursor', 2)::bigint
-                    else f.id > cursor_part(:'cursor', 2)::bigint
-                end
-            )
-        order by
-            case when :'sort' like '-%' then f.id end desc,
-            f.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as f
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+            and (f.event_id, f.id) > ((select :'event_id'::uuid), id_after(:'after_id'))
+        order by f.id
+        limit 1001
+    ) as f (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: failures_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select f.listed
+    from (
+        select listed(event_failures_json(f), '', f.id::text, :'fields')
+        from event_failures as f
+        where f.event_id = :'event_id'::uuid
+            and (f.event_id, f.id) < ((select :'event_id'::uuid), id_before(:'after_id'))
+        order by f.id desc
+        limit 1001
+    ) as f (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')

@@ -17,53 +17,55 @@ cross join history.compared(:'noun'::regclass, l.object, nullif(:'base', '')::in
 where l.object is not null
 
 -- name: list
--- A page of entries after the cursor, in the order in which they were recorded, planned for the values at hand (see users.list). An
+-- A page of entries in the order in which they were recorded, after the one with `after_key` and `after_id`. An
 -- object's key is given as it stands in its address, and compared as JSON.
 select
     page.next,
     page.body
-from (
-    select
-        array_agg(e.item) as items,
-        array_agg(e.key) as keys,
-        array_agg(e.id) as ids
+from page(array(
+    select e.listed
     from (
-        select
-            pick(history.entry_json(e, :'diff'), :'fields')::text as item,
-            iso8601(e.operation_date) as key,
-            e.id::text as id
+        select listed(history.entry_json(e, :'diff'), iso8601(e.operation_date), e.id::text, :'fields')
         from history.entries as e
-        where (:'noun' = '' or e.obj_type = (select t.obj_type from history.tracked as t where t.relation = nullif(:'noun', '')::regclass))
+        where (e.operation_date, e.id) > (coalesce(nullif(:'after_key', '')::timestamptz, '-infinity'), id_after(:'after_id'))
+            and e.operation_date >= coalesce(nullif(:'after_key', '')::timestamptz, '-infinity') -- by this the months of the pages before are left out
+            and (:'noun' = '' or e.obj_type = (select t.obj_type from history.tracked as t where t.relation = nullif(:'noun', '')::regclass))
             and (:'obj_type' = '' or e.obj_type = :'obj_type')
             and (:'obj_id' = '' or e.obj_type = any (array(select t.obj_type from history.tracked as t)))
             and (:'obj_id' = '' or e.obj_id in (:'obj_id', to_json(:'obj_id'::text)::text))
             and (:'project' = '' or e.project = nullif(:'project', '')::bigint)
             and (:'actor' = '' or e.actor = :'actor')
             and (:'action' = '' or e.action = :'action')
-            and (
-                :'cursor' = ''
-                or case
-                    when :'sort' like '-%' then (e.operation_date, e.id) < (cursor_part(:'cursor', 1)::timestamptz, cursor_part(:'cursor', 2)::bigint)
-                    else (e.operation_date, e.id) > (cursor_part(:'cursor', 1)::timestamptz, cursor_part(:'cursor', 2)::bigint)
-                end
-            )
-            -- The same once more, by the date alone: PostgreSQL leaves out the months of the pages before only by this.
-            and (
-                :'cursor' = ''
-                or case
-                    when :'sort' like '-%' then e.operation_date <= cursor_part(:'cursor', 1)::timestamptz
-                    else e.operation_date >= cursor_part(:'cursor', 1)::timestamptz
-                end
-            )
-        order by
-            case when :'sort' like '-%' then e.operation_date end desc,
-            case when :'sort' like '-%' then e.id end desc,
-            e.operation_date,
-            e.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as e
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+        order by e.operation_date, e.id
+        limit 1001
+    ) as e (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: list_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select e.listed
+    from (
+        select listed(history.entry_json(e, :'diff'), iso8601(e.operation_date), e.id::text, :'fields')
+        from history.entries as e
+        where (e.operation_date, e.id) < (coalesce(nullif(:'after_key', '')::timestamptz, 'infinity'), id_before(:'after_id'))
+            and e.operation_date <= coalesce(nullif(:'after_key', '')::timestamptz, 'infinity') -- by this the months of the pages before are left out
+            and (:'noun' = '' or e.obj_type = (select t.obj_type from history.tracked as t where t.relation = nullif(:'noun', '')::regclass))
+            and (:'obj_type' = '' or e.obj_type = :'obj_type')
+            and (:'obj_id' = '' or e.obj_type = any (array(select t.obj_type from history.tracked as t)))
+            and (:'obj_id' = '' or e.obj_id in (:'obj_id', to_json(:'obj_id'::text)::text))
+            and (:'project' = '' or e.project = nullif(:'project', '')::bigint)
+            and (:'actor' = '' or e.actor = :'actor')
+            and (:'action' = '' or e.action = :'action')
+        order by e.operation_date desc, e.id desc
+        limit 1001
+    ) as e (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
 
 -- name: known
 -- Whether anything was ever recorded of an object. No row: nothing.

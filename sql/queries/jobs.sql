@@ -17,44 +17,76 @@ from history.as_of('jobs', :'id'::bigint::text, :'as_of', (select to_jsonb(r) fr
 cross join jsonb_populate_record(null::jobs, past.object) as r
 
 -- name: list
--- A page of jobs after the cursor, planned for the values at hand (see users.list).
+-- A page of jobs by id, after the one with `after_id`.
 select
     page.next,
     page.body
-from (
-    select
-        array_agg(r.item) as items,
-        array_agg(r.key) as keys,
-        array_agg(r.id) as ids
+from page(array(
+    select r.listed
     from (
-        select
-            pick(jobs_json(r), :'fields')::text as item,
-            case ltrim(:'sort', '-')
-                when 'job' then r.job
-                else ''
-            end as key,
-            r.id::text as id
+        select listed(jobs_json(r), '', r.id::text, :'fields')
         from jobs as r
-        where (:'id' = '' or r.id = nullif(:'id', '')::bigint)
-            and (:'job' = '' or r.job = :'job')
-            and (
-                :'cursor' = ''
-                or case :'sort'
-                    when 'job' then (r.job, r.id) > (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
-                    when '-job' then (r.job, r.id) < (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
-                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
-                    else r.id > cursor_part(:'cursor', 2)::bigint
-                end
-            )
-        order by
-            case :'sort' when 'job' then r.job end,
-            case :'sort' when '-job' then r.job end desc,
-            case when :'sort' like '-%' then r.id end desc,
-            r.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as r
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+        where r.id > (select id_after(:'after_id'))
+            and matches(r, :'id', :'job')
+        order by r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: list_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(jobs_json(r), '', r.id::text, :'fields')
+        from jobs as r
+        where r.id < (select id_before(:'after_id'))
+            and matches(r, :'id', :'job')
+        order by r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
+
+-- name: list_by_job
+-- By job, after the one with `after_key` and `after_id`.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(jobs_json(r), r.job, r.id::text, :'fields')
+        from jobs as r
+        where (r.job, r.id) > ((select :'after_key'), id_after(:'after_id'))
+            and matches(r, :'id', :'job')
+        order by r.job, r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), 'job', page_size(:'limit'), :'form')
+
+-- name: list_by_job_desc
+-- By job, from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(jobs_json(r), r.job, r.id::text, :'fields')
+        from jobs as r
+        where (r.job, r.id) < ((select case :'after_id' when '' then (select max(last.job) from jobs as last) else :'after_key' end), id_before(:'after_id'))
+            and matches(r, :'id', :'job')
+        order by r.job desc, r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-job', page_size(:'limit'), :'form')
 
 -- name: create
 -- A new job; its id comes with it.
@@ -114,37 +146,40 @@ from (
 ) as p
 
 -- name: errors
--- A page of the rejects of jobs after the cursor, of all uploads or of one.
+-- A page of the rejects of jobs, of all uploads or of one, after the one with `after_id`.
 select
     page.next,
     page.body
-from (
-    select
-        array_agg(r.item) as items,
-        array_agg(r.key) as keys,
-        array_agg(r.id) as ids
+from page(array(
+    select r.listed
     from (
-        select
-            pick(jobs_errors_json(r), :'fields')::text as item,
-            '' as key,
-            r.id::text as id
+        select listed(jobs_errors_json(r), '', r.id::text, :'fields')
         from jobs_errors as r
-        where (:'upload_id' = '' or r.upload_id = nullif(:'upload_id', '')::bigint)
-            and (:'code' = '' or r.code = :'code')
-            and (
-                :'cursor' = ''
-                or case :'sort'
-                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
-                    else r.id > cursor_part(:'cursor', 2)::bigint
-                end
-            )
-        order by
-            case when :'sort' like '-%' then r.id end desc,
-            r.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as r
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+        where r.id > (select id_after(:'after_id'))
+            and matches(r, :'upload_id', :'code')
+        order by r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: errors_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(jobs_errors_json(r), '', r.id::text, :'fields')
+        from jobs_errors as r
+        where r.id < (select id_before(:'after_id'))
+            and matches(r, :'upload_id', :'code')
+        order by r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
 
 -- name: load
 -- The staged rows into jobs, and those that break a rule into jobs_errors, by their first fault. A row that is in the table

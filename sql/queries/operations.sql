@@ -8,36 +8,40 @@ where o.id = :'id'::bigint
     and o.kind = any(string_to_array(:'kinds', ','))
 
 -- name: list
--- A page of operations of these kinds after the cursor.
+-- A page of operations of these kinds, after the one with `after_id`.
 select
     page.next,
     page.body
-from (
-    select
-        array_agg(r.item) as items,
-        array_agg(r.key) as keys,
-        array_agg(r.id) as ids
+from page(array(
+    select r.listed
     from (
-        select
-            pick(operations_json(r), :'fields')::text as item,
-            '' as key,
-            r.id::text as id
+        select listed(operations_json(r), '', r.id::text, :'fields')
         from operations as r
-        where strpos(:'kinds', r.kind) > 0 -- no more is known of it, so that the walk stays one by id
-            and (
-                :'cursor' = ''
-                or case :'sort'
-                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
-                    else r.id > cursor_part(:'cursor', 2)::bigint
-                end
-            )
-        order by
-            case when :'sort' like '-%' then r.id end desc,
-            r.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as r
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+        where r.id > (select id_after(:'after_id'))
+            and strpos(:'kinds', r.kind) > 0 -- no more is known of it, so that the walk stays one by id
+        order by r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: list_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(operations_json(r), '', r.id::text, :'fields')
+        from operations as r
+        where r.id < (select id_before(:'after_id'))
+            and strpos(:'kinds', r.kind) > 0 -- no more is known of it, so that the walk stays one by id
+        order by r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
 
 -- name: begin
 -- A new operation; whoever gets its id takes its lock at once.

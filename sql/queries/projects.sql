@@ -17,56 +17,148 @@ from history.as_of('projects', :'id'::bigint::text, :'as_of', (select to_jsonb(r
 cross join jsonb_populate_record(null::projects, past.object) as r
 
 -- name: list
--- A page of projects after the cursor, planned for the values at hand (see users.list).
+-- A page of projects by id, after the one with `after_id`.
 select
     page.next,
     page.body
-from (
-    select
-        array_agg(r.item) as items,
-        array_agg(r.key) as keys,
-        array_agg(r.id) as ids
+from page(array(
+    select r.listed
     from (
-        select
-            pick(projects_json(r), :'fields')::text as item,
-            case ltrim(:'sort', '-')
-                when 'name' then r.name
-                when 'slug' then r.slug
-                when 'created_at' then iso8601(r.created_at)
-                else ''
-            end as key,
-            r.id::text as id
+        select listed(projects_json(r), '', r.id::text, :'fields')
         from projects as r
-        where (:'id' = '' or r.id = nullif(:'id', '')::bigint)
-            and (:'name' = '' or r.name = :'name')
-            and (:'slug' = '' or r.slug = :'slug')
-            and (:'owner_id' = '' or r.owner_id = nullif(:'owner_id', '')::bigint)
-            and (
-                :'cursor' = ''
-                or case :'sort'
-                    when 'name' then (r.name, r.id) > (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
-                    when '-name' then (r.name, r.id) < (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
-                    when 'slug' then (r.slug, r.id) > (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
-                    when '-slug' then (r.slug, r.id) < (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
-                    when 'created_at' then (r.created_at, r.id) > (cursor_part(:'cursor', 1)::timestamptz, cursor_part(:'cursor', 2)::bigint)
-                    when '-created_at' then (r.created_at, r.id) < (cursor_part(:'cursor', 1)::timestamptz, cursor_part(:'cursor', 2)::bigint)
-                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
-                    else r.id > cursor_part(:'cursor', 2)::bigint
-                end
-            )
-        order by
-            case :'sort' when 'name' then r.name end,
-            case :'sort' when '-name' then r.name end desc,
-            case :'sort' when 'slug' then r.slug end,
-            case :'sort' when '-slug' then r.slug end desc,
-            case :'sort' when 'created_at' then r.created_at end,
-            case :'sort' when '-created_at' then r.created_at end desc,
-            case when :'sort' like '-%' then r.id end desc,
-            r.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as r
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+        where r.id > (select id_after(:'after_id'))
+            and matches(r, :'id', :'name', :'slug', :'owner_id')
+        order by r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: list_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(projects_json(r), '', r.id::text, :'fields')
+        from projects as r
+        where r.id < (select id_before(:'after_id'))
+            and matches(r, :'id', :'name', :'slug', :'owner_id')
+        order by r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
+
+-- name: list_by_name
+-- By name, after the one with `after_key` and `after_id`.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(projects_json(r), r.name, r.id::text, :'fields')
+        from projects as r
+        where (r.name, r.id) > ((select :'after_key'), id_after(:'after_id'))
+            and matches(r, :'id', :'name', :'slug', :'owner_id')
+        order by r.name, r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), 'name', page_size(:'limit'), :'form')
+
+-- name: list_by_name_desc
+-- By name, from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(projects_json(r), r.name, r.id::text, :'fields')
+        from projects as r
+        where (r.name, r.id) < ((select case :'after_id' when '' then (select max(last.name) from projects as last) else :'after_key' end), id_before(:'after_id'))
+            and matches(r, :'id', :'name', :'slug', :'owner_id')
+        order by r.name desc, r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-name', page_size(:'limit'), :'form')
+
+-- name: list_by_slug
+-- By slug, after the one with `after_key` and `after_id`.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(projects_json(r), r.slug, r.id::text, :'fields')
+        from projects as r
+        where (r.slug, r.id) > ((select :'after_key'), id_after(:'after_id'))
+            and matches(r, :'id', :'name', :'slug', :'owner_id')
+        order by r.slug
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), 'slug', page_size(:'limit'), :'form')
+
+-- name: list_by_slug_desc
+-- By slug, from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(projects_json(r), r.slug, r.id::text, :'fields')
+        from projects as r
+        where (r.slug, r.id) < ((select case :'after_id' when '' then (select max(last.slug) from projects as last) else :'after_key' end), id_before(:'after_id'))
+            and matches(r, :'id', :'name', :'slug', :'owner_id')
+        order by r.slug desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-slug', page_size(:'limit'), :'form')
+
+-- name: list_by_created_at
+-- By created_at, after the one with `after_key` and `after_id`.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(projects_json(r), iso8601(r.created_at), r.id::text, :'fields')
+        from projects as r
+        where (r.created_at, r.id) > ((select coalesce(nullif(:'after_key', '')::timestamptz, '-infinity')), id_after(:'after_id'))
+            and matches(r, :'id', :'name', :'slug', :'owner_id')
+        order by r.created_at, r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), 'created_at', page_size(:'limit'), :'form')
+
+-- name: list_by_created_at_desc
+-- By created_at, from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select r.listed
+    from (
+        select listed(projects_json(r), iso8601(r.created_at), r.id::text, :'fields')
+        from projects as r
+        where (r.created_at, r.id) < ((select coalesce(nullif(:'after_key', '')::timestamptz, 'infinity')), id_before(:'after_id'))
+            and matches(r, :'id', :'name', :'slug', :'owner_id')
+        order by r.created_at desc, r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-created_at', page_size(:'limit'), :'form')
 
 -- name: create
 -- A new project.

@@ -32,16 +32,16 @@ select
 from (
     select
         array_agg(
-            to_json(h)::text
+            array[to_json(h)::text]
             order by
                 folded(h.department) collate "C",
                 h.department collate "C",
                 folded(h.job) collate "C",
                 h.job collate "C"
-        ) as items
+        ) as rows
     from hired as h
 ) as found
-cross join page(found.items, '{}', '{}', '', coalesce(cardinality(found.items), 0), :'form')
+cross join page(found.rows, '', coalesce(cardinality(found.rows), 0), :'form')
 
 -- name: media
 -- The departments that hired more people in a year than the mean over all departments, most first.
@@ -64,15 +64,15 @@ select
 from (
     select
         array_agg(
-            to_json(h)::text
+            array[to_json(h)::text]
             order by
                 h.hired desc,
                 h.id
-        ) as items
+        ) as rows
     from hired as h
     where h.hired > (select avg(m.hired) from hired as m)
 ) as found
-cross join page(found.items, '{}', '{}', '', coalesce(cardinality(found.items), 0), :'form')
+cross join page(found.rows, '', coalesce(cardinality(found.rows), 0), :'form')
 
 -- name: departments
 -- How many each department hired in a year, those that hired nobody too, most first.
@@ -82,11 +82,11 @@ select
 from (
     select
         array_agg(
-            to_json(h)::text
+            array[to_json(h)::text]
             order by
                 h.hired desc,
                 h.id
-        ) as items
+        ) as rows
     from (
         select
             d.id,
@@ -100,7 +100,7 @@ from (
         group by d.id
     ) as h
 ) as found
-cross join page(found.items, '{}', '{}', '', coalesce(cardinality(found.items), 0), :'form')
+cross join page(found.rows, '', coalesce(cardinality(found.rows), 0), :'form')
 
 -- name: years
 -- The years in which anybody was hired, the latest first: from each the index leads to the one before.
@@ -129,9 +129,9 @@ select
 from (
     select
         array_agg(
-            to_json(y)::text
+            array[to_json(y)::text]
             order by y.year desc
-        ) as items
+        ) as rows
     from years as y
 ) as found
-cross join page(found.items, '{}', '{}', '', coalesce(cardinality(found.items), 0), :'form')
+cross join page(found.rows, '', coalesce(cardinality(found.rows), 0), :'form')

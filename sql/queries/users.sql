@@ -33,56 +33,148 @@ from users as u
 where email_key(u.email) = email_key(:'email')
 
 -- name: list
--- A page of users after the cursor: by id, email, name or created_at, each also from the end (-name). Planned for the values at
--- hand, so that of each `case` only the branch in use is left, and the walk is a range of that order's index.
+-- A page of users by id, after the one with `after_id`.
 select
     page.next,
     page.body
-from (
-    select
-        array_agg(u.item) as items,
-        array_agg(u.key) as keys,
-        array_agg(u.id) as ids
+from page(array(
+    select u.listed
     from (
-        select
-            pick(user_json(u), :'fields')::text as item,
-            case ltrim(:'sort', '-')
-                when 'email' then email_key(u.email)
-                when 'name' then coalesce(u.name, '')
-                when 'created_at' then iso8601(u.created_at)
-                else ''
-            end as key,
-            u.id::text as id
+        select listed(user_json(u), '', u.id::text, :'fields')
         from users as u
-        where (:'id' = '' or u.id = nullif(:'id', '')::bigint)
-            and (:'email' = '' or email_key(u.email) = email_key(:'email'))
-            and (:'name' = '' or coalesce(u.name, '') = :'name')
-            and (:'address' = '' or char_length(folded(:'address')) < 3 or trigrams(u.address) @> trigrams_of_part(:'address'))
-            and (:'address' = '' or strpos(folded(u.address), folded(:'address')) > 0)
-            and (
-                :'cursor' = ''
-                or case :'sort'
-                    when 'email' then email_key(u.email) > cursor_part(:'cursor', 1)
-                    when '-email' then email_key(u.email) < cursor_part(:'cursor', 1)
-                    when 'name' then (coalesce(u.name, ''), u.id) > (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
-                    when '-name' then (coalesce(u.name, ''), u.id) < (cursor_part(:'cursor', 1), cursor_part(:'cursor', 2)::bigint)
-                    when 'created_at' then (u.created_at, u.id) > (cursor_part(:'cursor', 1)::timestamptz, cursor_part(:'cursor', 2)::bigint)
-                    when '-created_at' then (u.created_at, u.id) < (cursor_part(:'cursor', 1)::timestamptz, cursor_part(:'cursor', 2)::bigint)
-                    when '-id' then u.id < cursor_part(:'cursor', 2)::bigint
-                    else u.id > cursor_part(:'cursor', 2)::bigint
-                end
-            )
-        order by
-            case :'sort' when 'email' then email_key(u.email) when 'name' then coalesce(u.name, '') end,
-            case :'sort' when '-email' then email_key(u.email) when '-name' then coalesce(u.name, '') end desc,
-            case :'sort' when 'created_at' then u.created_at end,
-            case :'sort' when '-created_at' then u.created_at end desc,
-            case when :'sort' like '-%' then u.id end desc,
-            u.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as u
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+        where u.id > (select id_after(:'after_id'))
+            and matches(u, :'id', :'email', :'name', :'address')
+        order by u.id
+        limit 1001
+    ) as u (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: list_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select u.listed
+    from (
+        select listed(user_json(u), '', u.id::text, :'fields')
+        from users as u
+        where u.id < (select id_before(:'after_id'))
+            and matches(u, :'id', :'email', :'name', :'address')
+        order by u.id desc
+        limit 1001
+    ) as u (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
+
+-- name: list_by_email
+-- By email, after the one with `after_key` and `after_id`.
+select
+    page.next,
+    page.body
+from page(array(
+    select u.listed
+    from (
+        select listed(user_json(u), email_key(u.email), u.id::text, :'fields')
+        from users as u
+        where (email_key(u.email), u.id) > ((select :'after_key'), id_after(:'after_id'))
+            and matches(u, :'id', :'email', :'name', :'address')
+        order by email_key(u.email)
+        limit 1001
+    ) as u (listed)
+    limit (select page_size(:'limit') + 1)
+), 'email', page_size(:'limit'), :'form')
+
+-- name: list_by_email_desc
+-- By email, from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select u.listed
+    from (
+        select listed(user_json(u), email_key(u.email), u.id::text, :'fields')
+        from users as u
+        where (email_key(u.email), u.id) < ((select case :'after_id' when '' then (select max(email_key(last.email)) from users as last) else :'after_key' end), id_before(:'after_id'))
+            and matches(u, :'id', :'email', :'name', :'address')
+        order by email_key(u.email) desc
+        limit 1001
+    ) as u (listed)
+    limit (select page_size(:'limit') + 1)
+), '-email', page_size(:'limit'), :'form')
+
+-- name: list_by_name
+-- By name, after the one with `after_key` and `after_id`.
+select
+    page.next,
+    page.body
+from page(array(
+    select u.listed
+    from (
+        select listed(user_json(u), coalesce(u.name, ''), u.id::text, :'fields')
+        from users as u
+        where (coalesce(u.name, ''), u.id) > ((select :'after_key'), id_after(:'after_id'))
+            and matches(u, :'id', :'email', :'name', :'address')
+        order by coalesce(u.name, ''), u.id
+        limit 1001
+    ) as u (listed)
+    limit (select page_size(:'limit') + 1)
+), 'name', page_size(:'limit'), :'form')
+
+-- name: list_by_name_desc
+-- By name, from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select u.listed
+    from (
+        select listed(user_json(u), coalesce(u.name, ''), u.id::text, :'fields')
+        from users as u
+        where (coalesce(u.name, ''), u.id) < ((select case :'after_id' when '' then (select max(coalesce(last.name, '')) from users as last) else :'after_key' end), id_before(:'after_id'))
+            and matches(u, :'id', :'email', :'name', :'address')
+        order by coalesce(u.name, '') desc, u.id desc
+        limit 1001
+    ) as u (listed)
+    limit (select page_size(:'limit') + 1)
+), '-name', page_size(:'limit'), :'form')
+
+-- name: list_by_created_at
+-- By created_at, after the one with `after_key` and `after_id`.
+select
+    page.next,
+    page.body
+from page(array(
+    select u.listed
+    from (
+        select listed(user_json(u), iso8601(u.created_at), u.id::text, :'fields')
+        from users as u
+        where (u.created_at, u.id) > ((select coalesce(nullif(:'after_key', '')::timestamptz, '-infinity')), id_after(:'after_id'))
+            and matches(u, :'id', :'email', :'name', :'address')
+        order by u.created_at, u.id
+        limit 1001
+    ) as u (listed)
+    limit (select page_size(:'limit') + 1)
+), 'created_at', page_size(:'limit'), :'form')
+
+-- name: list_by_created_at_desc
+-- By created_at, from the last to the first.
+select
+    page.next,
+    page.body
+from page(array(
+    select u.listed
+    from (
+        select listed(user_json(u), iso8601(u.created_at), u.id::text, :'fields')
+        from users as u
+        where (u.created_at, u.id) < ((select coalesce(nullif(:'after_key', '')::timestamptz, 'infinity')), id_before(:'after_id'))
+            and matches(u, :'id', :'email', :'name', :'address')
+        order by u.created_at desc, u.id desc
+        limit 1001
+    ) as u (listed)
+    limit (select page_size(:'limit') + 1)
+), '-created_at', page_size(:'limit'), :'form')
 
 -- name: search
 -- The same page by id as users.list with an address of three letters or more, by one plan that is kept: it tries what is cheapest and
@@ -95,8 +187,8 @@ with asked as materialized (
     select
         folded(:'address') as part,
         trigrams_of_part(:'address') as trigrams,
-        coalesce(cursor_part(:'cursor', 2)::bigint, 0) as after,
-        coalesce(nullif(:'limit', '')::integer, 50) as size
+        coalesce(nullif(:'after_id', '')::bigint, 0) as after,
+        page_size(:'limit') as size
 ),
 sampled as materialized (
     select
@@ -163,31 +255,23 @@ remaining as materialized (
 select
     page.next,
     page.body
-from (
-    select
-        array_agg(u.item) as items,
-        array_agg(u.id) as ids
+from page(array(
+    select listed(user_json(u), '', u.id::text, :'fields')
     from (
-        select
-            pick(user_json(u), :'fields')::text as item,
-            u.id::text as id
-        from (
-            select few.id
-            from asked
-            join frequent on not frequent.so
-            join few on few.id > asked.after and strpos(folded(few.address), asked.part) > 0
-            union all
-            select walked.id from walked
-            union all
-            select remaining.id from remaining
-            order by id
-            limit (select asked.size + 1 from asked)
-        ) as found
-        join users as u on u.id = found.id
-        order by u.id
-    ) as u
-) as found
-cross join page(found.items, '{}', found.ids, '', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+        select few.id
+        from asked
+        join frequent on not frequent.so
+        join few on few.id > asked.after and strpos(folded(few.address), asked.part) > 0
+        union all
+        select walked.id from walked
+        union all
+        select remaining.id from remaining
+        order by id
+        limit (select asked.size + 1 from asked)
+    ) as found
+    join users as u on u.id = found.id
+    order by u.id
+), '', page_size(:'limit'), :'form')
 
 -- name: create
 -- A new user.

@@ -17,50 +17,84 @@ from history.as_of('userstories', :'id'::bigint::text, :'as_of', (select to_json
 cross join jsonb_populate_record(null::userstories, past.object) as r
 
 -- name: list
--- A page of userstories after the cursor, planned for the values at hand (see users.list).
--- `parent` is null where there is none to have any.
+-- A page of user stories by id, after the one with `after_id`. `parent` is null where there is none to have any.
 select
     page.next,
     page.body,
     (select true from projects as p where p.id = :'project_id'::bigint) as parent
-from (
-    select
-        array_agg(r.item) as items,
-        array_agg(r.key) as keys,
-        array_agg(r.id) as ids
+from page(array(
+    select r.listed
     from (
-        select
-            pick(userstories_json(r), :'fields')::text as item,
-            case ltrim(:'sort', '-')
-                when 'ref' then r.ref::text
-                else ''
-            end as key,
-            r.id::text as id
+        select listed(userstories_json(r), '', r.id::text, :'fields')
         from userstories as r
         where r.project_id = :'project_id'::bigint
-            and (:'id' = '' or r.id = nullif(:'id', '')::bigint)
-            and (:'ref' = '' or r.ref = nullif(:'ref', '')::integer)
-            and (:'milestone_id' = '' or r.milestone_id = nullif(:'milestone_id', '')::bigint)
-            and (:'status' = '' or r.status = :'status')
-            and (:'assigned_to' = '' or r.assigned_to = nullif(:'assigned_to', '')::bigint)
-            and (
-                :'cursor' = ''
-                or case :'sort'
-                    when 'ref' then (r.ref, r.id) > (cursor_part(:'cursor', 1)::integer, cursor_part(:'cursor', 2)::bigint)
-                    when '-ref' then (r.ref, r.id) < (cursor_part(:'cursor', 1)::integer, cursor_part(:'cursor', 2)::bigint)
-                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
-                    else r.id > cursor_part(:'cursor', 2)::bigint
-                end
-            )
-        order by
-            case :'sort' when 'ref' then r.ref end,
-            case :'sort' when '-ref' then r.ref end desc,
-            case when :'sort' like '-%' then r.id end desc,
-            r.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as r
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+            and (r.project_id, r.id) > ((select :'project_id'::bigint), id_after(:'after_id'))
+            and matches(r, :'id', :'ref', :'milestone_id', :'status', :'assigned_to')
+        order by r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: list_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body,
+    (select true from projects as p where p.id = :'project_id'::bigint) as parent
+from page(array(
+    select r.listed
+    from (
+        select listed(userstories_json(r), '', r.id::text, :'fields')
+        from userstories as r
+        where r.project_id = :'project_id'::bigint
+            and (r.project_id, r.id) < ((select :'project_id'::bigint), id_before(:'after_id'))
+            and matches(r, :'id', :'ref', :'milestone_id', :'status', :'assigned_to')
+        order by r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
+
+-- name: list_by_ref
+-- By ref, after the one with `after_key` and `after_id`.
+select
+    page.next,
+    page.body,
+    (select true from projects as p where p.id = :'project_id'::bigint) as parent
+from page(array(
+    select r.listed
+    from (
+        select listed(userstories_json(r), r.ref::text, r.id::text, :'fields')
+        from userstories as r
+        where r.project_id = :'project_id'::bigint
+            and (r.ref, r.id) > ((select coalesce(nullif(:'after_key', '')::integer, 0)), id_after(:'after_id'))
+            and matches(r, :'id', :'ref', :'milestone_id', :'status', :'assigned_to')
+        order by r.ref
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), 'ref', page_size(:'limit'), :'form')
+
+-- name: list_by_ref_desc
+-- By ref, from the last to the first.
+select
+    page.next,
+    page.body,
+    (select true from projects as p where p.id = :'project_id'::bigint) as parent
+from page(array(
+    select r.listed
+    from (
+        select listed(userstories_json(r), r.ref::text, r.id::text, :'fields')
+        from userstories as r
+        where r.project_id = :'project_id'::bigint
+            and (r.ref, r.id) < ((select coalesce(nullif(:'after_key', '')::integer, 2147483647)), id_before(:'after_id'))
+            and matches(r, :'id', :'ref', :'milestone_id', :'status', :'assigned_to')
+        order by r.ref desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-ref', page_size(:'limit'), :'form')
 
 -- name: create
 -- A new user story. No row: there is no such project.

@@ -67,8 +67,36 @@ comment on function pick(json, text) is 'The members of an object that a comma-s
 
 -- Pages ---------------------------------------------------------------------------------------------------------------
 
--- A cursor is base64url of `sort|id|key` of the last row; the key comes last, as it may hold anything. The functions are immutable, so
--- that the planner turns them into constants, and a page becomes one range of one index.
+-- A list has a block for each of its orders, whose plan is kept. So that it is the walk along that order's index, the planner must
+-- see that few rows are wanted (the constant limit of 1,001 within), but not how many: else a plan for 20 rows would always look
+-- cheaper than the one that is kept for any number, and each page be planned anew. A bound is (select …) for the
+-- same reason. What filters is in matches(), a function of each table: it is left out where no filter is given (db/queries.py); where
+-- one is, the list is planned for the values at hand, and the planner leaves no other.
+create or replace function page_size(value text) returns integer
+language sql immutable parallel safe
+return coalesce(nullif(value, '')::integer, 50);
+
+comment on function page_size(text) is 'How many a page holds: 50 unless told.';
+
+create or replace function id_after(id text) returns bigint
+language sql immutable parallel safe
+return coalesce(nullif(id, '')::bigint, -9223372036854775808);
+
+comment on function id_after(text) is 'The id after which a page begins; the least, where it is the first page.';
+
+create or replace function id_before(id text) returns bigint
+language sql immutable parallel safe
+return coalesce(nullif(id, '')::bigint, 9223372036854775807);
+
+comment on function id_before(text) is 'The id before which a page begins that goes downwards; the greatest, where it is the first page.';
+
+create or replace function listed(item json, key text, id text, fields text) returns text[]
+language sql immutable parallel safe
+return array[pick(item, fields)::text, key, id];
+
+comment on function listed(json, text, text, text) is 'A row of a list for page(): what is answered of it, the key that it is ordered by, its id.';
+
+-- A cursor is base64url of `sort|id|key` of the last row; the key comes last, as it may hold anything.
 create or replace function cursor_after(sort text, key text, id text) returns text
 language sql immutable parallel safe
 return translate(
@@ -79,39 +107,24 @@ return translate(
 
 comment on function cursor_after(text, text, text) is 'The cursor that continues after the row with this key and id.';
 
-create or replace function cursor_part(cursor text, part integer) returns text
-language sql immutable parallel safe
-return (
-    select case part when 2 then split_part(plain.text, '|', 2) else regexp_replace(plain.text, '^[^|]*[|][^|]*[|]', '') end
-    from convert_from(
-        decode(
-            rpad(translate(nullif(cursor, ''), '-_', '+/'), (length(cursor) + 3) / 4 * 4, '='),
-            'base64'
-        ),
-        'UTF8'
-    ) as plain (text)
-);
-
-comment on function cursor_part(text, integer) is 'Part 1 (key) or 2 (id) of a cursor; null where the cursor is empty.';
-
-create or replace function page(items text[], keys text[], ids text[], sort text, size integer, form text)
+create or replace function page(rows text[], sort text, size integer, form text)
 returns table (next text, body text)
 language sql immutable parallel safe
 begin atomic
     select
         following.cursor,
         case form
-            when 'lines' then coalesce(array_to_string(items[1:size], E'\n'), '')
-            else '{"items":[' || coalesce(array_to_string(items[1:size], ','), '')
+            when 'lines' then coalesce(array_to_string(rows[1:size][1:1], E'\n'), '')
+            else '{"items":[' || coalesce(array_to_string(rows[1:size][1:1], ','), '')
                 || '],"next":' || coalesce(to_json(following.cursor)::text, 'null') || '}'
         end
     from (
-        select case when cardinality(items) > size then cursor_after(sort, keys[size], ids[size]) end
+        select case when array_length(rows, 1) > size then cursor_after(sort, rows[size][2], rows[size][3]) end
     ) as following (cursor);
 end;
 
-comment on function page(text[], text[], text[], text, integer, text) is
-    'Of up to size + 1 rows, a page of size: its body as a JSON object, or as lines, and the cursor of the next page, null on the last.';
+comment on function page(text[], text, integer, text) is
+    'Of up to size + 1 rows, each as of listed(), a page of size: its body as a JSON object, or as lines, and the cursor of the next page, null on the last.';
 
 
 -- Whatever the case -----------------------------------------------------------------------------------------------------

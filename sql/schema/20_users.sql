@@ -95,4 +95,16 @@ return to_json(
 
 comment on function user_json(users) is 'A user as the service answers it.';
 
+create or replace function matches(u users, id text, email text, name text, address text) returns boolean
+language sql stable parallel safe
+return (matches.id = '' or u.id = nullif(matches.id, '')::bigint)
+    and (matches.email = '' or email_key(u.email) = email_key(matches.email))
+    and (matches.name = '' or coalesce(u.name, '') = matches.name)
+    and (matches.address = '' or (
+        (char_length(folded(matches.address)) < 3 or trigrams(u.address) @> trigrams_of_part(matches.address))
+        and strpos(folded(u.address), folded(matches.address)) > 0
+    ));
+
+comment on function matches(users, text, text, text, text) is 'Whether a user fits all filters that are given.';
+
 select history.track('users', 'user', loads => true);

@@ -85,4 +85,11 @@ return to_json(
 
 comment on function audios_json(audios) is 'An audio as the service answers it.';
 
+create or replace function matches(r audios, id text, session_id text) returns boolean
+language sql stable parallel safe
+return (matches.id = '' or r.id = nullif(matches.id, '')::bigint)
+    and (matches.session_id = '' or r.session_id = nullif(matches.session_id, '')::bigint);
+
+comment on function matches(audios, text, text) is 'Whether an audio fits all filters that are given.';
+
 select history.track('audios', 'audio');

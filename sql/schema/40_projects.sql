@@ -88,6 +88,15 @@ return to_json(
 
 comment on function projects_json(projects) is 'A project as the service answers it.';
 
+create or replace function matches(r projects, id text, name text, slug text, owner_id text) returns boolean
+language sql stable parallel safe
+return (matches.id = '' or r.id = nullif(matches.id, '')::bigint)
+    and (matches.name = '' or r.name = matches.name)
+    and (matches.slug = '' or r.slug = matches.slug)
+    and (matches.owner_id = '' or r.owner_id = nullif(matches.owner_id, '')::bigint);
+
+comment on function matches(projects, text, text, text, text) is 'Whether a project fits all filters that are given.';
+
 -- A slug that nobody gave: the name's letters and digits. Two who make the same one at once wait for each other, so that neither
 -- is refused for a slug it did not choose.
 create or replace function make_slug() returns trigger
@@ -195,6 +204,14 @@ return to_json(
 );
 
 comment on function milestones_json(milestones) is 'A milestone as the service answers it.';
+
+create or replace function matches(r milestones, id text, name text, closed text) returns boolean
+language sql stable parallel safe
+return (matches.id = '' or r.id = nullif(matches.id, '')::bigint)
+    and (matches.name = '' or r.name = matches.name)
+    and (matches.closed = '' or r.closed = nullif(matches.closed, '')::boolean);
+
+comment on function matches(milestones, text, text, text) is 'Whether a milestone fits all filters that are given.';
 
 
 -- User stories --------------------------------------------------------------------------------------------------------
@@ -344,6 +361,16 @@ return to_json(
 
 comment on function userstories_json(userstories) is 'A user story as the service answers it.';
 
+create or replace function matches(r userstories, id text, ref text, milestone_id text, status text, assigned_to text) returns boolean
+language sql stable parallel safe
+return (matches.id = '' or r.id = nullif(matches.id, '')::bigint)
+    and (matches.ref = '' or r.ref = nullif(matches.ref, '')::integer)
+    and (matches.milestone_id = '' or r.milestone_id = nullif(matches.milestone_id, '')::bigint)
+    and (matches.status = '' or r.status = matches.status)
+    and (matches.assigned_to = '' or r.assigned_to = nullif(matches.assigned_to, '')::bigint);
+
+comment on function matches(userstories, text, text, text, text, text) is 'Whether a user story fits all filters that are given.';
+
 -- By a trigger, so that stories made in psql are counted too. The counter's row is locked until commit: refs have no gaps, and of
 -- two who add to one project the second waits for the first.
 create or replace function count_ref() returns trigger
@@ -457,6 +484,14 @@ return to_json(
 
 comment on function tasks_json(tasks) is 'A task as the service answers it.';
 
+create or replace function matches(r tasks, id text, status text, assigned_to text) returns boolean
+language sql stable parallel safe
+return (matches.id = '' or r.id = nullif(matches.id, '')::bigint)
+    and (matches.status = '' or r.status = matches.status)
+    and (matches.assigned_to = '' or r.assigned_to = nullif(matches.assigned_to, '')::bigint);
+
+comment on function matches(tasks, text, text, text) is 'Whether a task fits all filters that are given.';
+
 create table if not exists comments (
     id           bigint      not null generated always as identity,
     version      integer     not null default 1,
@@ -538,6 +573,13 @@ return to_json(
 );
 
 comment on function comments_json(comments) is 'A comment as the service answers it.';
+
+create or replace function matches(r comments, id text, author_id text) returns boolean
+language sql stable parallel safe
+return (matches.id = '' or r.id = nullif(matches.id, '')::bigint)
+    and (matches.author_id = '' or r.author_id = nullif(matches.author_id, '')::bigint);
+
+comment on function matches(comments, text, text) is 'Whether a comment fits all filters that are given.';
 
 
 -- Trees ---------------------------------------------------------------------------------------------------------------

@@ -91,6 +91,13 @@ return to_json(
 
 comment on function events_json(events) is 'An event as the service answers it.';
 
+create or replace function matches(e events, user_id text, status text) returns boolean
+language sql stable parallel safe
+return (matches.user_id = '' or e.user_id = matches.user_id)
+    and (matches.status = '' or e.status = matches.status);
+
+comment on function matches(events, text, text) is 'Whether an event fits all filters that are given.';
+
 
 -- The outbox ----------------------------------------------------------------------------------------------------------
 

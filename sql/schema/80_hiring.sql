@@ -152,6 +152,13 @@ return to_json(
 
 comment on function departments_json(departments) is 'A row of departments as the service answers it.';
 
+create or replace function matches(r departments, id text, department text) returns boolean
+language sql stable parallel safe
+return (matches.id = '' or r.id = nullif(matches.id, '')::bigint)
+    and (matches.department = '' or r.department = matches.department);
+
+comment on function matches(departments, text, text) is 'Whether a department fits all filters that are given.';
+
 do $$
 begin
     create type jobs_item as (
@@ -181,6 +188,13 @@ return to_json(
 );
 
 comment on function jobs_json(jobs) is 'A row of jobs as the service answers it.';
+
+create or replace function matches(r jobs, id text, job text) returns boolean
+language sql stable parallel safe
+return (matches.id = '' or r.id = nullif(matches.id, '')::bigint)
+    and (matches.job = '' or r.job = matches.job);
+
+comment on function matches(jobs, text, text) is 'Whether a job fits all filters that are given.';
 
 do $$
 begin
@@ -217,6 +231,15 @@ return to_json(
 );
 
 comment on function employees_json(employees) is 'A row of employees as the service answers it.';
+
+create or replace function matches(r employees, id text, name text, department_id text, job_id text) returns boolean
+language sql stable parallel safe
+return (matches.id = '' or r.id = nullif(matches.id, '')::bigint)
+    and (matches.name = '' or r.name = matches.name)
+    and (matches.department_id = '' or r.department_id = nullif(matches.department_id, '')::bigint)
+    and (matches.job_id = '' or r.job_id = nullif(matches.job_id, '')::bigint);
+
+comment on function matches(employees, text, text, text, text) is 'Whether an employee fits all filters that are given.';
 
 
 -- Uploads and their rejects -------------------------------------------------------------------------------------------
@@ -331,6 +354,13 @@ return to_json(
 
 comment on function departments_errors_json(departments_errors) is 'A reject of departments as the service answers it.';
 
+create or replace function matches(r departments_errors, upload_id text, code text) returns boolean
+language sql stable parallel safe
+return (matches.upload_id = '' or r.upload_id = nullif(matches.upload_id, '')::bigint)
+    and (matches.code = '' or r.code = matches.code);
+
+comment on function matches(departments_errors, text, text) is 'Whether a reject of departments fits all filters that are given.';
+
 create table if not exists jobs_errors (
     id          bigint      not null generated always as identity,
     upload_id   bigint      not null,
@@ -409,6 +439,13 @@ return to_json(
 
 comment on function jobs_errors_json(jobs_errors) is 'A reject of jobs as the service answers it.';
 
+create or replace function matches(r jobs_errors, upload_id text, code text) returns boolean
+language sql stable parallel safe
+return (matches.upload_id = '' or r.upload_id = nullif(matches.upload_id, '')::bigint)
+    and (matches.code = '' or r.code = matches.code);
+
+comment on function matches(jobs_errors, text, text) is 'Whether a reject of jobs fits all filters that are given.';
+
 create table if not exists employees_errors (
     id          bigint      not null generated always as identity,
     upload_id   bigint      not null,
@@ -486,6 +523,13 @@ return to_json(
 );
 
 comment on function employees_errors_json(employees_errors) is 'A reject of employees as the service answers it.';
+
+create or replace function matches(r employees_errors, upload_id text, code text) returns boolean
+language sql stable parallel safe
+return (matches.upload_id = '' or r.upload_id = nullif(matches.upload_id, '')::bigint)
+    and (matches.code = '' or r.code = matches.code);
+
+comment on function matches(employees_errors, text, text) is 'Whether a reject of employees fits all filters that are given.';
 
 
 -- The rules of a field, for whole files at a time. Each is null where the field is good, else {column, code, sentence}. They are

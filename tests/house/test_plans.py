@@ -1,8 +1,8 @@
 """Laws of the house for plans: what meets a big table goes by an index, and a late page costs what page 1 does."""
 
+import json
 import os
 import re
-from base64 import urlsafe_b64encode
 from datetime import date
 
 import psycopg
@@ -11,8 +11,10 @@ import pytest
 import db
 from app import create_app
 from db.pool import connect
-from db.queries import STATEMENTS, chosen
+from db.queries import STATEMENTS
 from handlers.http.contract import parameters
+from handlers.http.responses import in_order
+from handlers.http.schemas import decoded
 from tests import resources
 
 ROWS = int(os.environ.get("PLAN_ROWS") or 100_000)
@@ -139,8 +141,8 @@ def collections():
 def cases():
     for statement, query in collections():
         for order in query.orders:
-            yield statement, {"sort": order}
-            yield statement, {"sort": f"-{order}"}
+            yield in_order(statement, order), {}
+            yield in_order(statement, f"-{order}"), {}
         for name in parameters(query):
             if name not in ("limit", "cursor", "sort", "fields", "diff", "formulas"):
                 yield statement, {name: VALUES[name]}
@@ -174,51 +176,58 @@ def buffers(text: str) -> int:
     ids=lambda value: value if isinstance(value, str) else "&".join(map("=".join, value.items())),
 )
 def test_every_order_and_filter_of_every_list_goes_by_an_index(crowd, statement, given):
-    found = plan(crowd, statement, **PARENTS.get(statement, {}), **given)
+    found = plan(crowd, statement, **above(statement), **given)
     assert "Index" in found
     assert not SCANNED.search(found), found
     assert buffers(found) <= FEW, found
 
 
-def orders():
-    for statement, query in collections():
-        if statement not in PARENTS:
-            yield from ((statement, sort) for order in query.orders for sort in (order, f"-{order}"))
+def above(statement: str) -> dict[str, str]:
+    """What a list stands below."""
+    return next((given for name, given in PARENTS.items() if statement.startswith(name)), {})
 
 
-@pytest.mark.parametrize("statement, sort", [("users.list", ""), *orders()])
-def test_a_page_whose_plan_is_kept_goes_by_an_index_and_is_the_page_that_is_planned_anew(crowd, statement, sort):
+def test_every_order_of_every_list_is_a_statement_and_every_such_statement_an_order():
+    orders = {
+        in_order(statement, f"{way}{order}")
+        for statement, query in collections()
+        for order in query.orders
+        for way in ("", "-")
+    }
+    assert orders == {name for name in STATEMENTS if re.search(r"\.(list|errors|failures)(_|$)", name)}
+
+
+LISTS = [name for name in STATEMENTS if "page_size(" in STATEMENTS[name].sql.decode() and name != "users.search"]
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_the_plan_of_a_list_is_kept_and_goes_by_an_index(crowd, name):
     with connect(crowd) as connection:
-        given = {"sort": sort, "limit": "20"}
-        for _ in range(3):
-            kept = chosen(statement, given)
-            assert kept.kept and kept.name != statement
-            found = "\n".join(line for (line,) in connection.execute(b"explain (generic_plan) " + kept.sql))
-            assert "Index" in found
-            assert not SCANNED.search(found), found
-            page = next(db.run(connection, statement, **given))
-            whole = STATEMENTS[statement]
-            anew = connection.execute(whole.sql, [given.get(name, "") for name in whole.parameters])
-            assert (
-                dict(zip([column.name for column in anew.description], anew.fetchone(), strict=True)) == page._asdict()
-            )
-            given["cursor"] = page.next
+        statement = STATEMENTS[name]
+        kept = "\n".join(line for (line,) in connection.execute(b"explain (generic_plan) " + statement.sql))
+        assert "Index" in kept
+        assert not SCANNED.search(kept), kept
+        for limit in range(20, 40):
+            list(db.run(connection, name, limit=limit, **above(name)))
+        prepared = "select generic_plans from pg_prepared_statements where statement = $1"
+        assert connection.execute(prepared, [statement.sql.decode()]).fetchone()[0] > 5, "it is planned anew"
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"limit": "7"},
-        {"sort": "id'"},
-        {"address": "main"},
-        {"fields": "id"},
-        {"form": "lines"},
-        {"id": 7, "cursor": "x"},
-    ],
-    ids=str,
-)
-def test_a_list_is_planned_anew_for_whatever_is_not_a_page_of_a_closed_list(given):
-    assert chosen("users.list", given) is STATEMENTS["users.list"]
+@pytest.mark.parametrize("name", [name for name in LISTS if not name.endswith("_desc")])
+def test_a_list_is_walked_page_by_page_from_both_ends(crowd, name):
+    def page(statement, **asked):
+        row = next(
+            db.run(connection, statement, fields="try" if name == "events.failures" else "id", **above(name), **asked)
+        )
+        return json.loads(row.body)["items"], decoded(row.next)[1] if row.next else {}
+
+    with connect(crowd) as connection:
+        first, after = page(name, limit=4)
+        second, after = page(name, limit=3, **after)
+        assert first + second == page(name, limit=7)[0]
+        last, before = page(f"{name}_desc", limit=7)
+        assert (last[-2::-1], {}) == page(name, limit=10, **before)
+        assert last[4:] == page(f"{name}_desc", limit=3, **page(f"{name}_desc", limit=4)[1])[0]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +236,7 @@ def test_a_list_is_planned_anew_for_whatever_is_not_a_page_of_a_closed_list(give
         ("users.get", {"id": 7}, "users_pkey"),
         ("users.by_email", {"email": "USER7@example.com"}, "users_email_key"),
         ("users.id_by_email", {"email": "USER7@example.com"}, "users_email_key"),
-        ("users.list", {"sort": "-email"}, "Backward using users_email_key"),
+        ("users.list_by_email_desc", {}, "Backward using users_email_key"),
         ("users.list", {"address": "1679091c5a880faf"}, "users_address_idx"),
         ("users.search", {"address": "1679091c5a880faf"}, "users_address_idx"),
         ("users.change", {"id": 7, "body": '{"name": "Anna"}', "versions": "1"}, "users_pkey"),
@@ -260,27 +269,24 @@ def test_a_statement_goes_by_its_index(crowd, statement, given, index):
     ids=["one", "none", "signs", "umlaut", "all", "one in 160"],
 )
 def test_a_search_goes_by_the_same_indexes_wherever_and_for_whatever(crowd, address, most, after):
-    cursor = urlsafe_b64encode(f"|{after}|".encode()).decode().rstrip("=")
     with connect(crowd) as connection:
         search = STATEMENTS["users.search"].sql
         kept = "\n".join(line for (line,) in connection.execute(b"explain (generic_plan) " + search))
     assert kept.count("Bitmap Index Scan on users_address_idx") == 2, "the few, and the remaining"
     assert kept.count("using users_pkey") == 4, "the sample, the walk, its last, and the users found"
     assert not SCANNED.search(kept), kept
-    found = plan(crowd, "users.search", address=address, cursor=cursor)
+    found = plan(crowd, "users.search", address=address, after_id=after)
     assert shape(found) == shape(kept)
     assert buffers(found) <= most, found
 
 
-@pytest.mark.parametrize("sort", ["", "-id", "email", "-email", "name", "-name", "created_at", "-created_at"])
-def test_a_late_page_costs_what_the_first_does(crowd, sort):
+@pytest.mark.parametrize("name", [name for name in STATEMENTS if name.startswith("users.list")])
+def test_a_late_page_costs_what_the_first_does(crowd, name):
     with connect(crowd) as connection:
-        first = next(db.run(connection, "users.list", sort=sort, limit=50))
-        late = next(db.run(connection, "users.list", sort=sort, limit=1000))
+        first = late = next(db.run(connection, name, limit=1000))
         for _ in range(90):
-            late = next(db.run(connection, "users.list", sort=sort, limit=1000, cursor=late.next))
-    assert first.next
-    early, much_later = (plan(crowd, "users.list", sort=sort, limit=50, cursor=row.next) for row in (first, late))
+            late = next(db.run(connection, name, limit=1000, **decoded(late.next)[1]))
+    early, much_later = (plan(crowd, name, limit=50, **decoded(row.next)[1]) for row in (first, late))
     assert shape(early) == shape(much_later)
     assert buffers(much_later) <= buffers(early) * 1.5 + 10
 

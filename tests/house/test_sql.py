@@ -1,5 +1,6 @@
 """Laws of the house for SQL: it parses, is used, named and commented, and both ways to a database lead to the same."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -19,7 +20,8 @@ SCRIPTS = sorted([*(ROOT / "sql").glob("schema/*.sql"), *(ROOT / "sql").glob("mi
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_every_named_statement_parses(name):
-    assert len(pglast.parse_sql(STATEMENTS[name].sql.decode())) == 1
+    for text in filter(None, (STATEMENTS[name], STATEMENTS[name].filtered)):
+        assert len(pglast.parse_sql(text.sql.decode())) == 1
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
@@ -38,12 +40,36 @@ def test_every_statement_says_what_it_means_and_has_no_star():
 def test_every_named_statement_is_used():
     paths = [*ROOT.glob("handlers/**/*.py"), *ROOT.glob("db/*.py")]
     source = "\n".join(path.read_text() for path in paths)
-    for name in STATEMENTS:
+    for order in STATEMENTS:
+        name = re.sub(r"(_by_\w+?)?(_desc)?$", "", order) if is_of_list(order) else order
         page, statement = name.split(".")
         pattern = rf'"{name}"|f"{{(noun|table)}}\.{statement}"|f"(hiring\.lock_|backups\.){{table}}"'
         assert re.search(pattern, source), f"{name} is not used"
         if f'"{name}"' not in source:
             assert f'"{page}"' in source or page in ("hiring", "backups"), f"{name} is not used"
+
+
+def is_of_list(name: str) -> bool:
+    """Whether it is an order of a list: test_plans.py knows which there are."""
+    return bool(re.search(r"\.(list|errors|failures)(_|$)", name))
+
+
+SENDING = ("execute", "stream", "copy", "send_prepare")
+"""What takes the text of a statement to the server."""
+
+
+def test_no_text_of_a_statement_is_looked_at_but_by_the_loader():
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("db/*.py"), *ROOT.glob("handlers/**/*.py")]:
+        tree = ast.parse(path.read_text())
+        calls = [each for each in ast.walk(tree) if isinstance(each, ast.Call)]
+        sent = [each for call in calls if getattr(call.func, "attr", "") in SENDING for each in call.args]
+        sent += [each.right for each in sent if ast.unparse(each).startswith("b'explain (analyze, buffers) ' + ")]
+        texts = {each for each in ast.walk(tree) if isinstance(each, ast.Attribute) and each.attr == "sql"}
+        assert not texts - {*sent}, f"{path} does something with the text of a statement but send it"
+        made = any(ast.unparse(call.func) in ("Statement", "queries.Statement") for call in calls)
+        assert not made or path.name == "queries.py", f"{path} makes a statement"
+    with pytest.raises(TypeError):
+        STATEMENTS["users.get"] = None
 
 
 def test_no_sql_is_written_outside_of_sql():
