@@ -5,7 +5,7 @@ order is a block.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ SQL = Path(__file__).parent.parent / "sql"
 PAGES = [*sorted((SQL / "queries").glob("*.sql")), SQL / "seed" / "bulk.sql"]
 
 BLOCK = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+TWIN = re.compile(r"^-- for: (.+)\n", re.MULTILINE)
 VARIABLE = re.compile(r"(?<!:):'(\w+)'")
 
 FILTERS = re.compile(r"(?:\n +and (?:matches\(|\(:'\w+' = '' or ).*)+")
@@ -44,6 +45,23 @@ class Statement(NamedTuple):
         return [given.get(parameter, "") for parameter in self.parameters]
 
 
+def pages(path: Path) -> Iterator[tuple[str, str]]:
+    """The pages of a file, by name: itself, or one for each of its lines `-- for: table=jobs column=job …`."""
+    text = path.read_text()
+    twins = [dict(pair.split("=") for pair in line.split()) for line in TWIN.findall(text)]
+    yield from ((names["table"], twin(text, names)) for names in twins)
+    if not twins:
+        yield path.stem, text
+
+
+def twin(text: str, names: dict[str, str]) -> str:
+    """A page with psql's variables of these names in their places: an identifier, a text, or as it is after `_by_`."""
+    for name, value in names.items():
+        text = text.replace(f':"{name}"', f'"{value}"').replace(f":'{name}'", f"'{value}'")
+        text = text.replace(f"_by_:{name}", f"_by_{value}")
+    return text
+
+
 def parse(page: str, text: str) -> dict[str, Statement]:
     """The statements of a page, by their full name: {"users.get": Statement(…)}."""
     _, *blocks = BLOCK.split(text)
@@ -68,5 +86,5 @@ def prepared(name: str, body: str) -> Statement:
 
 
 STATEMENTS: Mapping[str, Statement] = MappingProxyType(
-    {name: each for page in PAGES for name, each in parse(page.stem, page.read_text()).items()}
+    {name: each for path in PAGES for page, text in pages(path) for name, each in parse(page, text).items()}
 )

@@ -25,7 +25,8 @@ def id_filter(most: int = INTEGER) -> IntegerParam:
 
 
 def name_filter() -> Text:
-    return Text(1000, metadata={"description": "Exactly this name."})
+    """A filter by the name of a row, whatever the column is called."""
+    return Text(1000, attribute="name", metadata={"description": "Exactly this name."})
 
 
 class Provenance(Schema):

@@ -145,7 +145,7 @@ def cases():
             yield in_order(statement, f"-{order}"), {}
         for name in parameters(query):
             if name not in ("limit", "cursor", "sort", "fields", "diff", "formulas"):
-                yield statement, {name: VALUES[name]}
+                yield statement, {query._declared_fields[name].attribute or name: VALUES[name]}
 
 
 @pytest.fixture(scope="module")

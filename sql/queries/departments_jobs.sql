@@ -1,33 +1,21 @@
--- Departments: /departments, /upload/departments, /errors/departments.
-
--- name: get
--- One department. No row: there is none.
-select
-    r.version,
-    pick(departments_json(r), :'fields') as body
-from departments as r
-where r.id = :'id'::bigint
-
--- name: as_of
--- One department as it was: in a version, or at a time. No row: there was none.
-select
-    r.version,
-    pick(departments_json(r), :'fields') as body
-from history.as_of('departments', :'id'::bigint::text, :'as_of', (select to_jsonb(r) from departments as r where r.id = :'id'::bigint)) as past (object)
-cross join jsonb_populate_record(null::departments, past.object) as r
+-- Departments and jobs: /departments, /jobs, /upload/departments, /upload/jobs: rows of an id and a name. What both pages share with
+-- employees is in departments_jobs_employees.sql.
+--
+-- for: table=departments column=department json=departments_json errors=departments_errors
+-- for: table=jobs column=job json=jobs_json errors=jobs_errors
 
 -- name: list
--- A page of departments by id, after the one with `after_id`.
+-- A page of rows by id, after the one with `after_id`.
 select
     page.next,
     page.body
 from page(array(
     select r.listed
     from (
-        select listed(departments_json(r), '', r.id::text, :'fields')
-        from departments as r
+        select listed(:"json"(r), '', r.id::text, :'fields')
+        from :"table" as r
         where r.id > (select id_after(:'after_id'))
-            and matches(r, :'id', :'department')
+            and matches(r, :'id', :'name')
         order by r.id
         limit 1001
     ) as r (listed)
@@ -42,76 +30,76 @@ select
 from page(array(
     select r.listed
     from (
-        select listed(departments_json(r), '', r.id::text, :'fields')
-        from departments as r
+        select listed(:"json"(r), '', r.id::text, :'fields')
+        from :"table" as r
         where r.id < (select id_before(:'after_id'))
-            and matches(r, :'id', :'department')
+            and matches(r, :'id', :'name')
         order by r.id desc
         limit 1001
     ) as r (listed)
     limit (select page_size(:'limit') + 1)
 ), '-id', page_size(:'limit'), :'form')
 
--- name: list_by_department
--- By department, after the one with `after_key` and `after_id`.
+-- name: list_by_:column
+-- By name, after the one with `after_key` and `after_id`.
 select
     page.next,
     page.body
 from page(array(
     select r.listed
     from (
-        select listed(departments_json(r), r.department, r.id::text, :'fields')
-        from departments as r
-        where (r.department, r.id) > ((select :'after_key'), id_after(:'after_id'))
-            and matches(r, :'id', :'department')
-        order by r.department, r.id
+        select listed(:"json"(r), r.:"column", r.id::text, :'fields')
+        from :"table" as r
+        where (r.:"column", r.id) > ((select :'after_key'), id_after(:'after_id'))
+            and matches(r, :'id', :'name')
+        order by r.:"column", r.id
         limit 1001
     ) as r (listed)
     limit (select page_size(:'limit') + 1)
-), 'department', page_size(:'limit'), :'form')
+), :'column', page_size(:'limit'), :'form')
 
--- name: list_by_department_desc
--- By department, from the last to the first.
+-- name: list_by_:column_desc
+-- By name, from the last to the first.
 select
     page.next,
     page.body
 from page(array(
     select r.listed
     from (
-        select listed(departments_json(r), r.department, r.id::text, :'fields')
-        from departments as r
-        where (r.department, r.id) < ((select case :'after_id' when '' then (select max(last.department) from departments as last) else :'after_key' end), id_before(:'after_id'))
-            and matches(r, :'id', :'department')
-        order by r.department desc, r.id desc
+        select listed(:"json"(r), r.:"column", r.id::text, :'fields')
+        from :"table" as r
+        where (r.:"column", r.id) < ((select case :'after_id' when '' then (select max(last.:"column") from :"table" as last) else :'after_key' end), id_before(:'after_id'))
+            and matches(r, :'id', :'name')
+        order by r.:"column" desc, r.id desc
         limit 1001
     ) as r (listed)
     limit (select page_size(:'limit') + 1)
-), '-department', page_size(:'limit'), :'form')
+), '-' || :'column', page_size(:'limit'), :'form')
 
 -- name: create
--- A new department; its id comes with it.
-insert into departments as r (id, department)
+-- A new row; its id comes with it.
+insert into :"table" as r (id, :"column")
 select
     n.id,
-    n.department
-from jsonb_populate_record(null::departments, :'body'::jsonb) as n
+    n.:"column"
+from jsonb_populate_record(cast(null as :"table"), :'body'::jsonb) as n
 returning
     r.id,
     r.version,
-    departments_json(r) as body
+    :"json"(r) as body
 
 -- name: change
 -- The members given, saved over the version read (one of a comma-separated list, or * for any). No row: gone, or changed since.
 -- With a `base` over any version: what the caller changed since then; an error where others changed the same.
-update departments as r
-set (department) = (
+update :"table" as r
+set (:"column") = (
     select
-        n.department
+        n.:"column"
     from jsonb_populate_record(
         r,
         case
             when :'base' in ('', r.version::text) then :'body'::jsonb
-            else history.mine('departments', to_jsonb(r), nullif(:'base', '')::integer, :'body'::jsonb)
+            else history.mine(:'table', to_jsonb(r), nullif(:'base', '')::integer, :'body'::jsonb)
         end
     ) as n
 )
@@ -119,88 +107,28 @@ where r.id = :'id'::bigint
     and (:'base' <> '' or :'versions' = '*' or r.version::text = any (string_to_array(:'versions', ',')))
 returning
     r.version,
-    departments_json(r) as body
-
--- name: remove
--- A department gone, if it still is the version read. No row: gone already, or changed since.
-delete from departments as r
-where r.id = :'id'::bigint
-    and (:'versions' = '*' or r.version::text = any (string_to_array(:'versions', ',')))
-returning
-    r.version
-
--- name: provenance
--- Where a department came from: a line of an upload; nulls where it came as a request.
-select to_json(p) as body
-from (
-    select
-        r.id,
-        r.upload_id,
-        r.line,
-        u.sha256,
-        iso8601(u.created_at) as uploaded_at,
-        '/departments/' || r.id || '/history' as history
-    from departments as r
-    left join uploads as u on u.id = r.upload_id
-    where r.id = :'id'::bigint
-) as p
-
--- name: errors
--- A page of the rejects of departments, of all uploads or of one, after the one with `after_id`.
-select
-    page.next,
-    page.body
-from page(array(
-    select r.listed
-    from (
-        select listed(departments_errors_json(r), '', r.id::text, :'fields')
-        from departments_errors as r
-        where r.id > (select id_after(:'after_id'))
-            and matches(r, :'upload_id', :'code')
-        order by r.id
-        limit 1001
-    ) as r (listed)
-    limit (select page_size(:'limit') + 1)
-), :'sort', page_size(:'limit'), :'form')
-
--- name: errors_desc
--- The same from the last to the first.
-select
-    page.next,
-    page.body
-from page(array(
-    select r.listed
-    from (
-        select listed(departments_errors_json(r), '', r.id::text, :'fields')
-        from departments_errors as r
-        where r.id < (select id_before(:'after_id'))
-            and matches(r, :'upload_id', :'code')
-        order by r.id desc
-        limit 1001
-    ) as r (listed)
-    limit (select page_size(:'limit') + 1)
-), '-id', page_size(:'limit'), :'form')
+    :"json"(r) as body
 
 -- name: load
--- The staged rows into departments, and those that break a rule into departments_errors, by their first fault. A row that is in the table
--- already, equal in all, counts as accepted; the first of several with one id wins. A row that comes in clears the rejects of earlier
+-- The staged rows into the table, and those that break a rule into its errors, by their first fault. A row that is in the table already,
+-- equal in all, counts as accepted; the first of several with one id wins. A row that comes in clears the rejects of earlier
 -- files that it corrects: those with its id, and those of its line that differ from it in their first field alone. No row, and nothing
 -- done: it would log more rejects than it may.
 with judged as materialized (
     select
         t.line,
         t.id,
-        t.department,
+        t.:"column",
         case
             when t.fault is not null then t.fault
-            when r.department <> t.department then array['id', 'taken', 'Another row of departments has the id ' || t.id || '.']
+            when r.:"column" <> t.:"column" then array['id', 'taken', 'Another row of ' || :'table' || ' has the id ' || t.id || '.']
         end as fault,
         r.id is not null as present
     from (
         select
             s.line,
             case when s.fault is null then s.c1::integer end as id,
-            case when s.fault is null then s.c2 end as department,
+            case when s.fault is null then s.c2 end as :"column",
             s.fault
         from (
             select
@@ -212,14 +140,14 @@ with judged as materialized (
                     when s.width <> 2 then array[null, 'width', 'Expected 2 fields, found ' || s.width || '.']
                     else coalesce(
                         id_fault('id', s.c1),
-                        name_fault('department', s.c2)
+                        name_fault(:'column', s.c2)
                     )
                 end as fault
             from staging as s
             offset 0 -- so that a row is judged once, and read as what it is only after that
         ) as s
     ) as t
-    left join departments as r on r.id = t.id
+    left join :"table" as r on r.id = t.id
 ),
 
 repeated as materialized (
@@ -249,7 +177,7 @@ incoming as materialized (
     select
         f.line,
         f.id,
-        f.department
+        f.:"column"
     from judged as f
     left join repeated as p on p.id = f.id
     where f.fault is null
@@ -260,7 +188,7 @@ incoming as materialized (
 upload as (
     insert into uploads as u (table_name, sha256, rows, accepted, rejected)
     select
-        'departments',
+        :'table',
         :'sha256',
         s.rows,
         s.rows - j.rows,
@@ -281,33 +209,33 @@ upload as (
 ),
 
 appended as (
-    insert into departments (id, version, department, upload_id, line)
+    insert into :"table" (id, version, :"column", upload_id, line)
     select
         i.id,
         coalesce(d.version, 0) + 1,
-        i.department,
+        i.:"column",
         u.id,
         i.line
     from incoming as i
     cross join upload as u
-    left join history.deleted as d on d.obj_type = 'department' and d.obj_id = i.id::text
+    left join history.deleted as d on d.obj_type = :'column' and d.obj_id = i.id::text
 ),
 
 healed as (
-    delete from departments_errors as e
+    delete from :"errors" as e
     where e.upload_id = (select u.id from upload as u)
         and not exists (select from rejects as j where j.line = e.line)
 ),
 
 corrected as (
-    delete from departments_errors as e
+    delete from :"errors" as e
     using incoming as i, upload as u
     where e.row_id = i.id
         and e.upload_id <> u.id
 ),
 
 corrected_ids as (
-    delete from departments_errors as e
+    delete from :"errors" as e
     using incoming as i, upload as u, staging as s
     where e.line = i.line
         and s.line = i.line
@@ -317,7 +245,7 @@ corrected_ids as (
 ),
 
 logged as (
-    insert into departments_errors as e (upload_id, line, row_id, column_name, code, detail, raw)
+    insert into :"errors" as e (upload_id, line, row_id, column_name, code, detail, raw)
     select
         u.id,
         j.line,
