@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import fastavro
@@ -18,9 +20,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from handlers.bulk import avro_file, backup
-from handlers.bulk.avro_blocks import BLOCK_LIMIT
-from handlers.bulk.avro_file import Column
+from handlers.bulk.avro_file import BLOCK_LIMIT
+from handlers.bulk.backup import Column, schema_of
 from handlers.bulk.errors import Damaged
+from handlers.bulk.restore import check_columns
 from tests.conftest import ROOT, serve, wait_for
 
 SAMPLE = ROOT / "tests" / "hiring"
@@ -462,7 +465,7 @@ rows = st.lists(
 def packed(some: list[tuple]) -> bytes:
     file = io.BytesIO()
     metadata = {avro_file.TABLE: "jobs", avro_file.SNAPSHOT: "7:7:", avro_file.MIGRATION: "0001"}
-    assert avro_file.write(file, avro_file.schema_of("jobs", COLUMNS), iter(some), metadata) == len(some)
+    assert avro_file.write(file, schema_of("jobs", COLUMNS), iter(some), metadata) == len(some)
     return file.getvalue()
 
 
@@ -473,6 +476,74 @@ def test_what_is_written_is_read(some):
     header, count = avro_file.checked(file)
     assert count == len(some)
     assert [*avro_file.rows(file, header)] == some
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate"])
+def test_what_another_hand_damaged_is_read_or_refused(codec):
+    """Their files have no digest: what damage leaves readable is read, and all else is Damaged, never a crash."""
+    content = of_jobs([(1, "Cook"), (2, "Baker")], codec=codec)
+    begin = avro_file.header_of(io.BytesIO(content)).length
+    assert read(content) == [(1, "Cook"), (2, "Baker")]
+    assert read(content[:begin]) == [], "a header alone is a file of no rows"
+    for place in {*range(len(content))} - {begin}:
+        with pytest.raises(Damaged):
+            read(content[:place])
+    with pytest.raises(Damaged):
+        read(content[:-1] + bytes([content[-1] ^ 1]))
+    for count in (b"\0", b"\2", b"\6", b"\xfe\x7f", b"\3"):
+        with pytest.raises(Damaged):
+            read(content[:begin] + count + content[begin + 1 :])
+    refused = 0
+    for place in range(len(content)):
+        for flip in (1, 2, 4, 8, 16, 32, 64, 128):
+            damaged = content[:place] + bytes([content[place] ^ flip]) + content[place + 1 :]
+            try:
+                read(damaged)
+            except Damaged:
+                refused += 1
+    assert refused > len(content) * 4
+    for more in (b"\0", b"\x80" * 100, b"\x02\x7f", b"\x02" + b"\xff" * 9 + b"\x01", b"\x02\x02", content[begin:-1]):
+        with pytest.raises(Damaged):
+            read(content + more)
+
+
+def test_what_is_read_has_bounds(monkeypatch):
+    """Blocks, packed and unpacked, and moments: the last that is taken, and the first that is not."""
+    monkeypatch.setattr(avro_file, "BLOCK_LIMIT", 1000)
+    for size, taken in ((1000, True), (1001, False)):
+        name = "x" * (size - 3)
+        for codec in ("null", "deflate"):
+            with nullcontext() if taken else pytest.raises(Damaged, match="larger than"):
+                assert read(of_jobs([(1, name)], codec=codec)) == [(1, name)]
+    content = of_jobs([])
+    for head in (b"\1\0", b"\0\1", b"\0" + b"\xff" * 8 + b"\x7f"):
+        with pytest.raises(Damaged, match="damaged, or larger than"):
+            read(content + head + content[-16:])
+    fields = (("id", "int"), ("created_at", MICROS))
+    for moment, taken in ((YEAR_1, True), (YEAR_1 - 1, False), (YEAR_10000 - 1, True), (YEAR_10000, False)):
+        with nullcontext() if taken else pytest.raises(Damaged, match="years"):
+            assert read(of_jobs([(1, moment + avro_file.EPOCH)], fields)) == [(1, moment)]
+
+
+def test_unpacking_takes_no_more_memory_than_a_block_may():
+    packing = zlib.compressobj(9, wbits=-15)
+    bomb = b"".join(packing.compress(b"\0" * 2**24) for _ in range(20)) + packing.flush()
+    tracemalloc.start()
+    with pytest.raises(Damaged, match="larger than"):
+        avro_file.unpacked(bomb, "deflate")
+    assert tracemalloc.get_traced_memory()[1] < 3 * BLOCK_LIMIT
+    tracemalloc.stop()
+    whole = zlib.compress(b"a" * 100, wbits=-15)
+    with pytest.raises(Damaged, match="cut off"):
+        avro_file.unpacked(whole[:-1], "deflate")
+
+
+def read(content: bytes) -> list[tuple]:
+    file = io.BytesIO(content)
+    header, count = avro_file.checked(file)
+    found = [*avro_file.rows(file, header)]
+    assert len(found) == count
+    return found
 
 
 def test_every_flipped_byte_and_every_truncation_is_refused(tmp_path):
@@ -490,7 +561,7 @@ def test_every_flipped_byte_and_every_truncation_is_refused(tmp_path):
         if what is file:
             with pytest.raises(Damaged):
                 header, _ = avro_file.checked(io.BytesIO(damaged))
-                avro_file.check_columns(header, "jobs", COLUMNS)
+                check_columns(header, "jobs", COLUMNS)
 
     for what in (file, manifest):
         whole = what.read_bytes()

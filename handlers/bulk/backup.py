@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import db
 from handlers.bulk import avro_file
-from handlers.bulk.avro_file import Column
 from handlers.bulk.errors import Damaged
 from handlers.bulk.progress import STATEMENT_TIMEOUT, Progress, with_progress
 
@@ -39,6 +38,16 @@ STAMP = "%Y%m%dT%H%M%S%fZ"
 """When a backup was made, in its name."""
 
 
+class Column(NamedTuple):
+    """A column of a table."""
+
+    name: str
+    type: str
+    nullable: bool
+    required: bool = False
+    """Whether a row must bring it: it may not be null and has no default."""
+
+
 def tables_of(table: str) -> tuple[str, ...]:
     return TABLES if table == ALL else (table,)
 
@@ -47,10 +56,17 @@ def columns_of(connection: db.Connection, table: str) -> list[Column]:
     return [Column(*row) for row in db.run(connection, "backups.columns", table=table)]
 
 
+def schema_of(table: str, columns: list[Column]) -> dict[str, Any]:
+    """The Avro schema of a table."""
+    kinds = [(column.name, avro_file.TYPES[column.type], column.nullable) for column in columns]
+    fields = [{"name": name, "type": ["null", kind] if nullable else kind} for name, kind, nullable in kinds]
+    return {"type": "record", "name": table, "fields": fields}
+
+
 def dump(connection: db.Connection, table: str, file: BinaryIO, progress: Progress) -> None:
     """Write a table into a file as this snapshot has it."""
     taken = next(db.run(connection, "backups.snapshot"))
-    schema = avro_file.schema_of(table, columns_of(connection, table))
+    schema = schema_of(table, columns_of(connection, table))
     metadata = {avro_file.TABLE: table, avro_file.SNAPSHOT: taken.snapshot, avro_file.MIGRATION: taken.migration}
     # What breaks off leaves its generators suspended, and a suspended one keeps the lock that a rollback waits for.
     with closing(db.dumped(connection, f"backups.{table}")) as rows:

@@ -1,5 +1,6 @@
 """How tables get back: staged, compared, and changed where they differ, as one transaction."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,7 @@ import psycopg
 
 import db
 from handlers.bulk import avro_file
-from handlers.bulk.backup import check_intact, columns_of, file_name, tables_of
+from handlers.bulk.backup import Column, check_intact, columns_of, file_name, tables_of
 from handlers.bulk.errors import Damaged
 from handlers.bulk.progress import STATEMENT_TIMEOUT, Progress, with_progress
 
@@ -71,14 +72,29 @@ def restore(
     return found
 
 
-def types_of(header: avro_file.Header, table: str, known: list[avro_file.Column]) -> list[str]:
+def check_columns(header: avro_file.Header, table: str, columns: list[Column]) -> None:
+    """Raises Damaged where a file cannot be of this table."""
+    if header.metadata.get(avro_file.TABLE, table) != table:
+        raise Damaged(f"It holds {header.metadata[avro_file.TABLE]}, not {table}.")
+    if header.codec not in ("null", "deflate"):
+        raise Damaged("Its codec is neither null nor deflate.")
+    kinds = {column.name: avro_file.TYPES[column.type] for column in columns}
+    for name, kind in header.columns.items():
+        if name not in kinds or kind not in (kinds[name], ["null", kinds[name]]):
+            raise Damaged(f"{table} has no such column: {json.dumps(name)} of type {json.dumps(kind)}.")
+    for column in columns:
+        if column.name not in header.columns and (column.required or column.name == "id"):
+            raise Damaged(f"It has no column {column.name}.")
+
+
+def types_of(header: avro_file.Header, table: str, known: list[Column]) -> list[str]:
     """The types as which COPY takes the columns of a file. Raises Damaged where they do not fit its table."""
-    avro_file.check_columns(header, table, known)
+    check_columns(header, table, known)
     types = {column.name: COPIED.get(column.type, column.type) for column in known}
     return [types[name] for name in header.columns]
 
 
-def is_lacking(connection: db.Connection, table: str, columns: list[str], known: list[avro_file.Column]) -> bool:
+def is_lacking(connection: db.Connection, table: str, columns: list[str], known: list[Column]) -> bool:
     """Whether a table has no row, and nothing but what rows of these columns bring: there is nothing to compare."""
     if table != "employees" or columns != [column.name for column in known]:
         return False
