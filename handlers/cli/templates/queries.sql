@@ -17,39 +17,44 @@ from history.as_of('${noun}', :'id'::bigint::text, :'as_of', (select to_jsonb(r)
 cross join jsonb_populate_record(null::${noun}, past.object) as r
 
 -- name: list
--- A page of ${noun} after the cursor, planned for the values at hand (see users.list).
--- `parent` is null where there is none to have any.
+-- A page of ${noun} by id, after the one with `after_id`. `parent` is null where there is none to have any.
 select
     page.next,
     page.body,
     (select true from projects as p where p.id = :'project_id'::bigint) as parent
-from (
-    select
-        array_agg(r.item) as items,
-        array_agg(r.key) as keys,
-        array_agg(r.id) as ids
+from page(array(
+    select r.listed
     from (
-        select
-            pick(${noun}_json(r), :'fields')::text as item,
-            '' as key,
-            r.id::text as id
+        select listed(${noun}_json(r), '', r.id::text, :'fields')
         from ${noun} as r
         where r.project_id = :'project_id'::bigint
+            and (r.project_id, r.id) > ((select :'project_id'::bigint), id_after(:'after_id'))
             and (:'id' = '' or r.id = nullif(:'id', '')::bigint)
-            and (
-                :'cursor' = ''
-                or case :'sort'
-                    when '-id' then r.id < cursor_part(:'cursor', 2)::bigint
-                    else r.id > cursor_part(:'cursor', 2)::bigint
-                end
-            )
-        order by
-            case when :'sort' like '-%' then r.id end desc,
-            r.id
-        limit coalesce(nullif(:'limit', '')::integer, 50) + 1
-    ) as r
-) as found
-cross join page(found.items, found.keys, found.ids, :'sort', coalesce(nullif(:'limit', '')::integer, 50), :'form')
+        order by r.id
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), :'sort', page_size(:'limit'), :'form')
+
+-- name: list_desc
+-- The same from the last to the first.
+select
+    page.next,
+    page.body,
+    (select true from projects as p where p.id = :'project_id'::bigint) as parent
+from page(array(
+    select r.listed
+    from (
+        select listed(${noun}_json(r), '', r.id::text, :'fields')
+        from ${noun} as r
+        where r.project_id = :'project_id'::bigint
+            and (r.project_id, r.id) < ((select :'project_id'::bigint), id_before(:'after_id'))
+            and (:'id' = '' or r.id = nullif(:'id', '')::bigint)
+        order by r.id desc
+        limit 1001
+    ) as r (listed)
+    limit (select page_size(:'limit') + 1)
+), '-id', page_size(:'limit'), :'form')
 
 -- name: create
 -- A new $one. No row: there is no such project.
