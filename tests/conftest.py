@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -155,6 +156,9 @@ def service(server: str, template: str) -> Iterator[Service]:
 class serve:
     """A service on a database, by gunicorn as in earnest, for as long as the block lasts. Its log is in `log`."""
 
+    within = 60.0
+    """Seconds in which it must come up."""
+
     def __init__(self, database: str, **settings: str) -> None:
         self.database, self.port = database, free_port()
         self.directory = tempfile.TemporaryDirectory(prefix="rowhouse-")
@@ -170,19 +174,31 @@ class serve:
 
     def __enter__(self) -> Service:
         command = [sys.executable, "-m", "gunicorn"]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
         url = f"http://127.0.0.1:{self.port}"
-        wait_for(lambda: answers(url) or self.process.poll() is not None)
-        assert self.process.poll() is None, self.log.read_text()
         self.service = Service(url, self.database)
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            wait_for(lambda: answers(url) or self.process.poll() is not None, self.within)
+            assert self.process.poll() is None, self.log.read_text()
+        except BaseException:
+            self.__exit__()
+            raise
         return self.service
 
     def __exit__(self, *_: object) -> None:
+        """End it, and whatever of it does not end by itself."""
         self.service.session.close()
         self.process.terminate()
-        self.process.wait(15)
-        self.directory.cleanup()
+        try:
+            self.process.wait(15)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.directory.cleanup()
 
 
 def shown_by_psql(service: Service, statement: str, **variables: object) -> str:
