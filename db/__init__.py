@@ -5,7 +5,7 @@ Rows are tuples with names: `row.version`, `row.body`. Errors are psycopg's.
 """
 
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from itertools import islice
@@ -186,6 +186,16 @@ lent: ContextVar[Cancellable | None] = ContextVar("lent", default=None)
 """Who watches the transactions of this context, if anybody does."""
 
 
+before_commit: ContextVar[Callable[[], None] | None] = ContextVar("before_commit", default=None)
+"""What is asked before the work of this context is kept, if anything is: it may raise to have it taken back."""
+
+
+def keep() -> None:
+    """Say that the work of this context is about to be kept."""
+    if ask := before_commit.get():
+        ask()
+
+
 def watched(connection: Connection) -> AbstractContextManager[None]:
     """Lets whoever watches this context know of a connection, for as long as the block lasts."""
     watcher = lent.get()
@@ -219,6 +229,7 @@ def transaction(statement_timeout: str = "") -> Iterator[Connection]:
         token = _bound.set(connection)
         try:
             yield connection
+            keep()
         finally:
             _bound.reset(token)
 

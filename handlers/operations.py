@@ -62,8 +62,8 @@ def get(id: int) -> Response:
 @requires_role("writer")
 @gives(status=204)
 def cancel(id: int) -> Response:
-    """Break an operation off: all that it did is taken back."""
+    """Break an operation off: all that it did is taken back. 409 where it is too late for that."""
     if not write("operations.cancel", id=id, kinds=kinds()):
         read("operations.get", id=id, kinds=kinds()) or abort(404, "There is no such object.")
-        raise ProblemException("wrong-state", "It has ended.")
+        raise ProblemException("wrong-state", "It has ended, or is about to.")
     return Response(status=204)

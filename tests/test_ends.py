@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 from contextlib import contextmanager
-from itertools import product
+from itertools import count, product
 
 import psycopg
 import pytest
@@ -112,6 +112,8 @@ def ended(house, location):
     return house.get(location).json()
 
 
+jobs = count(2_000_000, 1000)
+
 SOME = {("backup", 0.15), ("upload", 0.0), ("delete", 0.0)}
 WALK = [pytest.param(*each, marks=[] if each in SOME else pytest.mark.thorough) for each in product(WORK, DELAYS)]
 
@@ -123,9 +125,53 @@ def test_work_that_is_canceled_ends(house, work, delay):
         time.sleep(delay)
         canceled = house.delete(location).status_code
         found = ended(house, location)
-        # It may have been too late.
-        late = canceled == 409 or found["state"] == "succeeded"
-        assert found["state"] == ("succeeded" if late else "canceled"), json.dumps(found)
+        assert found["state"] == {204: "canceled", 409: "succeeded"}[canceled], json.dumps(found)
+
+
+SHORT = {
+    "upload": ("POST", "/upload/jobs", "text/csv"),
+    "trial of an upload": ("POST", "/upload/jobs?mode=dry-run", "text/csv"),
+    "backup": ("POST", "/backup/departments", "text/plain"),
+    "restore": ("POST", "/restore/departments", "application/json"),
+    "delete": ("DELETE", "/projects/{}?version=1", "text/plain"),
+}
+"""Work that is done within moments: whoever wants it broken off is often too late."""
+
+
+def kept(house, work, path, before, found) -> bool:
+    """Whether something was kept of such work."""
+    if work == "backup":
+        return {*(house.disk / "backups").iterdir()} != before
+    if work == "delete":
+        return house.get(path.partition("?")[0]).status_code == 404
+    return work == "upload" and house.get(f"/jobs/{next(iter(found))}").status_code == 200
+
+
+@pytest.mark.parametrize("rounds", [8, pytest.param(60, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("work", SHORT)
+def test_who_is_told_that_work_is_broken_off_is_told_the_truth(house, work, rounds):
+    """Asked at any moment: 204, and nothing of it is kept; or 409, and it is done."""
+    seen = set()
+    with nothing_left(house):
+        for turn in range(rounds):
+            method, path, kind = SHORT[work]
+            first = next(jobs)
+            body = "".join(f"{number},Job\n" for number in range(first, first + 1000)) if kind == "text/csv" else ""
+            if work == "delete":
+                path = path.format(large(house, 300))
+            before = {*(house.disk / "backups").iterdir()}
+            headers = {"Content-Type": kind, "Prefer": "respond-async"}
+            body = body if work != "restore" else "{}"
+            answer = house.request(method, path, data=body, headers=headers)
+            assert answer.status_code == 202, answer.text
+            time.sleep(turn % 8 * 0.012)
+            canceled = house.delete(answer.headers["Location"]).status_code
+            found = ended(house, answer.headers["Location"])
+            assert found["state"] == {204: "canceled", 409: "succeeded"}[canceled], json.dumps(found)
+            if work in ("upload", "backup", "delete"):
+                assert kept(house, work, path, before, [first]) == (canceled == 409)
+            seen.add(canceled)
+    assert seen <= {204, 409}
 
 
 @pytest.mark.thorough

@@ -88,6 +88,7 @@ def back_up(directory: Path, table: str, progress: Progress) -> dict[str, Any]:
         progress(0, of=manifest["rows"])
         with written(directory / f"{name}.json") as file:
             file.write(as_json(manifest))
+            db.keep()
     except BaseException:
         for each in tables_of(table):
             (directory / file_name(name, each)).unlink(missing_ok=True)

@@ -44,7 +44,7 @@ class RunningOperation:
             stack.pop_all()
         self.done = 0
         self.total: int | None = None
-        self.canceled = False
+        self.canceled = self.ending = False
         self.ended = threading.Event()
         self.lent = db.Cancellable()
 
@@ -59,6 +59,13 @@ class RunningOperation:
         if self.canceled:
             raise Canceled
 
+    def end(self) -> None:
+        """From now on it is too late to break it off. Raises Canceled where somebody wanted that before."""
+        if not self.ending:
+            self.canceled = next(db.run(self.connection, "operations.end", id=self.id), None) is None
+            self.progress(0)
+            self.ending = True
+
     def counts(self) -> dict[str, Any]:
         return {"id": self.id, "done": self.done, "total": "" if self.total is None else self.total}
 
@@ -67,11 +74,13 @@ class RunningOperation:
         actor.set(self.actor)
         db.project.set(self.project)
         db.lent.set(self.lent)
+        db.before_commit.set(self.end)
         watcher = threading.Thread(target=self.watch, daemon=True)
         watcher.start()
         state, outcome = "failed", None
         try:
             outcome = work(self.progress)
+            self.end()
             state = "succeeded"
         except Exception as error:  # whatever it is, the operation tells of it
             state = "canceled" if self.canceled else "failed"
@@ -92,7 +101,7 @@ class RunningOperation:
                 # Without this connection the lock is gone, and the operation counts as failed.
                 log.error("operation %s: %s", self.id, error)
                 wanted = True
-            if wanted:
+            if wanted and not self.ending:
                 self.canceled = True
                 self.lent.cancel()
 

@@ -74,7 +74,7 @@ def run_for_client(work: Work) -> Outcome:
         if gone.is_set():
             raise Canceled
 
-    watched = db.lent.set(lent)
+    watched, asked = db.lent.set(lent), db.before_commit.set(lambda: progress(0))
     threading.Thread(target=watch, daemon=True).start()
     try:
         return work(progress)
@@ -85,6 +85,7 @@ def run_for_client(work: Work) -> Outcome:
     finally:
         ended.set()
         db.lent.reset(watched)
+        db.before_commit.reset(asked)
 
 
 def has_gone(client: Any) -> bool:

@@ -73,12 +73,21 @@ set state = :'state',
     finished_at = now()
 where o.id = :'id'::bigint
 
+-- name: end
+-- What an operation did is about to be kept. No row: somebody wanted it to be broken off before.
+update operations as o
+set ending = true
+where o.id = :'id'::bigint
+    and not o.canceled
+returning o.id
+
 -- name: cancel
--- The wish that an operation is broken off. No row: it has ended.
+-- The wish that an operation is broken off, which it is from then on. No row: it has ended, or is about to.
 update operations as o
 set canceled = true
 where o.id = :'id'::bigint
     and o.kind = any(string_to_array(:'kinds', ','))
+    and not o.ending
     and o.state = 'running'
     and not operation_died(o)
 returning o.id

@@ -16,6 +16,7 @@ create table if not exists operations (
     request_id  text,
     created_at  timestamptz not null default now(),
     finished_at timestamptz,
+    ending      boolean     not null default false,
     constraint operations_pkey primary key (id),
     constraint operations_kind_check check (kind in ('upload', 'backup', 'restore', 'delete')),
     constraint operations_state_check check (state in ('running', 'succeeded', 'failed', 'canceled')),
@@ -37,6 +38,7 @@ comment on column operations.actor is 'Who asked for it.';
 comment on column operations.request_id is 'In which request.';
 comment on column operations.created_at is 'When it began.';
 comment on column operations.finished_at is 'When it ended.';
+comment on column operations.ending is 'Whether it is too late to break it off: what it did is about to be kept.';
 comment on constraint operations_pkey on operations is 'Another operation has this id.';
 comment on constraint operations_kind_check on operations is 'Must be upload, backup, restore or delete.';
 comment on constraint operations_state_check on operations is 'Must be running, succeeded, failed or canceled.';
