@@ -1,7 +1,13 @@
-"""Bad input over every route: cases as data (cases/*.json: add one without code), and sweeps over whole families."""
+"""Bad input over every route: cases as data (cases/*.json: add one without code), and sweeps over whole families.
+
+A case says what is sent and what comes back. Its body is the valid one of its route `with` other members and `without`
+some, or `json` or `body` as it is; {"repeat": [x, n]} is a text or a list n times, {"join": [...]} several as one.
+"""
 
 import json
 import re
+from functools import reduce
+from operator import add
 
 import psycopg
 import pytest
@@ -11,7 +17,41 @@ from handlers.http.contract import parameters
 from handlers.http.problem_kinds import KINDS, PREFIX
 from tests.conftest import ROOT, serve
 
-CASES = [case for path in sorted((ROOT / "tests/cases").glob("*.json")) for case in json.loads(path.read_text())]
+FILES = [json.loads(path.read_text()) for path in sorted((ROOT / "tests/cases").glob("*.json"))]
+
+
+def written_out(value):
+    """What a value of a file means."""
+    match value:
+        case {"repeat": [part, times], **others} if not others:
+            return written_out(part) * times
+        case {"join": [first, *parts], **others} if not others:
+            return reduce(add, map(written_out, parts), written_out(first))
+        case dict():
+            return {name: written_out(each) for name, each in value.items()}
+        case list():
+            return [written_out(each) for each in value]
+    return value
+
+
+def cases_of(file):
+    """The cases of a file, each with its request and what is expected of the answer."""
+    valid = {route: written_out(body) for route, body in file["valid"].items()}
+    for case in file["cases"]:
+        case = written_out(case)
+        description, sent, expected = case.pop("case"), case.pop("send"), {"status": case.pop("status")}
+        expected |= {name: case.pop(key) for key, name in EXPECTED.items() if key in case}
+        request = dict(zip(("method", "path"), sent.split(" ", 1), strict=True))
+        if "with" in case or "without" in case:
+            without = case.pop("without", [])
+            body = valid[sent.partition("?")[0]] | case.pop("with", {})
+            request["json"] = {name: value for name, value in body.items() if name not in without}
+        assert case.keys() <= {"json", "body", "headers"}, f"{description}: what is {[*case]}?"
+        yield {"description": description, "request": request | case, "expected": expected}
+
+
+EXPECTED = {"errors": "errors", "answer_headers": "headers"}
+CASES = [case for file in FILES for case in cases_of(file)]
 APP = create_app()
 CONTRACTS = {
     (method, rule.rule): APP.view_functions[rule.endpoint].contract
@@ -80,6 +120,19 @@ def test_all_types_are_listed(service):
     schema = service.get("/openapi.json").json()["components"]["schemas"]["Problem"]
     assert schema["properties"]["type"]["enum"] == types
     check_problem(service.get("/problems/nothing"))
+
+
+VALID = {route: written_out(body) for file in FILES for route, body in file["valid"].items()}
+
+
+@pytest.mark.parametrize("route", VALID)
+def test_the_body_that_cases_differ_from_is_valid(route):
+    method, path = route.split(" ")
+    rule, _ = APP.url_map.bind("").match(path, method, return_rule=True)
+    contract = CONTRACTS[method, rule.rule]
+    # The version is no part of a thing: it is taken out before.
+    body = {name: value for name, value in VALID[route].items() if name != "version" or not contract.precondition}
+    assert contract.body.validate(body) == {}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["description"])
