@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import permutations, product
 
 import jwt
 import psycopg
@@ -17,7 +18,7 @@ from jwt.algorithms import RSAAlgorithm
 from websockets.sync.client import connect
 
 from handlers.http.oidc import REQUIRED
-from tests.conftest import free_port, serve
+from tests.conftest import free_port, make_token, serve
 from tests.test_running import refusal
 
 KEY, OTHER, CURVE = (
@@ -149,6 +150,69 @@ def test_no_other_jwt_is_good(guarded, claims):
     }
     assert status(guarded, good) == 200
     assert {why: status(guarded, token) for why, token in bad.items()} == dict.fromkeys(bad, 401)
+
+
+def test_no_jwt_is_good_whose_claims_are_odd(guarded, claims):
+    """As 401, on a write too, where history would be told the name: never as a failure."""
+    subs = ["", " ", "\ud800", "a\0b", "a\nb", "\x1b[31m", "\u202eann", "x" * 256, 7, True, [], {}, None]
+    times = ["1", str(int(time.time()) + 60), float("inf"), float("nan"), True, [], {}, None]
+    odd = {f"sub {sub!r}": claims | {"sub": sub} for sub in subs}
+    odd |= {f"{name} {when!r}": claims | {name: when} for name in ("exp", "nbf", "iat") for when in times[2:]}
+    odd |= {f"exp {when!r}": claims | {"exp": when} for when in times[:2]}
+    texts = {why: json.dumps(each) for why, each in odd.items()}
+    texts |= {"deep": json.dumps(claims)[:-1] + ', "deep": ' + "[" * 2000 + "]" * 2000 + "}", "no object": "[]"}
+    answers = {
+        why: {
+            status(
+                guarded, jwt.api_jws.encode(text.encode(), KEY, "RS256", {"kid": "first"}), method, "/projects", **body
+            )
+            for method, body in (("GET", {}), ("POST", {"json": {"name": "By an odd one"}}))
+        }
+        for why, text in texts.items()
+    }
+    # PyJWT leaves these out of account where there is none, or one that is true.
+    lenient = {
+        "deep",
+        *(why for why in answers if why.split()[1:] in (["None"], ["True"]) and why[:3] in ("nbf", "iat")),
+    }
+    assert {why: all_of for why, all_of in answers.items() if why not in lenient} == {
+        why: {401} for why in answers if why not in lenient
+    }
+    assert all(each <= {200, 201, 401} for each in answers.values())
+    for role in ({}, [], [[]], [{}], 7, True, None, "\ud800", ["\ud800"], ""):
+        assert status(guarded, signed(claims | {"role": role})) == 403, role
+    for longest in ("x" * 255, "Ann Ünal", "ann@example.com|7"):
+        answer = status(guarded, signed(claims | {"sub": longest}), "POST", "/projects", json={"name": "Named"})
+        assert answer == 201, longest
+
+
+def test_an_answer_kept_for_a_key_is_told_to_nobody_of_another_reach(guarded, claims):
+    """Callers of one name, each before each: the second is answered as if there had been no first."""
+    with psycopg.connect(guarded.database, autocommit=True) as connection:
+        one, other = (
+            connection.execute("insert into projects (name) values ('Kept') returning id").fetchone()[0] for _ in "12"
+        )
+        reaches = [("writer", None), ("admin", None), ("writer", one), ("writer", other)]
+        callers = [
+            (sub, reach, token)
+            for sub, of_token in enumerate(reaches)
+            for reach, token in [
+                (of_token, make_token(connection, f"oidc:{sub}", *of_token)),
+                *(
+                    (reach, signed(claims | dict(zip(("sub", "role", "project"), (f"{sub}", *reach), strict=True))))
+                    for reach in reaches
+                ),
+            ]
+        ]
+    pairs = [pair for pair in permutations(callers, 2) if pair[0][0] == pair[1][0]]
+    for number, (pair, project, noun) in enumerate(product(pairs, (one, other), ("userstories", "milestones"))):
+        answers = []
+        for _, reach, token in pair:
+            headers = {"Idempotency-Key": f"key {number}", "Authorization": f"Bearer {token}"}
+            body = {"subject" if noun == "userstories" else "name": f"Kept {number}"}
+            answers.append(guarded.post(f"/projects/{project}/{noun}", json=body, headers=headers))
+            assert (answers[-1].status_code == 404) == (reach[1] not in (None, project)), (pair, project, noun)
+        assert answers[0].status_code == 404 or answers[0].content != answers[1].content, (pair, project, noun)
 
 
 def test_keys_are_asked_for_seldom(guarded, claims):

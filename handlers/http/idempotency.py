@@ -10,7 +10,7 @@ from functools import wraps
 from math import ceil
 from typing import Any, BinaryIO
 
-from flask import Flask, Response, abort, current_app, request
+from flask import Flask, Response, abort, current_app, g, request
 from werkzeug.exceptions import TooManyRequests
 
 import db
@@ -18,6 +18,7 @@ from db.cooperate import next_turn
 from handlers.http.auth import current_view
 from handlers.http.contract import sends_file
 from handlers.http.files import sent_file
+from handlers.http.oidc import is_jwt
 from handlers.http.problems import ProblemException
 
 HEADER = "Idempotency-Key"
@@ -63,6 +64,8 @@ def first_answer(key: str, make: Callable[[], Response]) -> Response:
     if not (1 <= len(key) <= KEY_LIMIT and key.isascii() and key.isprintable()):
         abort(400, f"The {HEADER} must be 1 to {KEY_LIMIT} visible ASCII characters.")
     asked = fingerprint()
+    # An issuer may give one name rights that differ: an answer is told again only to who could have got it.
+    key = f"{reach()}/{key}"
     with db.transaction():
         if not db.read("idempotency.lock", key=key).mine:
             raise ProblemException("key-in-progress", f"The first request with this {HEADER} is still running.")
@@ -83,6 +86,12 @@ def first_answer(key: str, make: Callable[[], Response]) -> Response:
                 body=response.get_data(as_text=True),
             )
         return response
+
+
+def reach() -> str:
+    """What the caller may do and see, beside its name: `token/writer/7`."""
+    kind = "jwt" if g.token and is_jwt(g.token) else "token"
+    return f"{kind}/{g.caller.role}/{db.project.get()}"
 
 
 def check_room() -> None:

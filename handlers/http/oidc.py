@@ -30,6 +30,9 @@ ASK_AGAIN = 2
 KEYS_KEPT = 300
 """Seconds for which its keys are believed; for a key that is not among them it is asked again, every 30 s at most."""
 
+NAME_LIMIT = 255
+"""Characters of a sub."""
+
 GRANTED = ("admin", "writer", "reader")
 """The roles that a claim may name; of several the first of these counts."""
 
@@ -65,12 +68,24 @@ def holder(token: str) -> Claims | None:
         )
     except Away:
         raise ProblemException("issuer-away", "The issuer of the token cannot be asked for its keys.") from None
-    except (jwt.PyJWTError, PyJWKClientError):
+    except (jwt.PyJWTError, PyJWKClientError, OverflowError, RecursionError):  # an endless exp; deep JSON
+        return None
+    if not (is_name(claims["sub"]) and is_time(claims["exp"])):
         return None
     named = claim(claims, config["OIDC_ROLE_CLAIM"])
     roles = named if isinstance(named, list) else [named]
     role = next((role for role in GRANTED if role in roles), "anyone")
     return Claims(f"oidc:{claims['sub']}", role, project(claim(claims, config["OIDC_PROJECT_CLAIM"])))
+
+
+def is_name(sub: Any) -> bool:
+    """Whether history can call a caller so: visible text, of what OpenID Connect Core 1.0 (2) allows in length."""
+    return isinstance(sub, str) and 0 < len(sub) <= NAME_LIMIT and sub.isprintable() and not sub.isspace()
+
+
+def is_time(exp: Any) -> bool:
+    """Whether it is a NumericDate (RFC 7519, 2): PyJWT also takes a number's text."""
+    return isinstance(exp, int | float) and not isinstance(exp, bool)
 
 
 def claim(claims: Any, path: str) -> Any:

@@ -13,7 +13,7 @@ create table if not exists first_answers (
 
 comment on table first_answers is 'The first answer to each Idempotency-Key of the last 24 hours.';
 comment on column first_answers.actor is 'Who sent it: two callers may choose the same key.';
-comment on column first_answers.key is 'The key.';
+comment on column first_answers.key is 'The key, behind what its caller reaches (token/writer/7/…): callers of one name may differ in it.';
 comment on column first_answers.fingerprint is 'SHA-256 over path, query and content: the same key may not mean something else.';
 comment on column first_answers.status is 'The status of the answer.';
 comment on column first_answers.headers is 'Its headers that matter.';
