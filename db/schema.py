@@ -5,6 +5,8 @@ failure leaves the database as it was.
 """
 
 import hashlib
+import re
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -22,6 +24,26 @@ LOCK = 7_296_349_102
 """The key of the advisory lock: any number, the same for all."""
 
 LOCK_WAIT = "60s"
+
+
+LOCKING = re.compile(
+    r"^create (?:(?:unique )?index if not exists (?P<index>\w+)|or replace trigger (?P<trigger>\w+))\s[^;]*;\n",
+    re.MULTILINE,
+)
+"""What locks a table though it may be there: an index, which `if not exists` asks after the lock, and a trigger."""
+
+THERE = b"""
+    select 1 from pg_class as c
+    where c.relname = $1
+        and c.relkind in ('i', 'I')
+        and c.relnamespace = any ('{public,history}'::regnamespace[])
+    union all
+    select 1 from pg_trigger as t
+    where t.tgname = $2
+        and t.tgenabled = 'O'
+        and lower(pg_get_triggerdef(t.oid, true)) = $3
+"""
+"""A row where there is this index, or this trigger just as it is to be."""
 
 
 class Refused(Exception):
@@ -61,7 +83,8 @@ def bring_up_to_date(connection: Connection) -> list[str]:
     if applied.get("book") == digest(book()):
         fresh = pending
     else:
-        connection.execute(book().encode())
+        for statements in lacking(connection, book()):
+            connection.execute(statements.encode())
         fresh = [*pending, "book"]
     for name, text in (known | {"book": book()}).items():
         if applied.get(name) != digest(text):
@@ -93,6 +116,26 @@ def migrations() -> dict[str, str]:
 def book() -> str:
     """The chapters of sql/schema, one after the other."""
     return "\n".join(path.read_text() for path in sorted((SQL / "schema").glob("*.sql")))
+
+
+def lacking(connection: Connection, text: str) -> Iterator[str]:
+    """The statements of the book, but for indexes and triggers that are there as it says.
+
+    To make one again changes nothing, and yet waits for all who write to its table, and keeps others waiting.
+    """
+    place = 0
+    for made in LOCKING.finditer(text):
+        yield text[place : made.start()]
+        place = made.end()
+        there = connection.execute(THERE, [made["index"] or "", made["trigger"] or "", flat(made[0])]).fetchone()
+        if not there:
+            yield made[0]
+    yield text[place:]
+
+
+def flat(statement: str) -> str:
+    """A statement as the catalog has it: one line of small letters."""
+    return " ".join(statement.rstrip(";\n").replace("or replace ", "").split()).lower()
 
 
 def digest(text: str) -> str:

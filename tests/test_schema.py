@@ -49,6 +49,80 @@ def test_an_older_database_takes_what_it_lacks(database, later):
         connection.execute("select nickname from users")
 
 
+def test_an_edited_comment_keeps_nobody_waiting(nothing, monkeypatch):
+    schema.migrate(nothing)
+    text = schema.book().replace("comment on table users is '", "comment on table users is 'Now: ")
+    monkeypatch.setattr(schema, "book", lambda: text)
+    with psycopg.connect(nothing) as writer, schema.connect(nothing) as connection:
+        for (table,) in writer.execute("select relation::text from history.tracked").fetchall():
+            writer.execute(f"lock table {table} in row exclusive mode")
+        with connection.transaction():
+            connection.execute("set local lock_timeout = '2s'")
+            assert schema.bring_up_to_date(connection) == ["book"]
+            assert held(connection) <= {
+                "AccessShareLock",
+                "RowShareLock",
+                "RowExclusiveLock",
+                "ShareUpdateExclusiveLock",
+            }
+            writer.execute("insert into users (email) values ('ann@example.com')")
+        assert writer.execute("select obj_description('users'::regclass)").fetchone()[0].startswith("Now: ")
+
+
+def held(connection) -> set[str]:
+    """The modes of the locks that a transaction has on tables and sequences."""
+    return {
+        mode
+        for (mode,) in connection.execute("""
+            select l.mode
+            from pg_locks as l
+            join pg_class as c on c.oid = l.relation
+            where l.pid = pg_backend_pid()
+                and c.relkind in ('r', 'p', 'S')
+                and c.relnamespace = any ('{public,history}'::regnamespace[])
+        """)
+    }
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "drop trigger users_10_count_version on users",
+        "drop trigger history_90_change on users",
+        "alter table users disable trigger history_90_truncate",
+        "alter table users disable trigger users_10_count_version",
+        "drop index users_name_id_idx",
+        "create or replace trigger users_10_count_version after update on users execute function count_version()",
+        "drop policy one_project on projects",
+    ],
+)
+def test_the_book_mends_what_was_taken_from_it(nothing, monkeypatch, broken):
+    schema.migrate(nothing)
+    whole = made(nothing)
+    with psycopg.connect(nothing) as connection:
+        connection.execute(broken)
+    assert made(nothing) != whole
+    text = schema.book()
+    monkeypatch.setattr(schema, "book", lambda: f"{text}\n")
+    assert schema.migrate(nothing) == ["book"]
+    assert made(nothing) == whole
+
+
+def made(url: str) -> list[tuple]:
+    """Triggers, indexes and policies."""
+    with psycopg.connect(url) as connection:
+        return connection.execute("""
+            select tgrelid::regclass::text, pg_get_triggerdef(oid), tgenabled::text
+            from pg_trigger
+            where not tgisinternal
+            union all
+            select tablename, indexdef, '' from pg_indexes where schemaname in ('public', 'history')
+            union all
+            select tablename, policyname, qual from pg_policies
+            order by 1, 2
+        """).fetchall()
+
+
 def test_a_migration_that_fails_leaves_nothing(database, monkeypatch):
     known = schema.migrations()
     monkeypatch.setattr(

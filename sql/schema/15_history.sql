@@ -67,7 +67,13 @@ comment on column history.entries.new_obj is 'The row after; of a bulk load what
 comment on constraint entries_pkey on history.entries is 'Another entry has this id.';
 comment on constraint entries_action_check on history.entries is 'Must be create, update, delete or truncate.';
 
-alter sequence history.entries_id_seq owned by history.entries.id;
+do $$
+begin
+    if pg_get_serial_sequence('history.entries', 'id') is distinct from 'history.entries_id_seq' then
+        alter sequence history.entries_id_seq owned by history.entries.id;
+    end if;
+end
+$$;
 
 -- history.list by object, every ?as_of=, and kinds of which there is little; of a kind of which there is much any page is full.
 create index if not exists entries_obj_type_obj_id_operation_date_id_idx on history.entries (obj_type, obj_id, operation_date, id);
@@ -525,6 +531,20 @@ $$;
 comment on function history.drop_triggers(regclass) is 'Take the triggers of history from a table.';
 
 -- Again and again without harm; after columns were renamed or a primary key was changed, once more.
+create or replace function history.triggers(relation regclass) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+return (
+    select string_agg(format('%s %s', t.tgname, t.tgenabled), ' ' order by t.tgname)
+    from pg_trigger as t
+    join pg_proc as p on p.oid = t.tgfoid and p.pronamespace = 'history'::regnamespace
+    where t.tgrelid = relation
+        and not t.tgisinternal
+        and t.tgparentid = 0
+);
+
+comment on function history.triggers(regclass) is 'The triggers of history that a table has, and how each is enabled.';
+
 create or replace function history.track(
     relation regclass,
     obj_type text default null,
@@ -544,6 +564,7 @@ declare
     unloaded  text   := case when loads then $when$when (coalesce(current_setting('app.load', true), '') = '')$when$ end;
     counter   text   := (select min(t.tgname) from pg_trigger as t where t.tgrelid = relation and t.tgfoid = 'public.count_version'::regproc);
     arguments text;
+    made_of   text;
 begin
     insert into history.tracked as t (obj_type, relation, key, project)
     values (called, relation, key, history.column_number(relation, project, '{int2,int4,int8}'))
@@ -563,6 +584,25 @@ begin
         case when history.column_number(relation, 'version', '{int2,int4}') is null then '' else 'version' end,
         history.computed(relation)
     );
+    -- Nothing is locked where all is as it should be: the comment of a trigger says what they were made of, this function's text included.
+    made_of := concat_ws(
+        ' ',
+        'Made of',
+        arguments,
+        keys,
+        unloaded,
+        counter,
+        (select md5(p.prosrc) from pg_proc as p where p.oid = 'history.track'::regproc)
+    );
+    if exists (
+        select
+        from pg_trigger as t
+        where t.tgrelid = relation
+            and t.tgname = 'history_90_change'
+            and obj_description(t.oid, 'pg_trigger') = made_of || ' ' || history.triggers(relation)
+    ) then
+        return;
+    end if;
     perform history.drop_triggers(relation);
     execute format(
         'create trigger history_90_create after insert on %s for each row %s execute function history.record(%s)',
@@ -618,6 +658,7 @@ begin
         -- Also where a load has its checks done for all rows at once (80_hiring.sql), and triggers are left out with them.
         execute format('alter table %s enable always trigger history_90_load', relation);
     end if;
+    execute format('comment on trigger history_90_change on %s is %L', relation, made_of || ' ' || history.triggers(relation));
 end
 $$;
 
