@@ -6,7 +6,7 @@ Rows are tuples with names: `row.version`, `row.body`. Errors are psycopg's.
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from itertools import islice
 from typing import Any
@@ -18,7 +18,7 @@ from psycopg.types.numeric import Int8BinaryLoader
 
 from db.cooperate import next_turn
 from db.pipelines import FallBackToPool
-from db.pool import SERVICE, Pool, PoolTimeout, connect
+from db.pool import SERVICE, BoundConnection, NoAnswer, Pool, PoolTimeout, connect
 from db.queries import STATEMENTS
 from db.read_pipeline import Multiplexer
 from db.write_pipelines import Writers
@@ -34,7 +34,7 @@ actor: ContextVar[tuple[str, str]] = ContextVar("actor", default=("", ""))
 project: ContextVar[str] = ContextVar("project", default="")
 """The only project that may be seen, by its id; empty for all there is. Row-level security holds statements to it."""
 
-_bound: ContextVar[Connection | None] = ContextVar("bound", default=None)
+_bound: ContextVar[BoundConnection | None] = ContextVar("bound", default=None)
 
 STREAM_SLICE = 100
 """Rows that `stream` has in memory at once."""
@@ -102,7 +102,7 @@ def read(name: str, /, **parameters: Any) -> Any:
     try:
         return read_from_pool(name, parameters)
     except psycopg.OperationalError as error:
-        if not is_connection_lost(error) or _bound.get():
+        if not is_connection_lost(error) or isinstance(error, NoAnswer) or _bound.get():
             raise
         return read_from_pool(name, parameters)
 
@@ -135,14 +135,13 @@ def write(name: str, /, **parameters: Any) -> Any:
     return next(rows, None)
 
 
-def stream(name: str, /, statement_timeout: str, **parameters: Any) -> Generator[Any, None, None]:
+def stream(name: str, /, statement_timeout: int, **parameters: Any) -> Generator[Any, None, None]:
     """The rows of a reading statement as they are found, a few at a time: any number goes through little memory.
 
-    It holds a connection until its rows are read or it is closed, and at most for `statement_timeout` ("60s"): nothing
+    It holds a connection until its rows are read or it is closed, and at most for `statement_timeout` seconds: nothing
     that waits for a client may read it (handlers/http/streaming.py reads ahead).
     """
-    with pool().lend() as connection, connection.transaction():
-        connection.execute(f"set local statement_timeout = '{statement_timeout}'")
+    with pool().lend() as connection, connection.transaction(), connection.allowed(statement_timeout):
         set_project(connection)
         yield from streamed(connection, name, **parameters)
 
@@ -208,22 +207,24 @@ def dedicated_connection(application_name: str) -> Connection:
 
 
 @contextmanager
-def snapshot(statement_timeout: str = "") -> Iterator[Connection]:
+def snapshot(statement_timeout: int | None = None) -> Iterator[Connection]:
     """Make all that is read within the block one moment's; nothing can be written."""
     with pool().lend() as connection, watched(connection), connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
-        if statement_timeout:
-            connection.execute(f"set local statement_timeout = '{statement_timeout}'")
-        set_project(connection)
-        yield connection
+        with connection.allowed(statement_timeout) if statement_timeout else nullcontext():
+            set_project(connection)
+            yield connection
 
 
 @contextmanager
-def transaction(statement_timeout: str = "") -> Iterator[Connection]:
-    """Make all that is read and written within the block one transaction; a statement may take `statement_timeout`."""
-    with lend() as connection, watched(connection), connection.transaction():
+def transaction(statement_timeout: int | None = None) -> Iterator[Connection]:
+    """Make all that is read and written within the block one transaction; a statement may take so many seconds."""
+    with ExitStack() as stack:
+        connection = stack.enter_context(lend())
+        stack.enter_context(watched(connection))
+        stack.enter_context(connection.transaction())
         if statement_timeout:
-            connection.execute(f"set local statement_timeout = '{statement_timeout}'")
+            stack.enter_context(connection.allowed(statement_timeout))
         set_actor(connection)
         set_project(connection)
         token = _bound.set(connection)
@@ -246,7 +247,7 @@ def dumped(connection: Connection, name: str) -> Generator[tuple[Any, ...], None
 
 
 @contextmanager
-def lend() -> Iterator[Connection]:
+def lend() -> Iterator[BoundConnection]:
     """The connection of the transaction we are in, or one of the pool's."""
     if bound := _bound.get():
         yield bound

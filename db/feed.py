@@ -34,8 +34,8 @@ JOIN_WITHIN = 10.0
 QUEUE = 2_000
 """Frames that wait for one subscriber; one who lets more pile up does not read."""
 
-CATCH_UP_TIMEOUT = "60s"
-"""How long one stretch of what a subscriber missed may take to read."""
+CATCH_UP_TIMEOUT = 60
+"""Seconds that one stretch of what a subscriber missed may take to read."""
 
 SNAPSHOT = "[0-9]+:[0-9]+:[0-9,]*"
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
-from psycopg.abc import AdaptContext, Buffer
+from psycopg.abc import RV, AdaptContext, Buffer, PQGen
 from psycopg.adapt import Dumper, Loader
+from psycopg.errors import _WaitTimeout
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 POOL_WAIT = 2.0
@@ -13,6 +15,9 @@ POOL_WAIT = 2.0
 
 CONNECT_TIMEOUT = 3
 """Seconds to reach the server."""
+
+LONGER = 2.0
+"""Seconds that an answer may take beyond what the server may compute for it."""
 
 SETTINGS = {
     "timezone": "UTC",
@@ -69,19 +74,52 @@ def connect(dsn: str, options: str = OWNER, application_name: str = "") -> "psyc
     return connection
 
 
-class Pool(ConnectionPool):
+class NoAnswer(psycopg.OperationalError):
+    """The server did not refuse, and did not answer either: nobody knows what it did."""
+
+
+class BoundConnection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection on which no answer is waited for longer than the server may take for it."""
+
+    answer_within = 0.0
+    """Seconds for each statement, and for each part of one."""
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        try:
+            return super().wait(gen, interval, self.answer_within if timeout is None else timeout)
+        except _WaitTimeout:
+            self.close()
+            raise NoAnswer("no answer came") from None
+
+    @contextmanager
+    def allowed(self, seconds: int) -> Iterator[None]:
+        """Let each statement of the transaction that is open take so many seconds, until the block ends."""
+        self.execute(f"set local statement_timeout = '{seconds}s'")
+        before, self.answer_within = self.answer_within, seconds + LONGER
+        try:
+            yield
+        finally:
+            self.answer_within = before
+
+
+class Pool(ConnectionPool[BoundConnection]):
     """psycopg's pool, which forgets all its connections when one of them turns out to be lost."""
 
     def __init__(self, dsn: str, size: int, statement_timeout: int) -> None:
+        def bound(connection: BoundConnection) -> None:
+            configure(connection)
+            connection.answer_within = statement_timeout + LONGER
+
         super().__init__(
             dsn,
+            connection_class=BoundConnection,
             min_size=1,
             max_size=size,
             open=False,
             timeout=POOL_WAIT,
             # A server that is away is asked again by the next request, not after a delay that doubles each time.
             reconnect_timeout=0,
-            configure=configure,
+            configure=bound,
             kwargs={
                 "autocommit": True,
                 "connect_timeout": CONNECT_TIMEOUT,
@@ -92,7 +130,7 @@ class Pool(ConnectionPool):
         )
 
     @contextmanager
-    def lend(self) -> "Iterator[psycopg.Connection[tuple]]":
+    def lend(self) -> Iterator[BoundConnection]:
         """A connection for as long as the block lasts. Raises PoolTimeout after POOL_WAIT seconds."""
         with self.connection() as connection:
             try:

@@ -12,7 +12,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 
 from db.pipelines import FallBackToPool, Opener, Pipeline, encoded
-from db.pool import SERVICE
+from db.pool import LONGER, SERVICE
 from db.queries import STATEMENTS, Statement
 
 PIPELINES = 4
@@ -20,9 +20,6 @@ PIPELINES = 4
 
 BUSY_FOR = 0.05
 """Seconds to wait for one that others have; some may wait for a lock, but not all others shall."""
-
-LONGER = 2.0
-"""Seconds that an answer may take beyond what the server may compute for it."""
 
 OF_ANOTHER_DAY = ("0A000", "26000")
 """SQLSTATEs of a plan that is no longer the statement's: the statement was not run."""

@@ -13,8 +13,8 @@ from handlers.http.schemas import Item, instant, page_query
 
 projects = Blueprint("projects", __name__)
 
-TREE_TIMEOUT = "60s"
-"""How long a tree may take to be found."""
+TREE_TIMEOUT = 60
+"""Seconds that a tree may take to be found."""
 
 SLUG = validate.Regexp(
     r"[a-z0-9]+(-[a-z0-9]+)*\Z", error="Must be small letters and digits, with single dashes between."

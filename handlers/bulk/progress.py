@@ -5,8 +5,8 @@ from typing import Protocol, TypeVar
 
 Row = TypeVar("Row")
 
-STATEMENT_TIMEOUT = "10min"
-"""How long each statement of long work may take."""
+STATEMENT_TIMEOUT = 600
+"""Seconds that each statement of long work may take."""
 
 TELL_EVERY = 500
 """Rows after which somebody is told."""

@@ -45,7 +45,7 @@ def received_file() -> BinaryIO:
     if request.mimetype == MULTIPART:
         parts = [name for sent in (request.files, request.form) for name, _ in sent.items(multi=True)]
         if parts != ["file"] or "file" not in request.files:
-            told = ", ".join(name[:50] for name in parts[:PARTS_TOLD])
+            told = ", ".join((name or "a part without a name")[:50] for name in parts[:PARTS_TOLD])
             raise ProblemException(
                 "unreadable-file",
                 f"Expected one part, a file named file; found: {told or 'none'}. Options go into the query.",
