@@ -85,6 +85,21 @@ tables_without_a_key as (
     select 'table without a primary key: ' || o.relname as untidy
     from ours as o
     where not exists (select from pg_index as i where i.indrelid = o.oid and i.indisprimary)
+),
+
+unfenced_tables as (
+    select 'table of projects without a row policy, of which a token of a project sees all, or nothing: ' || o.relname as untidy
+    from ours as o
+    join pg_class as c on c.oid = o.oid
+    join pg_attribute as a on a.attrelid = o.oid and a.attname = 'project_id' and not a.attisdropped
+    where not c.relrowsecurity
+        or not c.relforcerowsecurity
+        or not exists (
+            select
+            from pg_policy as p
+            where p.polrelid = o.oid
+                and to_regrole('rowhouse_project') = any (p.polroles)
+        )
 )
 
 select untidy from uncommented_tables
@@ -104,4 +119,6 @@ union all
 select untidy from foreign_keys_without_a_word_on_delete
 union all
 select untidy from tables_without_a_key
+union all
+select untidy from unfenced_tables
 order by untidy;

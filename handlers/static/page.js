@@ -2,10 +2,11 @@
 
 import { ask, askForToken, token } from "/page/token.js";
 
-const NOUNS = {
-  user: "users", audio: "audios", project: "projects", milestone: "milestones", userstory: "userstories", task: "tasks", event: "events",
-  comment: "comments", department: "departments", job: "jobs", employee: "employees",
-};
+const IRREGULAR = { userstory: "userstories" };
+const noun = (type) => IRREGULAR[type] ?? `${type}s`; // in the paths of its routes
+const KINDS = [
+  "audio", "comment", "department", "employee", "event", "job", "milestone", "project", "task", "user", "userstory",
+]; // offered by the filter from the start; others once they are seen
 const SHOWN = 200; // changes kept on the page
 const REFUSED = 1008; // a socket is closed so when it has no good token
 const AGAIN = 1000; // milliseconds until the next try to connect
@@ -72,8 +73,13 @@ function connect() {
   };
 }
 
+function offer(type) {
+  if (![...$("kinds").options].some(({ value }) => value === type)) $("kinds").append(element("option", { value: type }));
+}
+
 function show(frame) {
   const { obj_type: type, obj_id: id, action } = frame.object;
+  offer(type);
   const name = id === null ? `all of ${type}` : `${type} ${shown(id)}`;
   const opener = element("a", { href: `#${type}/${encodeURIComponent(shown(id))}` }, name);
   const head = element("p", {}, moment(frame.operation_date), element("strong", {}, action), id === null ? name : opener);
@@ -132,14 +138,14 @@ async function older() {
 function version(entry, type, key) {
   const head = element("p", {}, element("strong", {}, `${entry.action} ${entry.version ?? ""}`), moment(entry.operation_date));
   head.append(element("span", { className: "actor" }, entry.actor));
-  if (NOUNS[type] && latest.action !== "delete" && entry.version < latest.version) {
+  if (latest.action !== "delete" && entry.version < latest.version) {
     head.append(element("button", { onclick: () => revert(type, key, entry.version) }, `Back to ${entry.version}`));
   }
   return element("li", {}, head, difference(entry.diff));
 }
 
 async function revert(type, key, to) {
-  const answer = await ask(`/${NOUNS[type]}/${encodeURIComponent(key)}/revert`, {
+  const answer = await ask(`/${noun(type)}/${encodeURIComponent(key)}/revert`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ version: latest.version, to }),
@@ -159,6 +165,6 @@ window.onhashchange = () => {
 for (const [name, value] of new URLSearchParams(location.search)) {
   if ($("filter").elements[name]) $("filter").elements[name].value = value;
 }
-$("kinds").append(...Object.keys(NOUNS).map((value) => element("option", { value })));
+KINDS.forEach(offer);
 connect();
 open();

@@ -10,9 +10,11 @@ import psycopg
 import pytest
 from psycopg.rows import namedtuple_row
 
+from app import create_app
 from db import schema
 from db.queries import PAGES, STATEMENTS
 from handlers.http.problems import BROKEN
+from tests import resources
 from tests.conftest import ROOT, clone, drop
 
 SCRIPTS = sorted([*(ROOT / "sql").glob("schema/*.sql"), *(ROOT / "sql").glob("migrations/*.sql")])
@@ -129,6 +131,19 @@ def catalog(url: str) -> list[tuple]:
         """).fetchall()
 
 
+def test_the_page_finds_every_tracked_table(database):
+    """By the plural of what its rows are called, it asks for a version back."""
+    page = (ROOT / "handlers/static/page.js").read_text()
+    irregular = dict(re.findall(r'(\w+): "(\w+)"', re.search(r"IRREGULAR = \{(.*?)\}", page)[1]))
+    offered = re.findall(r'"(\w+)"', re.search(r"KINDS = \[(.*?)\]", page, re.DOTALL)[1])
+    with psycopg.connect(database) as connection:
+        tracked = {kind for (kind,) in connection.execute("select obj_type from history.tracked")}
+    reverted = {rule.endpoint.partition(".revert_")[2] for rule in create_app().url_map.iter_rules()} - {""}
+    assert {irregular.get(kind, f"{kind}s") for kind in tracked} == reverted
+    assert tracked - {*offered} <= {noun.removesuffix("s") for noun in resources.OTHERS}, "kinds that are not offered"
+    assert {*offered} | {*irregular} <= tracked, "there is no such table"
+
+
 def test_the_house_is_tidy(database):
     with psycopg.connect(database) as connection:
         assert connection.execute(Path(ROOT / "sql/checks.sql").read_text()).fetchall() == []
@@ -136,7 +151,7 @@ def test_the_house_is_tidy(database):
 
 def test_the_checks_see_an_untidy_table(database):
     with psycopg.connect(database) as connection:
-        connection.execute("create table untidy (a integer references users)")
+        connection.execute("create table untidy (a integer references users, project_id bigint)")
         found = " ".join(line for (line,) in connection.execute(Path(ROOT / "sql/checks.sql").read_text()))
     for untidy in (
         "table without a comment",
@@ -145,6 +160,7 @@ def test_the_checks_see_an_untidy_table(database):
         "leaves open",
         "without a primary key",
         "that says what must be",
+        "of which a token of a project sees all, or nothing: untidy",
     ):
         assert untidy in found
 
