@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test fuzz thorough seed lint format lock load bench bench-growth bench-soak bench-tree bench-events bench-notifications bench-tables bench-hostile audit clean
+.PHONY: help run test quick fuzz thorough seed lint format lock load bench bench-growth bench-soak bench-tree bench-events bench-notifications bench-tables bench-hostile audit clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -15,6 +15,9 @@ run: .venv/run ## Serve on http://127.0.0.1:8000, with a private PostgreSQL unle
 
 test: .venv/test ## Run every test
 	@exec $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+quick: .venv/test ## Run in ten seconds what needs no PostgreSQL: laws, parsers, fields and files
+	@exec $(BIN)/python -m pytest -m quick $(ARGS)
 
 fuzz: .venv/test ## Answer 10,000 requests made from the OpenAPI document as it says
 	@exec $(BIN)/python -m pytest -m thorough tests/test_fuzzing.py

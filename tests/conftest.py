@@ -26,6 +26,17 @@ TEMPLATE = f"rowhouse_test_{os.getpid()}"
 
 numbers = count(1)
 
+QUICK = {"test_accept", "test_access", "test_backups", "test_csvfile", "test_house", "test_lean", "test_openapi"}
+QUICK |= {"test_refusals", "test_sql"}
+"""Modules of which `make quick` runs what needs no PostgreSQL: laws, parsers, fields and files."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        thorough = item.get_closest_marker("thorough")
+        if item.path.stem in QUICK and "server" not in item.fixturenames and not thorough:
+            item.add_marker("quick")
+
 
 class Service:
     """A running service: `service.get("/users/1")` answers with requests' Response."""

@@ -546,7 +546,8 @@ def read(content: bytes) -> list[tuple]:
     return found
 
 
-def test_every_flipped_byte_and_every_truncation_is_refused(tmp_path):
+@pytest.mark.parametrize("flips", ["some", pytest.param("all", marks=pytest.mark.thorough)])
+def test_every_flipped_byte_and_every_truncation_is_refused(tmp_path, flips):
     name = "jobs-20260102T030405000006Z"
     content = packed([(1, "Cook", 820_638_245_000_006, None), (2, None, None, 7)])
     file, manifest = tmp_path / f"{name}.avro", tmp_path / f"{name}.json"
@@ -567,7 +568,7 @@ def test_every_flipped_byte_and_every_truncation_is_refused(tmp_path):
         whole = what.read_bytes()
         for place in range(len(whole)):
             refused(what, whole[:place])
-            for flip in (1, 2, 4, 8, 16, 32, 64, 128, 255):
+            for flip in (1, 2, 4, 8, 16, 32, 64, 128, 255) if flips == "all" else (1 << place % 8,):
                 refused(what, whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
         refused(what, whole + b"\0")
         what.write_bytes(whole)
