@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from db.queries import STATEMENTS
 from handlers.bulk.loading import PLAIN, plain
 from handlers.http.responses import in_order
+from handlers.http.schemas import decoded
 from tests.conftest import ROOT, serve, shown_by_psql
 
 SAMPLE = ROOT / "tests" / "hiring"
@@ -664,9 +665,13 @@ def test_psql_prints_the_bodies_of_the_service(house):
     upload_sample(house)
     for table in FILES:
         assert shown_by_psql(house, f"{table}.get", id=1) == house.get(f"/{table}/1").text
-        for sort in ("id", "-id"):
+        name = {"employees": "datetime"}.get(table, table.removesuffix("s"))
+        for sort in ("id", "-id", name, f"-{name}"):
             page = house.get(f"/{table}?limit=3&sort={sort}")
             assert shown_by_psql(house, in_order(f"{table}.list", sort), limit=3, sort=sort) == page.text
+            rest = house.get(page.links["next"]["url"])
+            after = decoded(page.json()["next"])[1]
+            assert shown_by_psql(house, in_order(f"{table}.list", sort), limit=3, sort=sort, **after) == rest.text
         page = house.get(f"/errors/{table}?limit=3")
         assert shown_by_psql(house, f"{table}.errors", limit=3) == page.text
 

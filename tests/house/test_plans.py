@@ -207,6 +207,9 @@ def test_the_plan_of_a_list_is_kept_and_goes_by_an_index(crowd, name):
         kept = "\n".join(line for (line,) in connection.execute(b"explain (generic_plan) " + statement.sql))
         assert "Index" in kept
         assert not SCANNED.search(kept), kept
+        assert b"limit 1001\n" in statement.sql, "among many more rows it would be sorted"
+        for parent in above(name).keys() - {"kinds"}:
+            assert re.search(rf"Index Cond: .*\b{parent} = ", kept), "among other parents it would be walked"
         for limit in range(20, 40):
             list(db.run(connection, name, limit=limit, **above(name)))
         prepared = "select generic_plans from pg_prepared_statements where statement = $1"
