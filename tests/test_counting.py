@@ -6,7 +6,7 @@ import time
 import pytest
 from marshmallow import ValidationError, fields
 
-from handlers.http.fields import Many
+from handlers.http.fields import Many, Text
 from handlers.http.problems import FAULTS_LIMIT, NAME_LIMIT, of
 from handlers.http.request_body import COMMA_LIMIT, MEMBER_LIMIT, json_body
 from tests.test_refusals import APP, BODIES, CONTRACTS, JSON
@@ -101,6 +101,25 @@ def test_every_list_of_a_body_is_counted():
     for route in BODIES:
         for name, field in CONTRACTS[route].body.load_fields.items():
             assert not isinstance(field, fields.List) or isinstance(field, Many), (route, name)
+
+
+def texts(field):
+    """The texts in a field, at any depth."""
+    if isinstance(field, Text):
+        yield field
+    elif isinstance(field, fields.List):
+        yield from texts(field.inner)
+    elif isinstance(field, fields.Nested):
+        for inner in field.schema.load_fields.values():
+            yield from texts(inner)
+
+
+def test_every_text_of_a_body_is_counted_before_anybody_looks_into_it():
+    found = {each for route in BODIES for field in CONTRACTS[route].body.load_fields.values() for each in texts(field)}
+    assert len(found) > 20
+    for field in found:
+        with pytest.raises(ValidationError, match="Longer than"):
+            field.deserialize("\0" * (field.length.max + 1))
 
 
 def test_how_many_faults_are_not_told_is_told(service):

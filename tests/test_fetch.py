@@ -2,17 +2,23 @@
 
 import json
 import socket
+import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from ipaddress import ip_address
 from types import SimpleNamespace
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from handlers.http import oidc
-from handlers.http.fetch import Failed, fetch
+from handlers.http.fetch import Connection, Failed, Timed, fetch
 from handlers.messages import senders
 from handlers.messages.senders import by_webhook
 
@@ -198,6 +204,65 @@ def test_whatever_is_answered_it_ends_in_time_and_no_redirect_is_followed(strang
     ]
     assert not wrong, wrong
     assert sorted(strange.asked) == sorted(f"POST /{status}/{kind.__name__} HTTP/1.1" for status, kind in cases)
+
+
+def test_all_addresses_of_a_host_have_one_time_together(monkeypatch):
+    def nobody(address, timeout):
+        time.sleep(timeout)
+        raise TimeoutError
+
+    many = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (f"192.0.2.{n}", 80)) for n in range(1, 20)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **options: many)
+    monkeypatch.setattr(socket, "create_connection", nobody)
+    with in_time(), pytest.raises(Failed):
+        fetch("http://many.example/", WITHIN, LIMIT)
+
+
+def test_nothing_is_sent_after_the_time_is_over():
+    one, other = socket.socketpair()
+    with one, other, pytest.raises(TimeoutError):
+        Timed(one, Connection("many.example", 0)).sendall(b"late")
+
+
+@pytest.fixture
+def secure(strange, tmp_path):
+    """An address where the same is answered over TLS, each byte as it comes, and a file that vouches for it."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "server.pem"
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    pem.write_bytes(
+        key.private_bytes(encoding, form, serialization.NoEncryption()) + certificate.public_bytes(encoding)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+
+    def serve(server):
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=server.accept()[:1], daemon=True).start()
+
+    def answer(client):
+        with suppress(OSError):
+            strange.answer(context.wrap_socket(client, server_side=True))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        yield f"https://127.0.0.1:{server.getsockname()[1]}", pem
+
+
+@pytest.mark.parametrize("kind", [plain, *LATE, *BROKEN])
+def test_over_tls_the_same_bounds_hold(secure, monkeypatch, kind):
+    url, pem = secure
+    assert outcome(f"{url}/200/plain") == "failed", "nobody vouches for it"
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    assert outcome(f"{url}/200/plain", within=UNHURRIED) == len(BODY)
+    assert outcome(f"{url}/200/{kind.__name__}", within=WITHIN if kind in LATE else UNHURRIED) == expected(200, kind)
 
 
 def test_only_http_is_spoken():

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from jwt.algorithms import RSAAlgorithm
+from jwt.algorithms import HMACAlgorithm, RSAAlgorithm
 from websockets.sync.client import connect
 
 from handlers.http.oidc import REQUIRED
@@ -27,9 +27,11 @@ KEY, OTHER, CURVE = (
     ec.generate_private_key(ec.SECP256R1()),
 )
 
+SECRET = b"known to each who checks a JWT by it"
+
 
 class Issuer(BaseHTTPRequestHandler):
-    """An issuer with one key, or others; it counts how often it is asked for them."""
+    """An issuer with one key, or others, and a secret among them; it counts how often it is asked for them."""
 
     keys = {"first": KEY}
     asked = 0
@@ -45,6 +47,7 @@ class Issuer(BaseHTTPRequestHandler):
                     RSAAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": kid, "use": "sig"}
                     for kid, key in Issuer.keys.items()
                 ]
+                + [HMACAlgorithm.to_jwk(SECRET, as_dict=True) | {"kid": "shared", "use": "sig", "alg": "HS256"}]
             }
         self.send_response(200)
         self.end_headers()
@@ -137,6 +140,7 @@ def test_no_other_jwt_is_good(guarded, claims):
         "signed by another key": signed(claims, OTHER),
         "of a key that is not the issuer's": signed(claims, OTHER, kid="second"),
         "of another kind of key": signed(claims, CURVE, "ES256"),
+        "signed by a secret that is among the keys": signed(claims, SECRET, "HS256", kid="shared"),
         "unsigned": f"{part({'alg': 'none', 'kid': 'first'})}.{body}.",
         "with the public key as a secret": f"{confused}.{mac}",
         "altered": f"{head}.{part(claims | {'role': 'admin'})}.{signature}",

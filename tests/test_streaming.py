@@ -3,6 +3,7 @@
 import re
 import socket
 import time
+from collections import Counter
 from contextlib import ExitStack, suppress
 from itertools import cycle
 from types import SimpleNamespace
@@ -12,9 +13,12 @@ import pytest
 import requests
 
 import db
-from handlers.http import auth, responses
+from db.pool import PoolTimeout
+from handlers.http import auth, responses, shares, streaming
 from handlers.http.contract import AVRO, CSV, NDJSON
-from handlers.http.shares import STREAMS_OF_ONE
+from handlers.http.problems import of
+from handlers.http.shares import STREAMS, STREAMS_OF_ONE, Readers, Share
+from handlers.http.streaming import Part, Spool
 from tests.conftest import cloned, serve, wait_for
 from tests.resources import OTHERS, inserted
 from tests.test_refusals import APP, CONTRACTS, needed, somewhere
@@ -154,6 +158,109 @@ def test_what_waits_for_clients_has_a_bound(module_database, narrow):
         assert 0 < size < 6_000_000
         for _ in range(3):
             assert service.get("/history?obj_type=task", headers={"Accept": NDJSON}).status_code == 200
+
+
+# Bounds, one by one ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    """A process in which nothing waits; a hundred bytes may, and four connections of eight may read streams."""
+    monkeypatch.setattr(Share, "streams", Counter())
+    monkeypatch.setattr(Share, "waiting", Counter())
+    monkeypatch.setitem(APP.config, "SPOOL_LIMIT", 100)
+    monkeypatch.setattr(db, "pool", lambda: SimpleNamespace(max_size=8))
+    monkeypatch.setattr(shares, "READ_WITHIN", 0.01)
+    with APP.test_request_context():
+        yield
+
+
+def refused(make) -> int:
+    """The status by which something is refused."""
+    with pytest.raises(Exception) as refusal:
+        make()
+    return of(refusal.value).status_code
+
+
+def test_streams_are_counted_for_one_caller_and_for_all(nobody):
+    open_ones = [Share("one") for _ in range(STREAMS_OF_ONE)]
+    assert refused(lambda: Share("one")) == 429
+    open_ones += [Share(f"other {n}") for n in range(STREAMS - STREAMS_OF_ONE)]
+    assert refused(lambda: Share("another")) == 503
+    for share in open_ones:
+        share.release()
+        share.release()
+    assert Share.streams == Counter()
+    Share("one")
+
+
+def test_bytes_that_wait_are_counted_for_one_caller_and_for_all(nobody):
+    one, again, other = Share("one"), Share("one"), Share("other")
+    one.grow(30)
+    again.grow(20)
+    assert refused(lambda: again.grow(1)) == 503
+    other.grow(49)
+    assert refused(lambda: Share("another")) == 503
+    again.grow(-1)
+    late = Share("another")
+    assert refused(lambda: late.grow(2)) == 503
+    for share in (one, again, other, late):
+        share.grow(-share.size // 2)
+        share.release()
+    assert Share.waiting == Counter()
+    Share("another").grow(50)
+
+
+def test_streams_are_read_by_half_of_the_pool_and_half_of_these_by_one_caller(nobody):
+    readers = Readers()
+    for _ in "12":
+        with ExitStack() as places:
+            for caller in ("one", "one", "two"):
+                places.enter_context(readers.taken(caller))
+            with pytest.raises(PoolTimeout):
+                places.enter_context(readers.taken("one"))
+            with pytest.raises(PoolTimeout):
+                places.enter_context(readers.taken("two", at_once=1))
+            places.enter_context(readers.taken("three"))
+            with pytest.raises(PoolTimeout):
+                places.enter_context(readers.taken("four"))
+    assert readers.reading == {}
+
+
+def test_what_is_spooled_comes_out_as_it_went_in_and_leaves_nothing(nobody, monkeypatch):
+    """Little of it lies in memory; of what lies on disk, a file goes as soon as it was sent."""
+    monkeypatch.setitem(APP.config, "SPOOL_LIMIT", 10_000)
+    monkeypatch.setattr(streaming, "MEMORY", 100)
+    monkeypatch.setattr(streaming, "PART", 300)
+    parts = []
+    monkeypatch.setattr(streaming, "Part", lambda: parts.append(Part()) or parts[-1])
+    blocks = [bytes([65 + n]) * 40 for n in range(40)]
+    spool = Spool("one")
+    for block in blocks:
+        assert spool.put(block)
+    assert sum(map(len, spool.blocks)) < 200
+    assert len(parts) > 3
+    assert [spool.take() for _ in range(20)] == blocks[:20]
+    assert Share.waiting == {"one": 20 * 40}, "what was sent waits no longer"
+    assert parts[0].file.closed
+    assert not parts[-1].file.closed
+    spool.close()
+    assert all(part.file.closed for part in parts)
+    assert not spool.put(b"late")
+    assert (Share.streams, Share.waiting) == ({}, {})
+
+
+def test_what_breaks_a_stream_off_comes_behind_what_was_read(nobody):
+    def broken():
+        yield b"some"
+        raise PoolTimeout("away")
+
+    spool = Spool("one")
+    spool.fill(broken(), 0)
+    taken = spool.taken()
+    assert next(taken) == b"some"
+    with pytest.raises(PoolTimeout):
+        next(taken)
 
 
 # One snapshot ---------------------------------------------------------------------------------------------------------
