@@ -71,7 +71,8 @@ def parse(page: str, text: str) -> dict[str, Statement]:
 
 def statement(name: str, body: str) -> Statement:
     conditions = FILTERS.search(body)
-    if conditions is None:
+    # Only of a list: elsewhere a condition of this form is no filter, and must hold whatever is asked.
+    if conditions is None or "listed(" not in body:
         return prepared(name, body)
     filters = tuple(dict.fromkeys(VARIABLE.findall(conditions[0])))
     filtered = prepared(name, body)._replace(kept=False)

@@ -12,7 +12,7 @@ from psycopg.rows import namedtuple_row
 
 from app import create_app
 from db import schema
-from db.queries import PAGES, STATEMENTS
+from db.queries import BLOCK, PAGES, STATEMENTS, pages
 from handlers.http.problems import BROKEN
 from tests import resources
 from tests.conftest import ROOT, clone, drop
@@ -204,3 +204,15 @@ def test_sql_show_says_when_there_is_no_such_statement():
     shown = subprocess.run(["sql/show", "users.nothing"], cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 1
     assert shown.stderr == "sql/show: there is no statement users.nothing\n"
+
+
+def test_conditions_are_left_out_of_lists_only():
+    """Of all else every condition stands in what is sent, whatever is given."""
+    for path in PAGES:
+        for page, text in pages(path):
+            _, *blocks = BLOCK.split(text)
+            for name, body in zip(blocks[::2], blocks[1::2], strict=True):
+                statement = STATEMENTS[f"{page}.{name}"]
+                if "listed(" not in body:
+                    assert statement.filtered is None, statement.name
+                    assert statement.sql.count(b" = '' or ") == body.count(" = '' or "), statement.name
