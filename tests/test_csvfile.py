@@ -131,6 +131,30 @@ def test_a_line_of_a_million_columns_is_a_row():
     assert [len(row.fields) for row in read(b"1" + b"," * 999_999 + b"\n1,a,b\n")] == [1_000_000, 3]
 
 
+def test_a_file_may_be_longer_than_any_row(monkeypatch):
+    for module in (csv_reader, csv_rows):
+        monkeypatch.setattr(module, "ROW_LIMIT", 100)
+    assert len(read(b"1,a,b\n" * 100)) == 100
+
+
+@pytest.mark.parametrize(
+    ("before", "blank"),
+    [
+        *(("", blank) for blank in ("\n", " \r\n")),
+        *(
+            (before, blank)
+            for before in ("sep=,\n", "1,a,b\n", "id,name,note\n")
+            for blank in ("\n", " \r\n", ",,\n", '"",\n', " , \n")
+        ),
+    ],
+)
+def test_no_more_than_so_many_rows_may_be_blank(monkeypatch, before, blank):
+    monkeypatch.setattr(csv_rows, "BLANK_LIMIT", 100)
+    assert read(f"{before}{blank * 90}2,c,d".encode())[-1].fields == ["2", "c", "d"]
+    with pytest.raises(errors.Unreadable, match="More than 100 rows are blank"):
+        read(f"{before}{blank * 110}2,c,d".encode())
+
+
 # Quotes out of order --------------------------------------------------------------------------------------------------
 
 unquoted = st.text(st.sampled_from("ab é'€\u2028\x0b#:"), min_size=1, max_size=6)
@@ -247,6 +271,23 @@ def test_a_header_known_in_part_is_taken_by_name_or_refused(order, unknown):
 def test_a_first_row_of_other_names_is_never_followed_by_columns_by_their_place(content):
     with pytest.raises(errors.Unreadable, match=r"expected id, name, in any order"):
         read(content.encode(), "auto", ("id", "name"))
+
+
+@pytest.mark.parametrize("names", ["name,id", "version,name,id"])
+@pytest.mark.parametrize("more", [-1, 1, 5])
+def test_a_row_of_another_width_than_its_header_is_not_cut_to_it(names, more):
+    good = ",".join("321"[-names.count(",") - 1 :])
+    other = ",".join("abcdefgh"[: names.count(",") + 1 + more])
+    found = read(f"{names}\n{good}\n{other}\n{good}\n".encode(), "auto", ("id", "name"))
+    assert [row.fields for row in (found[0], found[2])] == [["1", "2"]] * 2
+    assert found[1].unreadable or len(found[1].fields) != 2
+
+
+def test_more_lines_than_a_title_has_are_refused():
+    title, rows = "Ours\n" * csv_header.TITLE_LIMIT, "1,a\n2,b\n"
+    assert len(read((title + rows).encode(), "auto", ("id", "name"))) == 2
+    with pytest.raises(errors.Unreadable, match="found ours"):
+        read((title + "Ours\n" + rows).encode(), "auto", ("id", "name"))
 
 
 BEFORE = {

@@ -69,21 +69,13 @@ def rows(source: Unpacked, columns: tuple[str, ...], header: str) -> Iterator[Ro
     buffered = io.BufferedReader(source, 65536)
     text = io.TextIOWrapper(buffered, encoding_of(buffered.peek(4)), newline="")
     try:
-        yield from parsed(whole(iter(partial(text.readline, ROW_LIMIT + 1), "")), columns, header)
+        yield from parsed(iter(partial(text.readline, ROW_LIMIT + 1), ""), columns, header)
     except UnicodeError:
         raise Unreadable("The file is not UTF-8, UTF-16 or UTF-32.") from None
 
 
 def encoding_of(beginning: bytes) -> str:
     return next((encoding for begin, encoding in ENCODINGS.items() if re.match(begin, beginning)), "utf-8")
-
-
-def whole(lines: Iterator[str]) -> Iterator[str]:
-    """The lines. Raises Unreadable for an endless one, before anybody looks into it."""
-    for line in lines:
-        if len(line) > ROW_LIMIT:
-            raise Unreadable(f"A row is longer than {ROW_LIMIT} characters.")
-        yield line
 
 
 def parsed(lines: Iterator[str], columns: tuple[str, ...], header: str) -> Iterator[Row]:
