@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from db import project as only_project
 from db import read
 from db.feed import Change, Cursor, Feed, Subscription
+from handlers.http import websocket
 from handlers.http.auth import admit, holder, requires_role, waits_for_token
 from handlers.http.contract import gives, takes
 from handlers.http.fields import IntegerParam, Text
@@ -59,7 +60,8 @@ def open_feed(dsn: str) -> None:
 
 @routes.before_request
 def check_caller() -> None:
-    """Before the upgrade: 429 or 503 where there are too many sockets."""
+    """Before the upgrade: 400 or 426 for no good handshake, 429 or 503 where there are too many sockets."""
+    websocket.check_handshake(request.environ)
     if len(sockets) >= current_app.config["SOCKETS_LIMIT"]:
         abort(503, "There are too many sockets.")
     if too_many():

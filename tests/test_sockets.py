@@ -2,9 +2,11 @@
 
 import base64
 import json
+import re
 from contextlib import ExitStack
 from importlib import import_module
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import psycopg
 import pytest
@@ -55,6 +57,94 @@ def test_what_is_no_cursor_is_refused_before_there_is_a_socket(service, cursor):
     answer = service.get("/ws/events", params={"since": cursor}, headers=upgrade | key)
     assert answer.status_code in (400, 414, 422), cursor
     check_problem(answer)
+
+
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+def head(target: str, headers: dict, more: str = "", method: str = "GET", version: str = "1.1") -> bytes:
+    lines = [f"{method} {target} HTTP/{version}", "Host: 127.0.0.1", *(f"{k}: {v}" for k, v in headers.items())]
+    return ("\r\n".join(lines) + f"\r\n{more}\r\n").encode("latin-1")
+
+
+def status_of(service, request: bytes) -> tuple[int, str]:
+    """The status of an answer, and its head."""
+    with service.raw() as raw:
+        raw.sendall(request)
+        text = raw.recv(4096).decode("latin-1")
+        return int(text.split()[1]), text
+
+
+def test_a_bad_handshake_is_refused_and_never_a_failure(service, module_database):
+    """With and without a token that is asked for."""
+    again = f"Sec-WebSocket-Key: {HANDSHAKE['Sec-WebSocket-Key']}\r\n"
+    without = {name: {k: v for k, v in HANDSHAKE.items() if k != name} for name in HANDSHAKE}
+    versions = ("", "0", "8", "12", "14", "013", "13, 12", "13.0", "x", "é")
+    keys = ("", "x", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZR==", "dGhl", "=" * 24, "é", "a" * 24)
+    bad = {
+        426: [
+            head("/ws/events", without["Sec-WebSocket-Version"]),
+            head("/ws/events", HANDSHAKE, "Sec-WebSocket-Version: 13\r\n"),
+            *(head("/ws/events", HANDSHAKE | {"Sec-WebSocket-Version": each}) for each in versions),
+        ],
+        400: [
+            head("/ws/events", without["Sec-WebSocket-Key"]),
+            head("/ws/events", HANDSHAKE, again),
+            *(head("/ws/events", HANDSHAKE | {"Sec-WebSocket-Key": each}) for each in keys),
+            *(head("/ws/events", without[name]) for name in ("Connection", "Upgrade")),
+            *(head("/ws/events", HANDSHAKE, method=method) for method in ("HEAD", "OPTIONS")),
+            head("/ws/events", HANDSHAKE, version="1.0"),
+        ],
+        404: [
+            head(target, HANDSHAKE)
+            for target in ("//ws/events", "///ws/events", "/ws//events", "/ws%2Fevents", "/%77s/events", "/ws/events/")
+        ],
+        405: [head("/ws/events", HANDSHAKE, "Content-Length: 0\r\n", method=method) for method in ("POST", "DELETE")],
+    }
+    with serve(module_database, WORKERS="1") as guarded:
+        with psycopg.connect(module_database) as connection:
+            token = make_token(connection, "shakes hands", "reader")
+        for more in (b"", f"Authorization: Bearer {token}\r\n".encode(), b"Authorization: Bearer x\r\n"):
+            for expected, requests in bad.items():
+                for request in requests:
+                    refused, text = status_of(guarded, request[:-2] + more + b"\r\n")
+                    barred = expected in (400, 426) and b"Bearer x" in more
+                    assert refused == expected or (barred and refused in (400, 401)), (request, more, text)
+                    assert refused != 426 or "Sec-WebSocket-Version: 13\r\n" in text
+            good, text = status_of(guarded, head("/ws/events", HANDSHAKE)[:-2] + more + b"\r\n")
+            assert good == (401 if b"Bearer x" in more else 101), text
+
+
+def test_on_other_routes_an_upgrade_changes_nothing():
+    client = APP.test_client()
+    for rule in APP.url_map.iter_rules():
+        if rule.websocket or "GET" not in rule.methods:
+            continue
+        path = re.sub("<[^>]+>", "1", rule.rule) + "?nonsense=1"
+        plain, upgraded = client.get(path), client.get(path, headers=HANDSHAKE)
+        assert plain.status_code == upgraded.status_code, path
+
+
+def test_a_path_is_spelled_in_one_way():
+    client = APP.test_client()
+    asked = 0
+    for rule in APP.url_map.iter_rules():
+        path = re.sub("<[^>]+>", "1", rule.rule)
+        escaped = {path[:at] + f"%{ord(path[at]):02{x}}" + path[at + 1 :] for at in range(1, len(path)) for x in "xX"}
+        zeros = {re.sub("<id:[^>]+>", "01", rule.rule)} if "<id:" in rule.rule else set()
+        for other in {f"/{path}", f"//{path}", *escaped, *zeros}:
+            for headers in ({}, HANDSHAKE, {"Authorization": "Bearer x"}):
+                for method in sorted(rule.methods - {"HEAD", "OPTIONS"}):
+                    environ = {"PATH_INFO": unquote(other), "RAW_URI": f"{other}?nonsense=1"}
+                    answer = client.open(method=method, headers=headers, environ_overrides=environ)
+                    asked += 1
+                    assert answer.status_code == 404, (method, other)
+    assert asked > 2000
 
 
 NUMBERS = st.one_of(st.integers(0, 12), st.integers(0, 2**65))

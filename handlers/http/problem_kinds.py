@@ -95,6 +95,8 @@ KINDS = {
         "More rows break a rule than may, and nothing was kept. Mend those in rejects, or ask for the mode partial."),
     "key-reused": Kind(422, "Key used before",
         "The Idempotency-Key was used for a request with another content. Make a new key for each new request."),
+    "upgrade-required": Kind(426, "Upgrade required",
+        "The WebSocket is of another version than the service speaks. Open it with the one in Sec-WebSocket-Version."),
     "precondition-required": Kind(428, "Precondition required",
         "A change must name the version that it starts from. Read the object, and send its ETag in If-Match or its"
         " version."),

@@ -3,7 +3,7 @@
 import errno
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -55,6 +55,8 @@ SQLSTATES = {
 class ProblemException(HTTPException):
     """A failure of a status or a finer kind, maybe with members of its own, such as `current` and `conflicts`."""
 
+    headers: Mapping[str, str] = {}
+
     def __init__(self, told: int | str, detail: str, **members: Any) -> None:
         super().__init__(detail)
         self.told, self.members = told, members
@@ -77,6 +79,7 @@ def of_http(error: HTTPException) -> Response:
     for name, value in error.get_headers():
         if name in ("Allow", "Retry-After", "Location", "WWW-Authenticate"):
             response.headers[name] = value
+    response.headers.update(getattr(error, "headers", {}))
     return response
 
 

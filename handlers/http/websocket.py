@@ -1,15 +1,18 @@
 """What WebSockets need beside simple-websocket: whole sends, small inboxes, frames made once."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import gevent
+from flask import abort
 from simple_websocket import ConnectionClosed, Server
 
 from handlers.http import problems
+from handlers.http.problems import ProblemException
 
 GOING_AWAY, UNSUPPORTED, REFUSED, BROKEN, TRY_AGAIN = 1001, 1003, 1008, 1011, 1013
 """Why a socket is closed: the service stops; unknown message; no good token; bug; no reading, or the feed is away."""
@@ -25,6 +28,23 @@ PING_EVERY = 25
 
 OPTIONS = {"ping_interval": PING_EVERY, "max_message_size": MESSAGE_LIMIT}
 """Flask-Sock's SOCK_SERVER_OPTIONS."""
+
+
+VERSION = "13"
+"""The only Sec-WebSocket-Version there is (RFC 6455, 4.4)."""
+
+KEY = re.compile("[A-Za-z0-9+/]{21}[AQgw]==")
+"""A Sec-WebSocket-Key: 16 bytes in Base64. Two of them are joined by a comma, and are none."""
+
+
+def check_handshake(environ: dict[str, Any]) -> None:
+    """426 for another version of the protocol, 400 for a bad key: simple-websocket would fail at either."""
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != VERSION:
+        refused = ProblemException("upgrade-required", f"The Sec-WebSocket-Version must be {VERSION}.")
+        refused.headers = {"Upgrade": "websocket", "Sec-WebSocket-Version": VERSION}
+        raise refused
+    if not KEY.fullmatch(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")):
+        abort(400, "There must be one Sec-WebSocket-Key: 16 bytes in Base64.")
 
 
 class Steady:
