@@ -12,10 +12,13 @@ from http import HTTPStatus
 from ipaddress import ip_address
 from types import SimpleNamespace
 
+import gevent
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+from jwt.exceptions import PyJWKClientError
 
 from handlers.http import oidc
 from handlers.http.fetch import Connection, Failed, Timed, fetch
@@ -308,6 +311,15 @@ def test_an_issuer_is_asked_within_limits(strange, kind, monkeypatch):
     assert strange.asked == [], "it is not asked again at once"
 
 
+def test_an_issuer_is_asked_within_a_time_whatever_takes_it(monkeypatch):
+    """A name that is not found in time, say."""
+    oidc.failed.clear()
+    monkeypatch.setattr(oidc, "ANSWER_WITHIN", WITHIN)
+    monkeypatch.setattr(oidc.fetch, "fetch", lambda *_: gevent.sleep(WITHIN + 4) or b"{}")
+    with in_time(), pytest.raises(oidc.Away):
+        oidc.document("https://issuer.example")
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"x", b"[]", b"7", b'"x"', b"{", b"\xff", b"[" * 100_000, b"{}" + b" " * oidc.DOCUMENT_LIMIT]
 )
@@ -337,3 +349,21 @@ def test_keys_that_are_none_are_as_if_it_was_away(monkeypatch, found):
     monkeypatch.setattr(oidc.fetch, "fetch", lambda *_: json.dumps(found).encode())
     with pytest.raises(oidc.Away):
         oidc.Keys("https://issuer.example/keys").get_jwk_set()
+
+
+def test_keys_are_asked_for_again_after_five_minutes(monkeypatch):
+    """Until then whoever took a key back is not heard."""
+    key = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True) | {"use": "sig"}
+    told = {"keys": [key | {"kid": "old"}], "jwks_uri": "https://issuer.example/keys"}
+    oidc.failed.clear()
+    oidc.keys.cache_clear()
+    monkeypatch.setattr(oidc.fetch, "fetch", lambda *_: json.dumps(told).encode())
+    assert oidc.keys("https://issuer.example").get_signing_key("old")
+    told["keys"] = [key | {"kid": "new"}]
+    assert oidc.keys("https://issuer.example").get_signing_key("old")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 301)
+    with pytest.raises(PyJWKClientError):
+        oidc.keys("https://issuer.example").get_signing_key("old")
+    assert oidc.keys("https://issuer.example").get_signing_key("new")
+    oidc.keys.cache_clear()

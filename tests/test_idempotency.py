@@ -117,15 +117,18 @@ def test_an_upload_sent_again_gets_its_first_answer(service, unique, form):
     key = {"Idempotency-Key": unique("key")}
     content = CSV_ROWS + f"{time.time_ns() % 2**31},{unique('x')}\n".encode()
 
-    def send(content):
+    def send(content, query=""):
+        path = f"/upload/departments{query}"
         if form == "multipart":
-            return service.post("/upload/departments", files={"file": content}, headers=key)
-        return service.post("/upload/departments", data=content, headers=key | {"Content-Type": "text/csv"})
+            return service.post(path, files={"file": content}, headers=key)
+        return service.post(path, data=content, headers=key | {"Content-Type": "text/csv"})
 
     first, again = send(content), send(content)
     assert first.status_code == again.status_code == 200
     assert first.content == again.content
     assert send(content + b"3,Sales\n").status_code == 422
+    other = send(content, "?max_errors=7")
+    assert (other.status_code, "Idempotency-Key" in other.text) == (422, True)
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +172,19 @@ def test_so_many_answers_are_kept_of_a_caller(forgetful, all_forgotten, unique, 
     assert comment(forgetful, caller, "").status_code == 201
     assert comment(forgetful, 2, unique("key")).status_code == 201
     assert rows(forgetful, "select count(*) from first_answers") == [(kept + 1,)]
+
+
+def test_the_same_key_of_another_caller_is_another_while_it_is_running_too(forgetful, all_forgotten, unique):
+    key = unique("key")
+    with psycopg.connect(forgetful.database) as holder, ThreadPoolExecutor() as pool:
+        holder.execute("select 1 from userstories where id = %s for update", [forgetful.story])
+        first = pool.submit(comment, forgetful, 0, key)
+        waiting = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        wait_for(lambda: rows(forgetful, waiting))
+        headers = {"Authorization": f"Bearer {forgetful.held[2]}", "Idempotency-Key": key}
+        assert forgetful.post("/projects", json={"name": "Another's"}, headers=headers).status_code == 201
+        holder.rollback()
+        assert first.result().status_code == 201
 
 
 def test_what_is_refused_or_forgotten_does_not_count(forgetful, all_forgotten, unique):

@@ -409,6 +409,7 @@ def test_a_forgotten_where_changes_nothing_of_others(guarded, own, table):
         "update milestones set project_id = {foreign}",
         "insert into userstories (project_id, subject) values ({foreign}, 'Mine')",
         "insert into projects (name) values ('Mine')",
+        "insert into projects (id, name) overriding system value values ({own}, 'Mine')",
         "select email from users",
         "update users set name = 'Mine'",
         "select sha256 from tokens",
@@ -424,7 +425,7 @@ def test_a_forgotten_where_changes_nothing_of_others(guarded, own, table):
 def test_the_role_of_a_project_cannot(guarded, own, statement):
     as_own = as_role(guarded, "rowhouse_project", own["projects"])
     with as_own as connection, pytest.raises(errors.InsufficientPrivilege):
-        connection.execute(statement.format(foreign=guarded.foreign["projects"]))
+        connection.execute(statement.format(foreign=guarded.foreign["projects"], own=own["projects"]))
 
 
 def test_kept_answers_are_for_whom_they_were_given(guarded):
