@@ -62,6 +62,16 @@ def test_the_service_cannot(as_service, statement):
     assert refusal.value.sqlstate == "42501"
 
 
+def test_the_service_may_not_even_call_what_tracks_or_prunes(as_service):
+    found = as_service.execute(
+        "select oid::regproc::text, has_function_privilege(oid, 'execute') from pg_proc"
+        " where oid::regproc::text = any (%s)",
+        [["history.track", "history.untrack", "history.drop_triggers", "history.prune"]],
+    ).fetchall()
+    assert len(found) == 4
+    assert not any(may for _, may in found), found
+
+
 def test_the_service_works_as_its_role(database):
     with psycopg.connect(database, autocommit=True) as owner, serve(database) as service:
         assert service.get("/users").status_code == 200

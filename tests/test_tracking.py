@@ -264,6 +264,7 @@ SHAPES = {
         "create table TABLE_2 partition of TABLE default",
         "insert into TABLE values (1, '-infinity', '{\"x\":\"\\ud800\"}'), (2, 'infinity', '1')",
         "update TABLE set day = '2021-01-01'",
+        "select history.untrack('TABLE_1')",
         "delete from TABLE where id = 1",
     ),
     "a version of its own": (
@@ -291,6 +292,13 @@ SHAPES = {
         "alter table TABLE rename column id to number",
         "insert into TABLE values (3)",
         "delete from TABLE where number < 3",
+    ),
+    "versions that are counted without a key": (
+        "create table TABLE (id integer, version integer default 1, updated_at timestamptz, v text);"
+        "create trigger t_10_count before update on TABLE for each row execute function count_version()",
+        "insert into TABLE values (1)",
+        "delete from TABLE",
+        "truncate TABLE",
     ),
     "versions out of bounds": (
         "create table TABLE (id integer primary key, version bigint, updated_at timestamptz)",

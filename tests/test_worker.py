@@ -546,10 +546,11 @@ def test_an_idle_connection_is_closed_in_time_wherever_its_request_stopped(datab
 
 
 def test_a_service_that_stops_ends_idle_connections_at_once(database):
-    running = serve(database)
+    running = serve(database, IDLE_TIMEOUT="60")
     with running as service, service.raw() as client:
         client.sendall(GET)
         assert client.recv(65536)
+        client.settimeout(5)
         running.process.terminate()
         assert client.recv(65536) == b""
         assert running.process.wait(15) == 0
@@ -605,3 +606,34 @@ def test_idle_connections_make_room_and_those_that_are_asked_on_stay(database):
         assert service.get("/users/1").status_code == 200
         service.post("/users", json=json.loads(body.replace(b"slow@", b"seen@")))
         assert json.loads(channel.recv(10))
+
+
+def test_who_waits_for_a_place_has_the_first_that_becomes_idle(database):
+    """At first there is none: something is asked on all of them."""
+    with serve(database, WORKERS="1", CONNECTIONS_LIMIT="12", BODY_TIMEOUT="30") as service, ExitStack() as open_ones:
+        busy = [open_ones.enter_context(service.raw()) for _ in range(12)]
+        for client in busy:
+            client.sendall(POST % (b"/users", b"Content-Length: 9") + b'{"a"')
+        time.sleep(1)
+        waiting = open_ones.enter_context(service.raw())
+        waiting.sendall(GET)
+        time.sleep(1)
+        for client in busy:
+            client.sendall(b": 70}")
+            assert client.recv(1000).startswith(b"HTTP/1.1 422")
+        waiting.settimeout(5)
+        assert waiting.recv(1000).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_the_connection_that_is_idle_longest_makes_room(database):
+    with serve(database, WORKERS="1", CONNECTIONS_LIMIT="12", IDLE_TIMEOUT="60") as service, ExitStack() as open_ones:
+        idle = []
+        for _ in range(16):
+            idle.append(open_ones.enter_context(service.raw()))
+            idle[-1].sendall(GET)
+            assert idle[-1].recv(1000).startswith(b"HTTP/1.1 200 OK")
+        for client in idle[:3]:
+            assert client.recv(1000) == b""
+        for client in idle[-8:]:
+            client.sendall(GET)
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
