@@ -246,6 +246,7 @@ def post_worker_init(worker: Worker) -> None:
     """Spare the collector what stays; watch for the end of a worker: its sockets are told in time."""
     import gevent
 
+    from handlers import health
     from handlers.http.open_sockets import close_all
     from handlers.http.telemetry import DROPPED
 
@@ -262,6 +263,7 @@ def post_worker_init(worker: Worker) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 100)
+    health.stops = lambda: worker.serves[0] == supervisor.STOPS
     worker.serves[0] = 1
 
 

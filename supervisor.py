@@ -71,6 +71,13 @@ class Beside:
             self.process.kill()
 
 
+STOPS = 2
+"""What a worker's byte says once the service stops."""
+
+DRAIN = 1.0
+"""Seconds in which /health/ready is 503 already, and requests go on: a load balancer learns to send no more."""
+
+
 class Master(Arbiter):  # type: ignore[misc]
     """Reloads without a gap, and is not ended by code that cannot start."""
 
@@ -115,6 +122,10 @@ class Master(Arbiter):  # type: ignore[misc]
 
     def stop(self, graceful: bool = True) -> None:
         self.served = True  # what cannot start while all ends ends nothing
+        if graceful and any(worker.serves[0] for worker in self.WORKERS.values()):
+            for worker in self.WORKERS.values():
+                worker.serves[0] = STOPS
+            time.sleep(DRAIN)
         super().stop(graceful)
 
     def reap_workers(self) -> None:

@@ -1,6 +1,7 @@
 """Whether the service lives, whether it can work, and its numbers: for load balancers, orchestrators and Prometheus."""
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import psycopg
@@ -21,6 +22,10 @@ EXPECTED = expected()
 
 BROKER_WITHIN = 30
 """Seconds in which a relay must have said that the broker is up."""
+
+
+stops: Callable[[], bool] = bool
+"""Whether the service is about to stop; gunicorn.conf.py has a worker ask its master."""
 
 
 class Health(Schema):
@@ -45,6 +50,8 @@ def live() -> Response:
 @gives(Health)
 def ready() -> Response:
     """Whether the database can be reached and is up to date; degraded where events wait because the broker is away."""
+    if stops():
+        raise ProblemException(503, "The service stops.", reasons=["stopping"])
     try:
         row = read("health.migrations")
     except psycopg.OperationalError:

@@ -297,7 +297,10 @@ def test_the_token_itself_is_kept_nowhere(guarded, server):
         ["token", "create", "x"],
         ["token", "create", "x", "--role", "owner"],
         ["token", "create", "reader", "--role", "reader"],
-        ["token", "create", " ", "--role", "reader"],
+        *(
+            ["token", "create", name, "--role", "reader"]
+            for name in ("", " ", "oidc:ann", "anonymous", "postgres (psql)", "a\nb", "\x1b[31mred", "x" * 101)
+        ),
         *(["token", "create", "x", "--role", "reader", "--expires", time] for time in ("90", "0d", "d", "1y", "-1d")),
         *(["token", "create", "x", "--role", "reader", "--project", project] for project in ("0", "x", "999999999")),
         ["token", "revoke", "nobody"],

@@ -8,6 +8,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import permutations, product
+from types import SimpleNamespace
 
 import jwt
 import psycopg
@@ -17,8 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import HMACAlgorithm, RSAAlgorithm
 from websockets.sync.client import connect
 
+from app import create_app
+from handlers.http import oidc
 from tests.conftest import free_port, make_token, serve
 from tests.test_running import refusal
+
+APP = create_app()
 
 KEY, OTHER, CURVE = (
     rsa.generate_private_key(65537, 2048),
@@ -259,3 +264,16 @@ def test_without_its_issuer_the_keys_are_waited_for_in_vain(database, claims):
 )
 def test_what_would_let_others_in_is_refused_at_the_start(database, tmp_path, said, settings):
     assert said in " ".join(refusal(tmp_path, DATABASE_URL=database, **settings))
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "PS256"])
+@pytest.mark.parametrize("named", [None, "RS256", "PS256"])
+def test_a_key_is_bound_to_an_algorithm_only_where_its_issuer_says_to_which(claims, algorithm, named, monkeypatch):
+    given = RSAAlgorithm.to_jwk(KEY.public_key(), as_dict=True) | {"kid": "first", "use": "sig"}
+    found = jwt.PyJWK(given | ({"alg": named} if named else {}))
+    monkeypatch.setattr(oidc, "keys", lambda _: SimpleNamespace(get_signing_key_from_jwt=lambda _: found))
+    with APP.app_context():
+        APP.config |= {"OIDC_ISSUER": claims["iss"], "OIDC_AUDIENCE": "rowhouse"}
+        who = oidc.holder(signed(claims, algorithm=algorithm))
+        APP.config |= {"OIDC_ISSUER": "", "OIDC_AUDIENCE": ""}
+    assert (who is not None) == (named in (None, algorithm))

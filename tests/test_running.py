@@ -440,3 +440,18 @@ def counted(service: Service) -> float:
     text = service.get("/metrics").text
     found = re.search(r'^rowhouse_requests_total\{method="GET",route="/ping",status="200"\} (\S+)$', text, re.MULTILINE)
     return float(found[1]) if found else 0
+
+
+def test_a_service_that_stops_is_not_ready_first_and_answers_meanwhile(database):
+    """A load balancer that asks each 50 ms learns of it while requests still go through."""
+    service = serve(database, WORKERS="2")
+    with service as found:
+        assert found.get("/health/ready").status_code == 200
+        service.process.send_signal(signal.SIGTERM)
+        seen = []
+        for _ in range(12):
+            seen.append((found.get("/health/ready").status_code, found.get("/users").status_code))
+            time.sleep(0.05)  # between two looks, as a load balancer does
+        assert (503, 200) in seen
+        assert {users for _, users in seen} == {200}
+        assert service.process.wait(10) == 0

@@ -37,7 +37,8 @@ class one_line_errors(AbstractContextManager[None]):
         if isinstance(error, psycopg.OperationalError):
             sys.exit(f"The database is not reachable: {str(error).splitlines()[0]}")
         if isinstance(error, psycopg.IntegrityError):
-            sys.exit(" ".join(filter(None, (error.diag.message_primary, error.diag.message_detail))))
+            # Not the details: they may hold the row.
+            sys.exit(error.diag.message_primary or "The database refused it.")
         if isinstance(error, psycopg.ProgrammingError) and not error.sqlstate:
             sys.exit(f"DATABASE_URL cannot be read: {str(error).splitlines()[0]}")
         if isinstance(error, ONE_LINE):

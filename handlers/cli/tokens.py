@@ -12,7 +12,7 @@ from flask.cli import AppGroup
 import db
 from db.pool import connect
 from handlers.cli.common import commands, database, one_line_errors
-from handlers.http.auth import ROLES
+from handlers.http.auth import ANONYMOUS, ROLES
 from handlers.http.fields import BIGINT
 
 token = AppGroup("token", help="Make tokens and take them back.")
@@ -30,8 +30,17 @@ def lifetime(context: click.Context, option: click.Parameter, value: str | None)
     return f"{value[:-1]} {LIFETIME[value[-1]]}"
 
 
+def holder(context: click.Context, argument: click.Parameter, value: str) -> str:
+    """Whom history will call so: nobody that it calls so already for another reason."""
+    if not value.strip() or len(value) > 100 or not value.isprintable():
+        raise click.BadParameter("It is 1 to 100 characters that can be seen.")
+    if value == ANONYMOUS or value.startswith("oidc:") or value.endswith(")"):
+        raise click.BadParameter("History calls others so: who has no token or a JWT, or acts on the database.")
+    return value
+
+
 @token.command("create")
-@click.argument("name")
+@click.argument("name", callback=holder)
 @click.option("--role", type=click.Choice(ROLES[1:]), required=True, help="What its holder may do.")
 @click.option("--project", type=click.IntRange(1, BIGINT), help="The only project it reaches, by its id.")
 @click.option("--expires", callback=lifetime, help="After so long it is no longer good: 90d, 12h, 30m.")
