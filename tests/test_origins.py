@@ -175,6 +175,12 @@ def test_what_was_forwarded_is_answered_with_tokens_only(client):
             assert answer.status_code == (plain if client.guarded else 403), (name, path)
 
 
+@pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "2001:db8::1", ""])
+def test_without_tokens_nobody_on_another_machine_is_answered(client, address):
+    answer = client.get("/users?nonsense=1", environ_overrides={"REMOTE_ADDR": address})
+    assert answer.status_code == (401 if client.guarded else 403)
+
+
 def refused(answer) -> bool:
     return answer.status_code == 403 and "other origins" in answer.json["detail"]
 
