@@ -74,7 +74,7 @@ def wait_for(fact: Callable[[], object], within: float = 20) -> None:
     deadline = time.monotonic() + within
     while not fact():
         assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.05)
+        time.sleep(0.05)  # asks again
 
 
 def free_port() -> int:

@@ -670,7 +670,7 @@ def test_killed_at_any_moment_it_is_all_or_nothing_and_the_next_try_succeeds(hou
             stderr=subprocess.DEVNULL,
         )
         wait_for(lambda process=process: process.poll() is not None or working(house))
-        time.sleep(moment)
+        time.sleep(moment)  # any moment
         process.kill()
         process.wait()
         wait_for(lambda: not working(house))

@@ -154,7 +154,7 @@ def test_a_data_directory_is_made_whole_or_not_at_all():
         with tempfile.TemporaryDirectory(prefix="rowhouse-") as name:
             command = [sys.executable, "-m", "db.private_postgres", name]
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as keeper:
-                time.sleep(seconds)
+                time.sleep(seconds)  # any moment
                 end(*[child.pid for child in psutil.Process(keeper.pid).children(recursive=True)], keeper.pid)
             works(Path(name), within=20)
 
@@ -185,7 +185,7 @@ def test_after_kill_9_of_everything_in_any_order_the_next_start_works_at_once(di
         for pid in groups[name]():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(pause)
+        time.sleep(pause)  # any moment
     process.communicate(timeout=15)
     process = start(directory, PORT=port, WORKERS="2")
     try:

@@ -122,7 +122,7 @@ WALK = [pytest.param(*each, marks=[] if each in SOME else pytest.mark.thorough) 
 def test_work_that_is_canceled_ends(house, work, delay):
     with nothing_left(house):
         location = begin(house, work)
-        time.sleep(delay)
+        time.sleep(delay)  # any moment
         canceled = house.delete(location).status_code
         found = ended(house, location)
         assert found["state"] == {204: "canceled", 409: "succeeded"}[canceled], json.dumps(found)
@@ -164,7 +164,7 @@ def test_who_is_told_that_work_is_broken_off_is_told_the_truth(house, work, roun
             body = body if work != "restore" else "{}"
             answer = house.request(method, path, data=body, headers=headers)
             assert answer.status_code == 202, answer.text
-            time.sleep(turn % 8 * 0.012)
+            time.sleep(turn % 8 * 0.012)  # any moment
             canceled = house.delete(answer.headers["Location"]).status_code
             found = ended(house, answer.headers["Location"])
             assert found["state"] == {204: "canceled", 409: "succeeded"}[canceled], json.dumps(found)
@@ -198,7 +198,7 @@ def send_and_leave(house, work, delay):
     method, path, body, kind = WORK[work](house)
     with house.raw() as client:
         client.sendall(head(method, path, kind, len(body)) + body)
-        time.sleep(delay)
+        time.sleep(delay)  # any moment
 
 
 @pytest.mark.parametrize(

@@ -601,13 +601,13 @@ def test_with_a_broker_nothing_is_lost_or_out_of_order_whatever_is_killed(alone,
 
 def signalled(process, chance, seconds):
     """Send SIGTERM and SIGINT in quick succession, so many seconds after its start; fails unless it ends in time."""
-    time.sleep(seconds)
+    time.sleep(seconds)  # any moment
     for _ in range(200):
         with suppress(ProcessLookupError):
             process.send_signal(chance.choice([signal.SIGTERM, signal.SIGINT]))
         if process.poll() is not None:
             break
-        time.sleep(chance.random() / 1000)
+        time.sleep(chance.random() / 1000)  # any moment
     process.wait(12)
 
 

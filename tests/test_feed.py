@@ -305,7 +305,7 @@ def write_at_random(database, chance, objects, times):
             for id in sorted(chance.sample(objects, chance.randint(1, 5))):
                 connection.execute("update tasks set status = %s where id = %s", [f"s{chance.random()}", id])
             if chance.random() < 0.2:
-                time.sleep(chance.random() * 0.2)
+                time.sleep(chance.random() * 0.2)  # any moment
             if chance.random() < 0.25:
                 connection.rollback()
             else:

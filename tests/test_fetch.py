@@ -74,13 +74,13 @@ def slow(client, head):
     client.sendall(head + b"Content-Length: 1000\r\n\r\n")
     while True:
         client.sendall(b".")
-        time.sleep(0.05)
+        time.sleep(0.05)  # a slow peer
 
 
 def slow_head(client, head):
     for byte in head + b"X: " + b"x" * 1000:
         client.sendall(bytes([byte]))
-        time.sleep(0.05)
+        time.sleep(0.05)  # a slow peer
 
 
 def silent(client, head):
@@ -104,7 +104,7 @@ def endless_headers(client, head):
 def continued(client, head):
     while True:
         client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        time.sleep(0.01)
+        time.sleep(0.01)  # a slow peer
 
 
 def reset(client, head):

@@ -26,7 +26,7 @@ def holders(database):
 def test_what_a_token_may_ask_is_counted_over_all_processes(database, holders):
     first, second = holders
     if time.time() % 60 > 50:  # not over the end of a minute
-        time.sleep(61 - time.time() % 60)
+        time.sleep(61 - time.time() % 60)  # the time that is promised
     with serve(database, RATE_LIMIT="50", WORKERS="2") as service, ThreadPoolExecutor(8) as crowd:
         answers = list(crowd.map(lambda _: requests.get(f"{service.url}/users", headers=first), range(120)))
         assert Counter(answer.status_code for answer in answers) == {200: 50, 429: 70}
@@ -112,7 +112,7 @@ def test_a_body_that_trickles_is_not_waited_for(impatient):
         )
         for _ in range(40):
             client.sendall(b" ")
-            time.sleep(0.05)
+            time.sleep(0.05)  # a slow peer
         assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
@@ -150,7 +150,7 @@ def test_a_client_that_does_not_read_is_cut_off(impatient):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         try:
             client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: [::1]\r\n\r\n" * asked)
-            time.sleep(6)
+            time.sleep(6)  # a slow peer
             came = 0
             while some := client.recv(2**20):
                 came += len(some)
@@ -176,7 +176,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(impatient):
                 client.sendall(b"X-Slow: x\r\n")
             except OSError:
                 break
-            time.sleep(0.25)
+            time.sleep(0.25)  # a slow peer
         assert 3 < time.monotonic() - began < 8
 
 

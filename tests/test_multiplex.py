@@ -36,7 +36,7 @@ def until(fact) -> None:
     """Wait until a fact holds, while greenlets work."""
     with gevent.Timeout(20):
         while not fact():
-            gevent.sleep(0.01)
+            gevent.sleep(0.01)  # asks again
 
 
 def twice(shared: Multiplexer, id: int) -> bool:
@@ -155,7 +155,7 @@ def test_it_cannot_write(shared, database):
 def test_a_lost_connection_leaves_nobody_waiting_and_is_made_anew(shared, database):
     readers = gevent.spawn(crowd, shared, 50, 400)
     for _ in range(5):
-        gevent.sleep(0.05)
+        gevent.sleep(0.05)  # any moment
         with psycopg.connect(database, autocommit=True) as connection:
             for pid in backends(database):
                 connection.execute("select pg_terminate_backend(%s)", [pid])
@@ -185,7 +185,7 @@ def test_a_server_that_is_away_is_not_waited_for():
     for _ in range(3):
         with pytest.raises(FallBackToPool):
             away.read(TWICE, [1])
-        gevent.sleep(0.01)
+        gevent.sleep(0.01)  # any moment
 
 
 def test_no_request_notices_what_happens_to_the_connections(database):
@@ -212,7 +212,7 @@ def test_no_request_notices_what_happens_to_the_connections(database):
             reader.start()
         wait_for(lambda: backends(database))
         for _ in range(10):
-            time.sleep(0.2)
+            time.sleep(0.2)  # any moment
             with psycopg.connect(database, autocommit=True) as connection:
                 for pid in backends(database):
                     connection.execute("select pg_terminate_backend(%s)", [pid])

@@ -241,7 +241,7 @@ def test_a_socket_takes_a_jwt_until_it_expires(guarded, claims):
     with connect(url) as ws:
         ws.send(json.dumps({"cmd": "auth", "token": signed(claims | {"exp": int(time.time()) + 2})}))
         assert json.loads(ws.recv(5))["type"] == "subscribed"
-        time.sleep(3.5)
+        time.sleep(3.5)  # the time that is promised: it expires after two
         assert status(guarded, signed(claims), "POST", "/projects", json={"name": "Unheard"}) == 201
         with pytest.raises(Exception, match="1008"):
             ws.recv(5)

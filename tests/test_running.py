@@ -135,7 +135,7 @@ def test_ctrl_c_in_a_terminal_says_one_line(database, directory, seconds, signal
     if seconds is None:
         wait_for(lambda: answers(f"http://127.0.0.1:{port}"))
     else:
-        time.sleep(seconds)
+        time.sleep(seconds)  # any moment
     os.write(terminal, signals.encode())
     said = b""
     with suppress(OSError):
@@ -379,7 +379,7 @@ def test_a_reload_cuts_and_stops_nothing_and_a_stop_amid_reloads_ends_all(databa
         assert 'route="/users/<id:id>",status="404"' in service.get("/metrics").text
         for _ in range(3):
             served.process.send_signal(signal.SIGHUP)
-            time.sleep(0.1)
+            time.sleep(0.1)  # any moment
         family = psutil.Process(master).children(recursive=True)
         began = time.monotonic()
         served.process.terminate()
@@ -407,7 +407,7 @@ def test_code_that_cannot_start_replaces_none_that_serves(database, tmp_path):
         with asking(url) as found:
             served.process.send_signal(signal.SIGHUP)
             wait_for(lambda: "SyntaxError" in served.log.read_text())
-            time.sleep(2)
+            time.sleep(2)  # nothing may happen
             assert workers_of(served.process.pid) >= before
             (copy / "app.py").write_text(app)
             served.process.send_signal(signal.SIGHUP)

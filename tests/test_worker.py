@@ -431,7 +431,7 @@ def said(service, *pieces: bytes, answers: int = 1, pause: float = 0.05) -> byte
     with service.raw() as client:
         for piece in pieces:
             client.sendall(piece)
-            time.sleep(pause)  # a segment of its own
+            time.sleep(pause)  # a slow peer: a segment of its own
         heard = b""
         while heard.count(b"HTTP/1.1 ") < answers or not heard.endswith(b"}\n"):
             some = client.recv(65536)

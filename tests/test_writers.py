@@ -25,7 +25,7 @@ def writers(database):
             found.take()
         with gevent.Timeout(20):
             while found.opener.opening:
-                gevent.sleep(0.01)
+                gevent.sleep(0.01)  # asks again
         found.free += busy
     yield found
     for pipeline in found.free:
@@ -92,16 +92,27 @@ def test_a_plan_of_another_day_is_for_the_pool_and_made_anew(writers, connection
     assert writers.write(returning, [3], ACTOR)
 
 
+def until_waiting(connection, writers: int) -> None:
+    """Wait until so many wait for a lock, while greenlets work."""
+    waiting = (
+        "select count(*) from pg_stat_activity where datname = current_database()"
+        " and application_name = 'rowhouse writes' and wait_event_type = 'Lock'"
+    )
+    with gevent.Timeout(20):
+        while connection.execute(waiting).fetchone() != (writers,):
+            gevent.sleep(0.01)  # asks again
+
+
 def test_one_that_waits_for_a_lock_holds_up_no_other(writers, connection):
     writers.write(ADD, [1, "Cook"], ACTOR)
     with psycopg.connect(writers.opener.dsn) as locking:
         locking.execute("select from jobs where id = 1 for update")
         waiting = [gevent.spawn(writers.write, RENAME, [1, "Chef"], ACTOR) for _ in range(PIPELINES - 1)]
-        gevent.sleep(0.05)
+        until_waiting(connection, PIPELINES - 1)
         assert [writers.write(ADD, [id, "Baker"], ACTOR).id for id in range(2, 50)] == [*range(2, 50)]
         # With all pipelines waiting, the pool is asked; soon, and nothing was done.
         waiting.append(gevent.spawn(writers.write, RENAME, [1, "Chef"], ACTOR))
-        gevent.sleep(0.01)
+        until_waiting(connection, PIPELINES)
         with gevent.Timeout(1), pytest.raises(FallBackToPool):
             writers.write(ADD, [99, "Baker"], ACTOR)
     gevent.joinall(waiting, timeout=10, raise_error=True)
@@ -133,13 +144,13 @@ def test_what_was_acknowledged_is_there_once_whatever_is_killed(writers, connect
             try:
                 done.append(writers.write(ADD, [id, "Cook"], ACTOR).id)
             except FallBackToPool:
-                gevent.sleep(0.001)
+                gevent.sleep(0.001)  # asks again
             except psycopg.OperationalError:  # nobody knows
                 pass
 
     clients = [gevent.spawn(write, range(start, 10**9, 8)) for start in range(1, 9)]
     for _ in range(10):
-        gevent.sleep(random.uniform(0.02, 0.2))
+        gevent.sleep(random.uniform(0.02, 0.2))  # any moment
         connection.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity"
             " where application_name = 'rowhouse writes' and datname = current_database()"

@@ -78,6 +78,18 @@ def test_one_route_module_does_not_load_the_others():
     assert {name for name in loaded.split() if room(name) == "handlers"} == {"handlers.tasks"}
 
 
+WAITS = ("asks again", "any moment", "a slow peer", "nothing may happen", "the time that is promised")
+"""Why a test may sleep; all else waits for a fact."""
+
+
+def test_no_test_sleeps_where_it_can_wait_for_a_fact():
+    for path in ROOT.glob("tests/**/*.py"):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if re.search(r"\b(time|gevent)\.sleep\((?!0\))", line) and path.name != "test_house.py":
+                because = line.rpartition("  # ")[2] if "  # " in line else ""
+                assert because.startswith(WAITS) or "print('sent'" in line, f"{path.name}, line {number}: why?"
+
+
 def test_nobody_imports_the_app():
     for module, path in MODULES.items():
         assert not [name for name in imports(path) if name.split(".")[0] == "app"], module
