@@ -651,7 +651,7 @@ def test_the_commands_do_the_same(house, tmp_path):
         assert (refused.returncode, refused.stdout, "Traceback" in refused.stderr) == (1, "", False)
 
 
-@pytest.mark.parametrize("moment", [0.05, 0.2, 0.6])
+@pytest.mark.parametrize("moment", [0.2, *(pytest.param(each, marks=pytest.mark.thorough) for each in (0.05, 0.6))])
 def test_killed_at_any_moment_it_is_all_or_nothing_and_the_next_try_succeeds(house, tmp_path, moment):
     before = data(house, "jobs")
     file = tmp_path / "jobs.csv"

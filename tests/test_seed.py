@@ -137,8 +137,8 @@ def test_each_slice_of_projects_is_there_with_its_milestones(database):
         ("--seed", "-1", "--users", "5"),
     ],
 )
-def test_what_cannot_be_seeded_is_refused(database, options):
-    refused = seed(database, *options)
+def test_what_cannot_be_seeded_is_refused(module_database, options):
+    refused = seed(module_database, *options)
     assert refused.returncode == 2
     assert "Error: " in refused.stderr
-    assert ask(database, "select count(*) from users") == [(0,)]
+    assert ask(module_database, "select count(*) from users") == [(0,)]
