@@ -211,7 +211,7 @@ def test_whatever_is_answered_it_ends_in_time_and_no_redirect_is_followed(strang
 
 def test_all_addresses_of_a_host_have_one_time_together(monkeypatch):
     def nobody(address, timeout):
-        time.sleep(timeout)
+        time.sleep(timeout)  # a slow peer
         raise TimeoutError
 
     many = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (f"192.0.2.{n}", 80)) for n in range(1, 20)]
