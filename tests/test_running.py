@@ -451,7 +451,7 @@ def test_a_service_that_stops_is_not_ready_first_and_answers_meanwhile(database)
         seen = []
         for _ in range(12):
             seen.append((found.get("/health/ready").status_code, found.get("/users").status_code))
-            time.sleep(0.05)  # between two looks, as a load balancer does
+            time.sleep(0.05)  # asks again, as a load balancer does
         assert (503, 200) in seen
         assert {users for _, users in seen} == {200}
         assert service.process.wait(10) == 0
