@@ -315,7 +315,7 @@ def test_an_issuer_is_asked_within_a_time_whatever_takes_it(monkeypatch):
     """A name that is not found in time, say."""
     oidc.failed.clear()
     monkeypatch.setattr(oidc, "ANSWER_WITHIN", WITHIN)
-    monkeypatch.setattr(oidc.fetch, "fetch", lambda *_: gevent.sleep(WITHIN + 4) or b"{}")
+    monkeypatch.setattr(oidc.fetch, "fetch", lambda *_: gevent.sleep(WITHIN + 4) or b"{}")  # a slow peer
     with in_time(), pytest.raises(oidc.Away):
         oidc.document("https://issuer.example")
 

@@ -614,10 +614,10 @@ def test_who_waits_for_a_place_has_the_first_that_becomes_idle(database):
         busy = [open_ones.enter_context(service.raw()) for _ in range(12)]
         for client in busy:
             client.sendall(POST % (b"/users", b"Content-Length: 9") + b'{"a"')
-        time.sleep(1)
+        time.sleep(1)  # a slow peer
         waiting = open_ones.enter_context(service.raw())
         waiting.sendall(GET)
-        time.sleep(1)
+        time.sleep(1)  # a slow peer
         for client in busy:
             client.sendall(b": 70}")
             assert client.recv(1000).startswith(b"HTTP/1.1 422")
