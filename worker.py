@@ -241,7 +241,7 @@ def join_repeated(environ: dict[str, Any], headers: list[tuple[str, str]]) -> No
 def split_target(method: str, target: str) -> tuple[str, str]:
     """Path and query of a target that is more, or something else, than these."""
     try:
-        if not target.isascii() or (target == "*" and method != "OPTIONS"):
+        if not target.isascii() or (target[:1] == "*" and (target, method) != ("*", "OPTIONS")):
             raise ValueError
         parts = util.split_request_uri(target)
     except ValueError:

@@ -229,4 +229,4 @@ def test_a_keeper_or_server_that_dies_is_replaced_and_a_full_disk_waited_out():
             still = private_postgres.processes(directory / "postgres")
             subprocess.run(["umount", name], check=True)
     assert still == []
-    assert "The keeper of the private PostgreSQL ended and is started again." in "".join(said)
+    assert "The supervisor of the private PostgreSQL ended and is started again." in "".join(said)

@@ -48,6 +48,15 @@ def noun(request, project, story, audio, unique):
     }[request.param]
 
 
+def test_milestones_are_found_by_whether_they_are_over(service, project):
+    path = f"/projects/{project['id']}/milestones"
+    made = [service.post(path, json={"name": "A", "closed": closed}).json() for closed in (False, True)]
+    for closed in (False, True):
+        found = service.get(path, params={"closed": str(closed).lower()})
+        assert found.status_code == 200, found.text
+        assert [each["id"] for each in found.json()["items"]] == [made[closed]["id"]]
+
+
 # What all have in common ----------------------------------------------------------------------------------------------
 
 
