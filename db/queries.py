@@ -18,8 +18,8 @@ BLOCK = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 TWIN = re.compile(r"^-- for: (.+)\n", re.MULTILINE)
 VARIABLE = re.compile(r"(?<!:):'(\w+)'")
 
-FILTERS = re.compile(r"(?:\n +and (?:matches\(|\(:'\w+' = '' or ).*)+")
-"""The conditions of a list that leave out what does not fit its filters."""
+FILTERS = re.compile(r"(?:\n +and .* -- filter$)+", re.MULTILINE)
+"""The conditions that a list can do without where nothing is filtered: the page says which they are."""
 
 
 class Statement(NamedTuple):
@@ -71,8 +71,7 @@ def parse(page: str, text: str) -> dict[str, Statement]:
 
 def statement(name: str, body: str) -> Statement:
     conditions = FILTERS.search(body)
-    # Only of a list: elsewhere a condition of this form is no filter, and must hold whatever is asked.
-    if conditions is None or "listed(" not in body:
+    if conditions is None:
         return prepared(name, body)
     filters = tuple(dict.fromkeys(VARIABLE.findall(conditions[0])))
     filtered = prepared(name, body)._replace(kept=False)

@@ -27,7 +27,7 @@ from page(array(
         select listed(audios_json(r), '', r.id::text, :'fields')
         from audios as r
         where r.id > (select id_after(:'after_id'))
-            and matches(r, :'id', :'session_id')
+            and matches(r, :'id', :'session_id') -- filter
         order by r.id
         limit 1001
     ) as r (listed)
@@ -45,7 +45,7 @@ from page(array(
         select listed(audios_json(r), '', r.id::text, :'fields')
         from audios as r
         where r.id < (select id_before(:'after_id'))
-            and matches(r, :'id', :'session_id')
+            and matches(r, :'id', :'session_id') -- filter
         order by r.id desc
         limit 1001
     ) as r (listed)
@@ -63,7 +63,7 @@ from page(array(
         select listed(audios_json(r), r.session_id::text, r.id::text, :'fields')
         from audios as r
         where (r.session_id, r.id) > ((select coalesce(nullif(:'after_key', '')::bigint, 0)), id_after(:'after_id'))
-            and matches(r, :'id', :'session_id')
+            and matches(r, :'id', :'session_id') -- filter
         order by r.session_id
         limit 1001
     ) as r (listed)
@@ -81,7 +81,7 @@ from page(array(
         select listed(audios_json(r), r.session_id::text, r.id::text, :'fields')
         from audios as r
         where (r.session_id, r.id) < ((select coalesce(nullif(:'after_key', '')::bigint, 9223372036854775807)), id_before(:'after_id'))
-            and matches(r, :'id', :'session_id')
+            and matches(r, :'id', :'session_id') -- filter
         order by r.session_id desc
         limit 1001
     ) as r (listed)
@@ -99,7 +99,7 @@ from page(array(
         select listed(audios_json(r), iso8601(r.created_at), r.id::text, :'fields')
         from audios as r
         where (r.created_at, r.id) > ((select coalesce(nullif(:'after_key', '')::timestamptz, '-infinity')), id_after(:'after_id'))
-            and matches(r, :'id', :'session_id')
+            and matches(r, :'id', :'session_id') -- filter
         order by r.created_at, r.id
         limit 1001
     ) as r (listed)
@@ -117,7 +117,7 @@ from page(array(
         select listed(audios_json(r), iso8601(r.created_at), r.id::text, :'fields')
         from audios as r
         where (r.created_at, r.id) < ((select coalesce(nullif(:'after_key', '')::timestamptz, 'infinity')), id_before(:'after_id'))
-            and matches(r, :'id', :'session_id')
+            and matches(r, :'id', :'session_id') -- filter
         order by r.created_at desc, r.id desc
         limit 1001
     ) as r (listed)

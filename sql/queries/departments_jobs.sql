@@ -15,7 +15,7 @@ from page(array(
         select listed(:"json"(r), '', r.id::text, :'fields')
         from :"table" as r
         where r.id > (select id_after(:'after_id'))
-            and matches(r, :'id', :'name')
+            and matches(r, :'id', :'name') -- filter
         order by r.id
         limit 1001
     ) as r (listed)
@@ -33,7 +33,7 @@ from page(array(
         select listed(:"json"(r), '', r.id::text, :'fields')
         from :"table" as r
         where r.id < (select id_before(:'after_id'))
-            and matches(r, :'id', :'name')
+            and matches(r, :'id', :'name') -- filter
         order by r.id desc
         limit 1001
     ) as r (listed)
@@ -51,7 +51,7 @@ from page(array(
         select listed(:"json"(r), r.:"column", r.id::text, :'fields')
         from :"table" as r
         where (r.:"column", r.id) > ((select :'after_key'), id_after(:'after_id'))
-            and matches(r, :'id', :'name')
+            and matches(r, :'id', :'name') -- filter
         order by r.:"column", r.id
         limit 1001
     ) as r (listed)
@@ -69,7 +69,7 @@ from page(array(
         select listed(:"json"(r), r.:"column", r.id::text, :'fields')
         from :"table" as r
         where (r.:"column", r.id) < ((select case :'after_id' when '' then (select max(last.:"column") from :"table" as last) else :'after_key' end), id_before(:'after_id'))
-            and matches(r, :'id', :'name')
+            and matches(r, :'id', :'name') -- filter
         order by r.:"column" desc, r.id desc
         limit 1001
     ) as r (listed)

@@ -55,7 +55,7 @@ from page(array(
         select listed(:"errors_json"(r), '', r.id::text, :'fields')
         from :"errors" as r
         where r.id > (select id_after(:'after_id'))
-            and matches(r, :'upload_id', :'code')
+            and matches(r, :'upload_id', :'code') -- filter
         order by r.id
         limit 1001
     ) as r (listed)
@@ -73,7 +73,7 @@ from page(array(
         select listed(:"errors_json"(r), '', r.id::text, :'fields')
         from :"errors" as r
         where r.id < (select id_before(:'after_id'))
-            and matches(r, :'upload_id', :'code')
+            and matches(r, :'upload_id', :'code') -- filter
         order by r.id desc
         limit 1001
     ) as r (listed)

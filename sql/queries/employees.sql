@@ -11,7 +11,7 @@ from page(array(
         select listed(employees_json(r), '', r.id::text, :'fields')
         from employees as r
         where r.id > (select id_after(:'after_id'))
-            and matches(r, :'id', :'name', :'department_id', :'job_id')
+            and matches(r, :'id', :'name', :'department_id', :'job_id') -- filter
         order by r.id
         limit 1001
     ) as r (listed)
@@ -29,7 +29,7 @@ from page(array(
         select listed(employees_json(r), '', r.id::text, :'fields')
         from employees as r
         where r.id < (select id_before(:'after_id'))
-            and matches(r, :'id', :'name', :'department_id', :'job_id')
+            and matches(r, :'id', :'name', :'department_id', :'job_id') -- filter
         order by r.id desc
         limit 1001
     ) as r (listed)
@@ -47,7 +47,7 @@ from page(array(
         select listed(employees_json(r), r.name, r.id::text, :'fields')
         from employees as r
         where (r.name, r.id) > ((select :'after_key'), id_after(:'after_id'))
-            and matches(r, :'id', :'name', :'department_id', :'job_id')
+            and matches(r, :'id', :'name', :'department_id', :'job_id') -- filter
         order by r.name, r.id
         limit 1001
     ) as r (listed)
@@ -65,7 +65,7 @@ from page(array(
         select listed(employees_json(r), r.name, r.id::text, :'fields')
         from employees as r
         where (r.name, r.id) < ((select case :'after_id' when '' then (select max(last.name) from employees as last) else :'after_key' end), id_before(:'after_id'))
-            and matches(r, :'id', :'name', :'department_id', :'job_id')
+            and matches(r, :'id', :'name', :'department_id', :'job_id') -- filter
         order by r.name desc, r.id desc
         limit 1001
     ) as r (listed)
@@ -83,7 +83,7 @@ from page(array(
         select listed(employees_json(r), iso8601(r.datetime), r.id::text, :'fields')
         from employees as r
         where (r.datetime, r.id) > ((select coalesce(nullif(:'after_key', '')::timestamptz, '-infinity')), id_after(:'after_id'))
-            and matches(r, :'id', :'name', :'department_id', :'job_id')
+            and matches(r, :'id', :'name', :'department_id', :'job_id') -- filter
         order by r.datetime, r.id
         limit 1001
     ) as r (listed)
@@ -101,7 +101,7 @@ from page(array(
         select listed(employees_json(r), iso8601(r.datetime), r.id::text, :'fields')
         from employees as r
         where (r.datetime, r.id) < ((select coalesce(nullif(:'after_key', '')::timestamptz, 'infinity')), id_before(:'after_id'))
-            and matches(r, :'id', :'name', :'department_id', :'job_id')
+            and matches(r, :'id', :'name', :'department_id', :'job_id') -- filter
         order by r.datetime desc, r.id desc
         limit 1001
     ) as r (listed)

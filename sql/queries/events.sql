@@ -27,7 +27,7 @@ from page(array(
         select listed(events_json(e), '', e.id::text, :'fields')
         from events as e
         where e.id > (select coalesce(nullif(:'after_id', '')::uuid, '00000000-0000-0000-0000-000000000000'))
-            and matches(e, :'user_id', :'status')
+            and matches(e, :'user_id', :'status') -- filter
         order by e.id
         limit 1001
     ) as e (listed)
@@ -45,7 +45,7 @@ from page(array(
         select listed(events_json(e), '', e.id::text, :'fields')
         from events as e
         where e.id < (select coalesce(nullif(:'after_id', '')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
-            and matches(e, :'user_id', :'status')
+            and matches(e, :'user_id', :'status') -- filter
         order by e.id desc
         limit 1001
     ) as e (listed)

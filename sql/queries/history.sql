@@ -29,13 +29,13 @@ from page(array(
         from history.entries as e
         where (e.operation_date, e.id) > (coalesce(nullif(:'after_key', '')::timestamptz, '-infinity'), id_after(:'after_id'))
             and e.operation_date >= coalesce(nullif(:'after_key', '')::timestamptz, '-infinity') -- by this the months of the pages before are left out
-            and (:'noun' = '' or e.obj_type = (select t.obj_type from history.tracked as t where t.relation = nullif(:'noun', '')::regclass))
-            and (:'obj_type' = '' or e.obj_type = :'obj_type')
-            and (:'obj_id' = '' or e.obj_type = any (array(select t.obj_type from history.tracked as t)))
-            and (:'obj_id' = '' or e.obj_id in (:'obj_id', to_json(:'obj_id'::text)::text))
-            and (:'project' = '' or e.project = nullif(:'project', '')::bigint)
-            and (:'actor' = '' or e.actor = :'actor')
-            and (:'action' = '' or e.action = :'action')
+            and (:'noun' = '' or e.obj_type = (select t.obj_type from history.tracked as t where t.relation = nullif(:'noun', '')::regclass)) -- filter
+            and (:'obj_type' = '' or e.obj_type = :'obj_type') -- filter
+            and (:'obj_id' = '' or e.obj_type = any (array(select t.obj_type from history.tracked as t))) -- filter
+            and (:'obj_id' = '' or e.obj_id in (:'obj_id', to_json(:'obj_id'::text)::text)) -- filter
+            and (:'project' = '' or e.project = nullif(:'project', '')::bigint) -- filter
+            and (:'actor' = '' or e.actor = :'actor') -- filter
+            and (:'action' = '' or e.action = :'action') -- filter
         order by e.operation_date, e.id
         limit 1001
     ) as e (listed)
@@ -54,13 +54,13 @@ from page(array(
         from history.entries as e
         where (e.operation_date, e.id) < (coalesce(nullif(:'after_key', '')::timestamptz, 'infinity'), id_before(:'after_id'))
             and e.operation_date <= coalesce(nullif(:'after_key', '')::timestamptz, 'infinity') -- by this the months of the pages before are left out
-            and (:'noun' = '' or e.obj_type = (select t.obj_type from history.tracked as t where t.relation = nullif(:'noun', '')::regclass))
-            and (:'obj_type' = '' or e.obj_type = :'obj_type')
-            and (:'obj_id' = '' or e.obj_type = any (array(select t.obj_type from history.tracked as t)))
-            and (:'obj_id' = '' or e.obj_id in (:'obj_id', to_json(:'obj_id'::text)::text))
-            and (:'project' = '' or e.project = nullif(:'project', '')::bigint)
-            and (:'actor' = '' or e.actor = :'actor')
-            and (:'action' = '' or e.action = :'action')
+            and (:'noun' = '' or e.obj_type = (select t.obj_type from history.tracked as t where t.relation = nullif(:'noun', '')::regclass)) -- filter
+            and (:'obj_type' = '' or e.obj_type = :'obj_type') -- filter
+            and (:'obj_id' = '' or e.obj_type = any (array(select t.obj_type from history.tracked as t))) -- filter
+            and (:'obj_id' = '' or e.obj_id in (:'obj_id', to_json(:'obj_id'::text)::text)) -- filter
+            and (:'project' = '' or e.project = nullif(:'project', '')::bigint) -- filter
+            and (:'actor' = '' or e.actor = :'actor') -- filter
+            and (:'action' = '' or e.action = :'action') -- filter
         order by e.operation_date desc, e.id desc
         limit 1001
     ) as e (listed)

@@ -29,7 +29,7 @@ from page(array(
         from milestones as r
         where r.project_id = :'project_id'::bigint
             and (r.project_id, r.id) > ((select :'project_id'::bigint), id_after(:'after_id'))
-            and matches(r, :'id', :'name', :'closed'::text)
+            and matches(r, :'id', :'name', :'closed'::text) -- filter
         order by r.id
         limit 1001
     ) as r (listed)
@@ -49,7 +49,7 @@ from page(array(
         from milestones as r
         where r.project_id = :'project_id'::bigint
             and (r.project_id, r.id) < ((select :'project_id'::bigint), id_before(:'after_id'))
-            and matches(r, :'id', :'name', :'closed'::text)
+            and matches(r, :'id', :'name', :'closed'::text) -- filter
         order by r.id desc
         limit 1001
     ) as r (listed)

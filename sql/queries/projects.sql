@@ -27,7 +27,7 @@ from page(array(
         select listed(projects_json(r), '', r.id::text, :'fields')
         from projects as r
         where r.id > (select id_after(:'after_id'))
-            and matches(r, :'id', :'name', :'slug', :'owner_id')
+            and matches(r, :'id', :'name', :'slug', :'owner_id') -- filter
         order by r.id
         limit 1001
     ) as r (listed)
@@ -45,7 +45,7 @@ from page(array(
         select listed(projects_json(r), '', r.id::text, :'fields')
         from projects as r
         where r.id < (select id_before(:'after_id'))
-            and matches(r, :'id', :'name', :'slug', :'owner_id')
+            and matches(r, :'id', :'name', :'slug', :'owner_id') -- filter
         order by r.id desc
         limit 1001
     ) as r (listed)
@@ -63,7 +63,7 @@ from page(array(
         select listed(projects_json(r), r.name, r.id::text, :'fields')
         from projects as r
         where (r.name, r.id) > ((select :'after_key'), id_after(:'after_id'))
-            and matches(r, :'id', :'name', :'slug', :'owner_id')
+            and matches(r, :'id', :'name', :'slug', :'owner_id') -- filter
         order by r.name, r.id
         limit 1001
     ) as r (listed)
@@ -81,7 +81,7 @@ from page(array(
         select listed(projects_json(r), r.name, r.id::text, :'fields')
         from projects as r
         where (r.name, r.id) < ((select case :'after_id' when '' then (select max(last.name) from projects as last) else :'after_key' end), id_before(:'after_id'))
-            and matches(r, :'id', :'name', :'slug', :'owner_id')
+            and matches(r, :'id', :'name', :'slug', :'owner_id') -- filter
         order by r.name desc, r.id desc
         limit 1001
     ) as r (listed)
@@ -99,7 +99,7 @@ from page(array(
         select listed(projects_json(r), r.slug, r.id::text, :'fields')
         from projects as r
         where (r.slug, r.id) > ((select :'after_key'), id_after(:'after_id'))
-            and matches(r, :'id', :'name', :'slug', :'owner_id')
+            and matches(r, :'id', :'name', :'slug', :'owner_id') -- filter
         order by r.slug
         limit 1001
     ) as r (listed)
@@ -117,7 +117,7 @@ from page(array(
         select listed(projects_json(r), r.slug, r.id::text, :'fields')
         from projects as r
         where (r.slug, r.id) < ((select case :'after_id' when '' then (select max(last.slug) from projects as last) else :'after_key' end), id_before(:'after_id'))
-            and matches(r, :'id', :'name', :'slug', :'owner_id')
+            and matches(r, :'id', :'name', :'slug', :'owner_id') -- filter
         order by r.slug desc
         limit 1001
     ) as r (listed)
@@ -135,7 +135,7 @@ from page(array(
         select listed(projects_json(r), iso8601(r.created_at), r.id::text, :'fields')
         from projects as r
         where (r.created_at, r.id) > ((select coalesce(nullif(:'after_key', '')::timestamptz, '-infinity')), id_after(:'after_id'))
-            and matches(r, :'id', :'name', :'slug', :'owner_id')
+            and matches(r, :'id', :'name', :'slug', :'owner_id') -- filter
         order by r.created_at, r.id
         limit 1001
     ) as r (listed)
@@ -153,7 +153,7 @@ from page(array(
         select listed(projects_json(r), iso8601(r.created_at), r.id::text, :'fields')
         from projects as r
         where (r.created_at, r.id) < ((select coalesce(nullif(:'after_key', '')::timestamptz, 'infinity')), id_before(:'after_id'))
-            and matches(r, :'id', :'name', :'slug', :'owner_id')
+            and matches(r, :'id', :'name', :'slug', :'owner_id') -- filter
         order by r.created_at desc, r.id desc
         limit 1001
     ) as r (listed)

@@ -29,7 +29,7 @@ from page(array(
         from tasks as r
         where r.userstory_id = :'userstory_id'::bigint
             and (r.userstory_id, r.id) > ((select :'userstory_id'::bigint), id_after(:'after_id'))
-            and matches(r, :'id', :'status', :'assigned_to')
+            and matches(r, :'id', :'status', :'assigned_to') -- filter
         order by r.id
         limit 1001
     ) as r (listed)
@@ -49,7 +49,7 @@ from page(array(
         from tasks as r
         where r.userstory_id = :'userstory_id'::bigint
             and (r.userstory_id, r.id) < ((select :'userstory_id'::bigint), id_before(:'after_id'))
-            and matches(r, :'id', :'status', :'assigned_to')
+            and matches(r, :'id', :'status', :'assigned_to') -- filter
         order by r.id desc
         limit 1001
     ) as r (listed)

@@ -43,7 +43,7 @@ from page(array(
         select listed(user_json(u), '', u.id::text, :'fields')
         from users as u
         where u.id > (select id_after(:'after_id'))
-            and matches(u, :'id', :'email', :'name', :'address')
+            and matches(u, :'id', :'email', :'name', :'address') -- filter
         order by u.id
         limit 1001
     ) as u (listed)
@@ -61,7 +61,7 @@ from page(array(
         select listed(user_json(u), '', u.id::text, :'fields')
         from users as u
         where u.id < (select id_before(:'after_id'))
-            and matches(u, :'id', :'email', :'name', :'address')
+            and matches(u, :'id', :'email', :'name', :'address') -- filter
         order by u.id desc
         limit 1001
     ) as u (listed)
@@ -79,7 +79,7 @@ from page(array(
         select listed(user_json(u), email_key(u.email), u.id::text, :'fields')
         from users as u
         where (email_key(u.email), u.id) > ((select :'after_key'), id_after(:'after_id'))
-            and matches(u, :'id', :'email', :'name', :'address')
+            and matches(u, :'id', :'email', :'name', :'address') -- filter
         order by email_key(u.email)
         limit 1001
     ) as u (listed)
@@ -97,7 +97,7 @@ from page(array(
         select listed(user_json(u), email_key(u.email), u.id::text, :'fields')
         from users as u
         where (email_key(u.email), u.id) < ((select case :'after_id' when '' then (select max(email_key(last.email)) from users as last) else :'after_key' end), id_before(:'after_id'))
-            and matches(u, :'id', :'email', :'name', :'address')
+            and matches(u, :'id', :'email', :'name', :'address') -- filter
         order by email_key(u.email) desc
         limit 1001
     ) as u (listed)
@@ -115,7 +115,7 @@ from page(array(
         select listed(user_json(u), coalesce(u.name, ''), u.id::text, :'fields')
         from users as u
         where (coalesce(u.name, ''), u.id) > ((select :'after_key'), id_after(:'after_id'))
-            and matches(u, :'id', :'email', :'name', :'address')
+            and matches(u, :'id', :'email', :'name', :'address') -- filter
         order by coalesce(u.name, ''), u.id
         limit 1001
     ) as u (listed)
@@ -133,7 +133,7 @@ from page(array(
         select listed(user_json(u), coalesce(u.name, ''), u.id::text, :'fields')
         from users as u
         where (coalesce(u.name, ''), u.id) < ((select case :'after_id' when '' then (select max(coalesce(last.name, '')) from users as last) else :'after_key' end), id_before(:'after_id'))
-            and matches(u, :'id', :'email', :'name', :'address')
+            and matches(u, :'id', :'email', :'name', :'address') -- filter
         order by coalesce(u.name, '') desc, u.id desc
         limit 1001
     ) as u (listed)
@@ -151,7 +151,7 @@ from page(array(
         select listed(user_json(u), iso8601(u.created_at), u.id::text, :'fields')
         from users as u
         where (u.created_at, u.id) > ((select coalesce(nullif(:'after_key', '')::timestamptz, '-infinity')), id_after(:'after_id'))
-            and matches(u, :'id', :'email', :'name', :'address')
+            and matches(u, :'id', :'email', :'name', :'address') -- filter
         order by u.created_at, u.id
         limit 1001
     ) as u (listed)
@@ -169,7 +169,7 @@ from page(array(
         select listed(user_json(u), iso8601(u.created_at), u.id::text, :'fields')
         from users as u
         where (u.created_at, u.id) < ((select coalesce(nullif(:'after_key', '')::timestamptz, 'infinity')), id_before(:'after_id'))
-            and matches(u, :'id', :'email', :'name', :'address')
+            and matches(u, :'id', :'email', :'name', :'address') -- filter
         order by u.created_at desc, u.id desc
         limit 1001
     ) as u (listed)

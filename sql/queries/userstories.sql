@@ -29,7 +29,7 @@ from page(array(
         from userstories as r
         where r.project_id = :'project_id'::bigint
             and (r.project_id, r.id) > ((select :'project_id'::bigint), id_after(:'after_id'))
-            and matches(r, :'id', :'ref', :'milestone_id', :'status', :'assigned_to')
+            and matches(r, :'id', :'ref', :'milestone_id', :'status', :'assigned_to') -- filter
         order by r.id
         limit 1001
     ) as r (listed)
@@ -49,7 +49,7 @@ from page(array(
         from userstories as r
         where r.project_id = :'project_id'::bigint
             and (r.project_id, r.id) < ((select :'project_id'::bigint), id_before(:'after_id'))
-            and matches(r, :'id', :'ref', :'milestone_id', :'status', :'assigned_to')
+            and matches(r, :'id', :'ref', :'milestone_id', :'status', :'assigned_to') -- filter
         order by r.id desc
         limit 1001
     ) as r (listed)
@@ -69,7 +69,7 @@ from page(array(
         from userstories as r
         where r.project_id = :'project_id'::bigint
             and (r.ref, r.id) > ((select coalesce(nullif(:'after_key', '')::integer, 0)), id_after(:'after_id'))
-            and matches(r, :'id', :'ref', :'milestone_id', :'status', :'assigned_to')
+            and matches(r, :'id', :'ref', :'milestone_id', :'status', :'assigned_to') -- filter
         order by r.ref
         limit 1001
     ) as r (listed)
@@ -89,7 +89,7 @@ from page(array(
         from userstories as r
         where r.project_id = :'project_id'::bigint
             and (r.ref, r.id) < ((select coalesce(nullif(:'after_key', '')::integer, 2147483647)), id_before(:'after_id'))
-            and matches(r, :'id', :'ref', :'milestone_id', :'status', :'assigned_to')
+            and matches(r, :'id', :'ref', :'milestone_id', :'status', :'assigned_to') -- filter
         order by r.ref desc
         limit 1001
     ) as r (listed)
