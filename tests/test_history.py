@@ -1,11 +1,11 @@
 """History: every change is recorded, whoever makes it, and every version can be read and come back."""
 
+import csv
+import io
 import json
-import os
 import random
 import re
-import subprocess
-import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import count
@@ -20,7 +20,8 @@ from db.pool import connect
 from db.queries import STATEMENTS
 from handlers.http.crud_history import reverted
 from handlers.http.schemas import decoded
-from tests.conftest import ROOT, serve
+from tests.conftest import first, serve
+from tests.flask_command import flask
 from tests.test_users import person
 
 NOUNS = (
@@ -39,8 +40,7 @@ NOUNS = (
 sessions = count(7_000_000, 10)
 
 
-@pytest.fixture
-def objects(service, unique):
+def one_of_each(service, unique):
     """One new object of each noun: {"tasks": {...}, …}."""
     made = {}
 
@@ -71,6 +71,11 @@ def objects(service, unique):
         },
     )
     return made
+
+
+@pytest.fixture
+def objects(service, unique):
+    return one_of_each(service, unique)
 
 
 CHANGES = {
@@ -197,6 +202,30 @@ def test_an_upload_is_one_entry_and_its_rows_are_recorded_from_then_on(service, 
 # How it is shown ------------------------------------------------------------------------------------------------------
 
 
+def test_an_entry_of_any_depth_is_a_row_of_csv(service, unique):
+    kind, depths = unique("deep"), (10, 900, *range(950, 1010, 3), 3000)
+    deep = ["[" * depth + '"[, :"' + "]" * depth for depth in depths]
+    apart = 10**9  # what others ask for by the ids of theirs can be read
+    with psycopg.connect(service.database, autocommit=True) as connection:
+        connection.execute(f"create table {kind} (id int primary key, it jsonb)")
+        connection.execute("select history.track(%s::regclass, obj_type => %s)", [kind, kind])
+        try:
+            for place, text in enumerate(deep, apart):
+                connection.execute(f"insert into {kind} values (%s, %s)", [place, text])
+            for formulas in ("", "neutral"):
+                answer = service.get(
+                    "/history",
+                    params={"obj_type": kind, "sort": "id"} | ({"formulas": formulas} if formulas else {}),
+                    headers={"Accept": "text/csv"},
+                )
+                found = [row["new_obj"] for row in csv.DictReader(io.StringIO(answer.text))]
+                assert [text.replace(" ", "") for text in found] == [
+                    f'{{"id":{place},"it":{text.replace(" ", "")}}}' for place, text in enumerate(deep, apart)
+                ]
+        finally:
+            connection.execute(f"drop table {kind}")
+
+
 def test_history_is_found_by_each_of_its_filters(service, objects):
     project, task = objects["projects"]["id"], objects["tasks"]["id"]
     service.patch(f"/tasks/{task}", json={"status": "done", "version": 1})
@@ -206,6 +235,15 @@ def test_history_is_found_by_each_of_its_filters(service, objects):
     assert by_object == history(service, "/history", project=project, obj_type="task")
     assert by_object[1:] == history(service, "/history", project=project, action="update")
     assert history(service, "/history", project=project, actor="nobody") == []
+    both = history(service, "/history", project=project, obj_type="task,comment")
+    assert {entry["obj_type"] for entry in both} == {"task", "comment"}
+    created, updated = by_object
+    assert history(service, "/history", request_id=created["request_id"]) == [created]
+    assert history(service, "/history", project=project, field="status", action="update") == [updated]
+    assert history(service, "/history", obj_type="task", obj_id=task, field="userstory_id") == [created]
+    assert history(service, "/history", obj_type="task", obj_id=task, since=updated["operation_date"]) == [updated]
+    assert history(service, "/history", obj_type="task", obj_id=task, until=updated["operation_date"]) == [created]
+    assert service.get("/history?since=yesterday").status_code == 422
     assert len(history(service, "/history", project=project, actor="anonymous")) == 6
     assert service.get("/history?action=steal").status_code == 422
     assert service.get("/history?obj=1").status_code == 400
@@ -252,8 +290,9 @@ def test_psql_prints_the_same_entries(service, objects, psql):
 # How it was -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_version_of_many_objects_is_as_get_gave_it_then(service, unique):
-    """10,000 random pairs of an object and one of its versions, each by number and many by time."""
+@pytest.mark.parametrize("asked", first(1, [1_000, 10_000]))
+def test_every_version_of_many_objects_is_as_get_gave_it_then(service, unique, asked):
+    """Random pairs of an object and one of its versions, each by number and many by time."""
     project = service.post("/projects", json={"name": unique("project")}).json()["id"]
     chance = random.Random(7)
 
@@ -275,7 +314,7 @@ def test_every_version_of_many_objects_is_as_get_gave_it_then(service, unique):
 
     with ThreadPoolExecutor(8) as pool:
         lives = [*pool.map(live, range(60))]
-        pairs = [(*chance.choice(lives), chance.randrange(10)) for _ in range(10_000)]
+        pairs = [(*chance.choice(lives), chance.randrange(10)) for _ in range(asked)]
 
         def differs(pair):
             path, bodies, place = pair
@@ -312,6 +351,60 @@ def test_a_later_version_has_a_later_time_whichever_transaction_began_first(serv
         early.execute("update tasks set status = 'third' where id = %s", [task])
     dates = [entry["operation_date"] for entry in history(service, f"/tasks/{task}/history")]
     assert dates == sorted(dates)
+
+
+@pytest.mark.parametrize("noun", ("departments", "jobs", "employees"))
+def test_what_gets_another_id_ends_under_the_old_one_and_begins_under_the_new(service, objects, noun):
+    left, other = objects[noun]["id"], next(sessions)
+    execute(service, "delete from employees where id = %s", objects["employees"]["id"]) if noun != "employees" else None
+    first = service.get(f"/{noun}/{left}").json()
+    execute(service, f"update {noun} set id = %s where id = %s", other, left)
+    now = service.get(f"/{noun}/{other}").json()
+    assert [entry["action"] for entry in history(service, f"/{noun}/{left}/history")] == ["create", "delete"]
+    assert [entry["action"] for entry in history(service, f"/{noun}/{other}/history")] == ["create"]
+    assert service.get(f"/{noun}/{left}", params={"as_of": first["updated_at"]}).json() == first
+    assert service.get(f"/{noun}/{left}", params={"as_of": now["updated_at"]}).status_code == 404
+    assert service.get(f"/{noun}/{other}", params={"as_of": first["updated_at"]}).status_code == 404
+    assert service.get(f"/{noun}/{other}", params={"as_of": now["updated_at"]}).json() == now
+
+
+@pytest.mark.thorough
+def test_any_version_of_very_many_is_found_at_once(service, objects):
+    """The best of several, side by side: what else the machine does only adds to it."""
+    task, path = objects["tasks"]["id"], f"/tasks/{objects['tasks']['id']}"
+
+    def saved(times):
+        update = f"update tasks set subject = 'saved ' || version where id = {task};"
+        execute(service, f"do $$ begin for n in 1..{times} loop {update} end loop; end $$")
+        # Whoever reads rows first after their commit marks them as committed, page by page: that is none of it.
+        read = f"select count(new_obj) from history.entries where obj_type = 'task' and obj_id = '{task}'"
+        execute(service, read)
+
+    def best(rounds, *asks):
+        return map(min, zip(*([ask() for ask in asks] for _ in range(rounds)), strict=True))
+
+    def reading(**query):
+        return timed(lambda: service.get(path, params=query))
+
+    def timed(ask):
+        began = time.perf_counter()
+        assert ask().status_code == 200
+        return time.perf_counter() - began
+
+    def changing(behind):
+        version = service.get(path).json()["version"]
+        saved(behind)
+        return timed(lambda: service.patch(path, json={"status": f"s{next(sessions)}", "version": version}))
+
+    saved(99_999)
+    assert service.get(path, params={"as_of": 50_000}).json()["subject"] == "saved 49999"
+    for version in (1, 1_000, 50_000, 99_999):
+        present, past = best(200, reading, lambda version=version: reading(as_of=version))
+        assert past < 2 * present + 0.001, version
+    fresh, behind = best(50, lambda: changing(0), lambda: changing(1))
+    assert behind < 2 * fresh + 0.001
+    (far_behind,) = best(5, lambda: changing(10_000))
+    assert far_behind < 10 * fresh
 
 
 # Back to a version ----------------------------------------------------------------------------------------------------
@@ -403,9 +496,9 @@ def test_keys_of_every_kind_are_recorded(foreign):
     """)
     assert [row[0] for row in entries(foreign, "pair")] == ['["x,\\"y", 1]']
     assert [row[0] for row in entries(foreign, "word")] == ['"7"', '"it\'s"']
-    made, changed = entries(foreign, "thing")
+    made, left, anew = entries(foreign, "thing")
     assert made[4]["half"] == 1.5 and len(made[4]["big"]) == 400_000
-    assert changed[3] == made[4] and changed[4]["big"] == made[4]["big"]
+    assert left[3] == made[4] and anew[4]["big"] == made[4]["big"]
     assert [row[0] for row in entries(foreign, "keyless")] == [None]
 
 
@@ -512,7 +605,7 @@ def months_read(database, statement, **parameters):
         with connection.transaction():
             rows = [*db.run(connection, statement, **parameters)]
             found = {name.removeprefix("entries_") for (name,) in connection.execute(READ)}
-    return rows, found - {"tracked"}
+    return rows, found - {"tracked", "horizon"}
 
 
 def test_a_time_reads_no_month_after_it(years):
@@ -536,9 +629,9 @@ def test_a_page_of_history_reads_no_month_of_the_pages_before(years):
 
 def test_the_command_drops_the_months_that_ended(years):
     def prune(before):
-        command = [sys.executable, "-m", "flask", "--app", "app", "history", "prune", "--before", before]
-        environment = os.environ | {"DATABASE_URL": years}
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+        done = flask(years, "history", "prune", "--before", before)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def versions():
         with psycopg.connect(years) as connection:

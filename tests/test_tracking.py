@@ -5,6 +5,8 @@ import sys
 import psycopg
 import pytest
 
+from tests.flask_command import flask
+
 TYPED = {
     "bigint": "9223372036854775807",
     "bit(3)": "101",
@@ -191,7 +193,7 @@ def test_a_value_of_any_type_is_written_and_shown(foreign, kind):
     entries = same_with_history(
         foreign, f"create table TABLE (id integer primary key, v {kind}, n integer)", statements
     )
-    assert [action for action, *_ in entries].count("create") == len(given) * 2
+    assert [action for action, *_ in entries].count("create") == len(given) * 3
     for id, value in enumerate(given):
         (text,) = foreign.execute(f"select (%s::text::{kind})::text", [value]).fetchone()
         try:
@@ -331,3 +333,224 @@ def test_what_is_computed_when_it_is_read_is_no_part_of_a_row(foreign):
     ddl = "create table TABLE (id integer primary key, a integer, twice integer generated always as (a * 2) virtual)"
     entries = same_with_history(foreign, ddl, [("insert into TABLE values (1, 2)",), ("update TABLE set a = 3",)])
     assert [new for _, _, new, *_ in entries] == [{"id": 1, "a": 2}, {"id": 1, "a": 3}]
+
+
+# What was there before ------------------------------------------------------------------------------------------------
+
+
+def noted(connection, kind):
+    """The entries of a kind, in order: their action, key, project, version, and the row before and after."""
+    return connection.execute(
+        "select action, obj_id, project, version, old_obj, new_obj from history.entries"
+        " where obj_type = %s order by id",
+        [kind],
+    ).fetchall()
+
+
+def replayed(connection, project):
+    return connection.execute("select * from history.replay(%s)", [project]).fetchall()
+
+
+@pytest.fixture
+def stock(foreign):
+    """A table of two projects with rows, not tracked: its name, which is that of its kind too, and its columns' DDL."""
+    name = f"stock_{len(foreign.execute('select from history.entries').fetchall())}"
+    ddl = f"create table elsewhere.{name} (id integer primary key, project integer, n integer, version integer, v json)"
+    foreign.execute(f"""
+        {ddl};
+        insert into elsewhere.{name}
+        select i, 13 + i % 2, i, 5, case when i = 4 then '{{"x": "\\u0000"}}' end::json from generate_series(1, 4) as i
+    """)
+    yield name, ddl
+    foreign.execute(f"drop table if exists elsewhere.{name} cascade")
+
+
+def track(connection, name, more=", baseline => true"):
+    connection.execute(f"select history.track('elsewhere.{name}', '{name}', 'project'{more})")
+
+
+def test_a_table_that_has_rows_begins_with_them(foreign, stock):
+    name, _ = stock
+    track(foreign, name)
+    row = {"id": 4, "project": 13, "n": 4, "version": 5, "v": '{"x": "\\u0000"}'}
+    assert noted(foreign, name)[3] == ("create", "4", 13, 5, None, row)
+    assert [entry[:4] for entry in noted(foreign, name)] == [("create", str(i), 13 + i % 2, 5) for i in range(1, 5)]
+    (moment,) = foreign.execute("select clock_timestamp()::text").fetchone()
+    foreign.execute(
+        f"update elsewhere.{name} set n = 9, version = 6 where id < 3; delete from elsewhere.{name} where id = 4"
+    )
+    assert replayed(foreign, 13) == replayed(foreign, 14) == []
+    for as_of in ("5", moment):
+        found = foreign.execute(
+            f"select history.as_of('elsewhere.{name}', '1', %s, to_jsonb(r)) from elsewhere.{name} as r where id = 1",
+            [as_of],
+        ).fetchone()
+        assert found == ({"id": 1, "project": 14, "n": 1, "version": 5, "v": None},)
+
+
+def test_what_is_known_already_is_not_noted_again(foreign, stock):
+    name, _ = stock
+    track(foreign, name, "")
+    foreign.execute(f"update elsewhere.{name} set n = 9 where id = 1")
+    track(foreign, name)
+    track(foreign, name)
+    assert [entry[:2] for entry in noted(foreign, name)] == [("update", "1"), *(("create", i) for i in "234")]
+
+
+def test_what_was_changed_while_nobody_looked_is_noted_as_what_it_was(foreign, stock):
+    name, _ = stock
+    track(foreign, name)
+    foreign.execute(f"""
+        select history.untrack('elsewhere.{name}');
+        update elsewhere.{name} set n = 9 where id = 1;
+        delete from elsewhere.{name} where id = 2;
+        insert into elsewhere.{name} values (5, 13, 5, 1)
+    """)
+    assert len(replayed(foreign, 14)) == 0, "it is not under history"
+    track(foreign, name)
+    found = {
+        (action, key): (old and old["n"], new and new["n"]) for action, key, *_, old, new in noted(foreign, name)[4:]
+    }
+    assert found == {("update", "1"): (1, 9), ("delete", "2"): (2, None), ("create", "5"): (None, 5)}
+    assert replayed(foreign, 13) == replayed(foreign, 14) == []
+
+
+def test_what_was_emptied_begins_anew(foreign, stock):
+    name, _ = stock
+    track(foreign, name)
+    foreign.execute(f"truncate elsewhere.{name}; insert into elsewhere.{name} values (1, 13, 1, 6)")
+    assert replayed(foreign, 13) == []
+    foreign.execute(f"""
+        truncate elsewhere.{name};
+        select history.untrack('elsewhere.{name}');
+        insert into elsewhere.{name} values (1, 13, 1, 7)
+    """)
+    track(foreign, name)
+    assert noted(foreign, name)[-1][:4] == ("create", "1", 13, 7)
+    assert replayed(foreign, 13) == replayed(foreign, 14) == []
+
+
+def test_nobody_writes_unseen_while_what_is_there_is_noted(foreign, stock):
+    name, _ = stock
+    with psycopg.connect(foreign.info.dsn) as other:
+        other.execute(f"insert into elsewhere.{name} values (5, 13, 5, 1)")
+        foreign.execute("set lock_timeout = '100ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            track(foreign, name)
+        other.commit()
+        foreign.execute("reset lock_timeout")
+        track(foreign, name)
+        other.execute("set lock_timeout = '100ms'")
+        with foreign.transaction(), pytest.raises(psycopg.errors.LockNotAvailable):
+            track(foreign, name)
+            other.execute(f"update elsewhere.{name} set n = 0")
+    assert len(noted(foreign, name)) == 5
+
+
+def test_a_table_that_was_made_again_is_tracked_again(foreign, stock):
+    name, ddl = stock
+    counted = (
+        f"create trigger a_10_count before update on elsewhere.{name} for each row execute function count_version()"
+    )
+    ddl = ddl.replace("v json", "v json, updated_at timestamptz not null default now()")
+    foreign.execute(f"drop table elsewhere.{name}; {ddl}; {counted}")
+    track(foreign, name)
+    foreign.execute(f"insert into elsewhere.{name} values (1, 13, 1, 7), (2, 13, 2, 3)")
+    foreign.execute(f"delete from elsewhere.{name} where id = 2")
+    foreign.execute(f"drop table elsewhere.{name}; {ddl}; {counted}; insert into elsewhere.{name} values (3, 13, 3, 1)")
+    track(foreign, name)
+    assert [(action, key) for action, key, *_ in noted(foreign, name)][-2:] == [("truncate", None), ("create", "3")]
+    foreign.execute(f"insert into elsewhere.{name} values (1, 13, 1, 1), (2, 13, 2, 1)")
+    assert [(key, version) for _, key, _, version, *_ in noted(foreign, name)][-2:] == [("1", 8), ("2", 4)], (
+        "counting on"
+    )
+    assert replayed(foreign, 13) == []
+
+
+def test_another_table_of_that_kind_is_refused_while_it_is_there(foreign, stock):
+    name, _ = stock
+    track(foreign, name)
+    foreign.execute(f"create table elsewhere.{name}_2 (id integer primary key)")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        foreign.execute(f"select history.track('elsewhere.{name}_2', '{name}')")
+    foreign.execute(f"drop table elsewhere.{name}_2")
+
+
+def test_rows_of_a_load_stay_rows_of_a_load(foreign, stock):
+    name, _ = stock
+    foreign.execute(f"delete from elsewhere.{name}")
+    track(foreign, name, ", loads => true")
+    foreign.execute(f"set app.load = 'a file'; insert into elsewhere.{name} values (1, 13, 1, 1); reset app.load")
+    track(foreign, name, ", loads => true, baseline => true")
+    assert [entry[:2] for entry in noted(foreign, name)] == [("create", None)]
+
+
+# The commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_is_tracked_and_untracked_by_command(foreign, stock):
+    name, _ = stock
+    url = foreign.info.dsn
+    done = flask(url, "history", "track", f"elsewhere.{name}", "--obj-type", name, "--project", "project", "--baseline")
+    assert (done.returncode, done.stdout) == (0, f"elsewhere.{name} is under history as {name}.\n"), done.stderr
+    assert len(noted(foreign, name)) == 4
+    done = flask(url, "history", "track", f"elsewhere.{name}")
+    assert done.stdout == f"elsewhere.{name} is under history as {name}.\n"
+    kept = foreign.execute("select project from history.tracked where obj_type = %s", [name]).fetchone()
+    assert kept == (2,), "what was not told stays"
+    who = foreign.execute("select distinct actor from history.entries where obj_type = %s", [name]).fetchall()
+    assert len(who) == 1 and who[0][0].endswith(" (flask)")
+    done = flask(url, "history", "untrack", f"elsewhere.{name}")
+    assert (done.returncode, done.stdout) == (0, f"elsewhere.{name} is no longer under history; its entries stay.\n")
+    foreign.execute(f"delete from elsewhere.{name}")
+    assert len(noted(foreign, name)) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["track", "elsewhere.nothing"], "There is no table elsewhere.nothing."),
+        (["track", "nowhere.nothing"], "There is no table nowhere.nothing."),
+        (["track", ""], "There is no table ."),
+        (["track", "a b"], "There is no table a b."),
+        (["track", "a.b.c.d"], "There is no table a.b.c.d."),
+        (["track", "another.public.users"], "There is no table another.public.users."),
+        (["track", "99999999"], "There is no table 99999999."),
+        (["track", "elsewhere.seen"], "elsewhere.seen is not a table."),
+        (["track", "elsewhere.keyed_pkey"], "elsewhere.keyed_pkey is not a table."),
+        (["track", "elsewhere.pair"], "elsewhere.pair is not a table."),
+        (["track", "history.entries"], "history.entries cannot be under history."),
+        (["track", "pg_class"], "pg_class cannot be under history."),
+        (
+            ["track", "elsewhere.keyless"],
+            "elsewhere.keyless has no primary key: history could not tell its rows apart.",
+        ),
+        (["track", "elsewhere.keyed", "--project", "v"], "elsewhere.keyed has no integer column v."),
+        (["track", "elsewhere.keyed", "--project", "x"], "elsewhere.keyed has no integer column x."),
+        (["track", "elsewhere.keyed", "--obj-type", "user"], "Another table is tracked as this kind of object."),
+        (["track", "elsewhere.keyed", "--obj-type", " "], "What a row is called must not be blank."),
+        (["track", "elsewhere.held", "--baseline"], "elsewhere.held is in use: others write to it. Try again."),
+        (["untrack", "elsewhere.nothing"], "There is no table elsewhere.nothing."),
+        (["untrack", "elsewhere.keyed"], "elsewhere.keyed is not under history."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_tracked_is_said_in_a_line(foreign, words, said):
+    foreign.execute("""
+        set client_min_messages = warning;
+        create table if not exists elsewhere.keyed (id integer primary key, v text);
+        create table if not exists elsewhere.held (id serial primary key);
+        create table if not exists elsewhere.keyless (id integer);
+        create or replace view elsewhere.seen as select 1 as one;
+    """)
+    with psycopg.connect(foreign.info.dsn) as writer:
+        writer.execute("insert into elsewhere.held default values")
+        done = flask(foreign.info.dsn, "history", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{said}\n")
+
+
+def test_a_database_that_is_away_is_said_in_a_line():
+    for words in (["track", "x"], ["untrack", "x"]):
+        done = flask("postgresql://127.0.0.1:1/nothing", "history", *words)
+        assert done.returncode == 1 and done.stderr.startswith("The database is not reachable: ")
+        assert len(done.stderr.splitlines()) == 1

@@ -7,12 +7,14 @@ from flask import Blueprint, Response, abort
 from marshmallow import Schema, ValidationError, fields, validate
 
 from db import read
+from handlers.bulk.undo import Unknown, deletion, undo
 from handlers.http.auth import requires_role
 from handlers.http.concurrency import Key, changed
 from handlers.http.contract import gives, takes
 from handlers.http.fields import INTEGER, StrictInteger
-from handlers.http.preconditions import Expected
-from handlers.http.responses import page
+from handlers.http.preconditions import Expected, require_version
+from handlers.http.problems import ProblemException
+from handlers.http.responses import item, page
 from handlers.http.schemas import Versioned, instant, page_query
 
 
@@ -31,6 +33,7 @@ class Entry(Schema):
     old_obj = fields.Dict(allow_none=True, metadata={"description": "The row before."})
     new_obj = fields.Dict(allow_none=True, metadata={"description": "The row after."})
     diff = fields.Raw(allow_none=True, metadata={"description": 'As {"field": [old, new]}, or as JSON Patch.'})
+    revert = fields.String(allow_none=True, metadata={"description": "Of what was deleted: where it comes back."})
 
 
 class Revert(Schema):
@@ -38,6 +41,16 @@ class Revert(Schema):
 
     to = StrictInteger(
         most=INTEGER, required=True, metadata={"description": "The version to be as again.", "example": 1}
+    )
+
+
+class RevertQuery(Schema):
+    """What else to bring back."""
+
+    children = fields.String(
+        data_key="with",
+        validate=validate.OneOf(("children",)),
+        metadata={"description": "With what was deleted, also what went with it in the same request."},
     )
 
 
@@ -50,9 +63,29 @@ def entry_query(**filters: fields.Field) -> Any:
     return page_query(Entry, {"id": instant}, diff=diff, **filters)
 
 
+def set_by_service(kind: type[Versioned]) -> list[str]:
+    """The members that say what the service did: taken back, it would be done once more."""
+    return [name for name, field in kind().load_fields.items() if field.metadata.get("x-set-by-service")]
+
+
 def reverted(kind: type[Versioned]) -> list[str]:
-    """The members that a revert takes back: not what the service sets by itself, which would be done once more."""
-    return [name for name, field in kind().load_fields.items() if not field.metadata.get("x-set-by-service")]
+    """The members that a revert takes back."""
+    return [name for name in kind().load_fields if name not in set_by_service(kind)]
+
+
+def undeleted(noun: str, kind: type[Versioned], id: Key, version: int, children: bool, expected: Expected) -> Response:
+    """What was deleted, there again as it was in a version; 404, 409 or 412 where it cannot be."""
+    deleted = read("undo.deleted", noun=noun, id=id) or abort(404, "There is no such object.")
+    if expected.strict and expected.versions == "*":
+        abort(412, f"The object was deleted at version {deleted.version}.")
+    if expected.versions != "*" and str(deleted.version) not in expected.versions.split(","):
+        told = "stale-version" if expected.strict else "conflict"
+        raise ProblemException(told, f"The object was deleted at version {deleted.version}.", conflicts=[])
+    try:
+        undo(deletion(noun, deleted.key, version, set_by_service(kind), children))
+    except Unknown:
+        raise ValidationError({"to": ["There is no such version."]}) from None
+    return item(read(f"{noun}.get", id=id))
 
 
 def add_history_routes(
@@ -71,15 +104,19 @@ def add_history_routes(
 
     @blueprint.post(f"/{noun}/<{key}:id>/revert", endpoint=f"revert_{noun}")
     @requires_role("writer", of_project=of_project)
-    @takes(Revert, precondition=True)
+    @takes(Revert, query=RevertQuery, precondition=True, any_version=True)
     @gives(schema)
-    def revert(id: Key, body: dict[str, Any], expected: Expected) -> Response:
+    def revert(id: Key, query: dict[str, Any], body: dict[str, Any], expected: Expected) -> Response:
+        if not read(f"{noun}.get", id=id):
+            return undeleted(noun, schema, id, body["to"], "children" in query, expected)
+        require_version(expected)
         past = read(f"{noun}.as_of", id=id, as_of=body["to"])
         if past is None:
-            read(f"{noun}.get", id=id) or abort(404, "There is no such object.")
             raise ValidationError({"to": ["There is no such version."]})
         members = json.loads(past.body)
         return changed(noun, id, {name: members[name] for name in reverted(schema)}, expected)
 
     history.__doc__ = f"What was changed of {one}, page by page, by whom, from what to what."
-    revert.__doc__ = f"Save {one} as it was in an earlier version, over the version you read; not what the service set."
+    revert.__doc__ = (
+        f"Save {one} as it was in an earlier version, over the version you read; or bring it back, deleted."
+    )

@@ -78,11 +78,18 @@ $$;
 -- history.list by object, every ?as_of=, and kinds of which there is little; of a kind of which there is much any page is full.
 create index if not exists entries_obj_type_obj_id_operation_date_id_idx on history.entries (obj_type, obj_id, operation_date, id);
 
+-- history.version_of and history.compared: a version is found in two probes, however many there are.
+create index if not exists entries_obj_type_obj_id_version_idx on history.entries (obj_type, obj_id, version);
+
 -- history.list by project.
 create index if not exists entries_project_operation_date_id_idx on history.entries (project, operation_date, id);
 
 -- history.list by actor.
 create index if not exists entries_actor_operation_date_id_idx on history.entries (actor, operation_date, id);
+
+-- history.list by request, and history.undo_request.
+create index if not exists entries_request_id_operation_date_id_idx on history.entries (request_id, operation_date, id)
+where request_id is not null;
 
 -- history.list by the actions that are rare; of the others any page is full of.
 create index if not exists entries_action_operation_date_id_idx on history.entries (action, operation_date, id)
@@ -91,7 +98,7 @@ where action in ('delete', 'truncate');
 -- The feed.
 create index if not exists entries_xid_idx on history.entries (xid);
 
--- A month that nobody made room for goes here: a write never fails for the calendar.
+-- What is of no month that has a partition goes here: a write never fails for the calendar.
 create table if not exists history.entries_default partition of history.entries default;
 
 comment on table history.entries_default is 'Entries of months without a partition of their own.';
@@ -113,32 +120,97 @@ comment on column history.deleted.obj_id is 'Its key, as in history.entries.';
 comment on column history.deleted.version is 'Its last version.';
 comment on constraint deleted_pkey on history.deleted is 'An object leaves one last version.';
 
-create or replace function history.make_room(months integer default 3) returns void
+-- A month's table is made beside the entries and attached when it is ready: its rows are those that fell into the default partition, copied
+-- before anybody must wait for it. Transactions keep their numbers and entries theirs, so that the feed sees no difference. To attach it
+-- takes the default partition from all others for a moment. Where somebody holds that, as pg_dump does for as long as it runs, it gives up:
+-- of both locks together it lets nobody wait for longer than a second, and whoever called tries again later.
+create or replace function history.create_partitions(months integer default 3, at timestamptz default now()) returns setof text
 language plpgsql security definer
 set search_path = history, pg_catalog, pg_temp
 set timezone = 'UTC'
 set client_min_messages = warning
+set lock_timeout = '500ms'
 as $$
 declare
-    month date;
-    name  text;
+    month   date;
+    fell    boolean;
+    made    boolean := false;
+    name    text;
+    until   date;
+    copied  pg_snapshot;
+    columns text := (
+        select string_agg(quote_ident(a.attname), ', ' order by a.attnum)
+        from pg_attribute as a
+        where a.attrelid = 'history.entries'::regclass and a.attnum > 0 and not a.attisdropped
+    );
+    copy    text;
+    rows    bigint;
+    more    bigint;
+    gone    bigint;
 begin
     -- Two that come at once: the second finds the partitions made.
-    perform pg_advisory_xact_lock(hashtextextended('history.make_room', 0));
-    for month in select date_trunc('month', now())::date + (i || ' months')::interval from generate_series(0, months) as i loop
+    perform pg_advisory_xact_lock(hashtextextended('history.partitions', 0));
+    for month, fell in
+        with fallen as (
+            select distinct date_trunc('month', e.operation_date)::date as month
+            from entries_default as e
+            where e.operation_date >= '0001-01-01' and e.operation_date < '9999-12-01'
+        )
+        select m.month, f.month is not null as fell
+        from (
+            select (date_trunc('month', at) + i * interval '1 month')::date from generate_series(0, months) as i
+            union
+            select f.month from fallen as f
+        ) as m (month)
+        left join fallen as f on f.month = m.month
+        where to_regclass('history.entries_' || to_char(m.month, 'YYYY_MM')) is null
+        order by fell, m.month
+    loop
+        -- Rows are copied while nothing is locked yet: a month of them by itself.
+        exit when fell and made;
         name := 'entries_' || to_char(month, 'YYYY_MM');
-        continue when to_regclass('history.' || name) is not null
-            or exists (select from entries_default where operation_date >= month and operation_date < month + interval '1 month');
-        execute format(
-            'create table history.%I partition of history.entries for values from (%L) to (%L)',
-            name, month, (month + interval '1 month')::date
-        );
+        until := month + interval '1 month';
+        execute format('create table history.%I (like history.entries including all)', name);
         execute format('comment on table history.%I is %L', name, 'Entries of ' || to_char(month, 'FMMonth YYYY') || '.');
+        -- It says what the rows are, so that they are not all read again to be attached.
+        execute format(
+            'alter table history.%I add constraint %I check (operation_date >= %L and operation_date < %L)',
+            name, name || '_month_check', month, until
+        );
+        if month < (select max(c.before) from closings as c) then
+            perform watch_for_late_entries(name);
+        end if;
+        copy := format(
+            'insert into history.%I (%s) select %s from history.entries_default where operation_date >= %L and operation_date < %L',
+            name, columns, columns, month, until
+        );
+        copied := pg_current_snapshot();
+        execute copy || ' and pg_visible_in_snapshot(xid, $1)' using copied;
+        get diagnostics rows = row_count;
+        if fell or month <= at then
+            -- Entries come for this month: one that is on its way to the default partition would be refused there afterwards. Nor may
+            -- anybody read now who is about to write: each of the two would have what the other waits for.
+            lock table only history.entries in access exclusive mode;
+        end if;
+        lock table history.entries_default in access exclusive mode;
+        execute copy || ' and xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(xid, $1)' using copied;
+        get diagnostics more = row_count;
+        delete from entries_default as e where e.operation_date >= month and e.operation_date < until;
+        get diagnostics gone = row_count;
+        if gone <> rows + more then
+            raise 'history.create_partitions: % changed meanwhile', name using errcode = 'serialization_failure';
+        end if;
+        execute format('alter table history.entries attach partition history.%I for values from (%L) to (%L)', name, month, until);
+        execute format('alter table history.%I drop constraint %I', name, name || '_month_check');
+        made := true;
+        return next name;
+        exit when fell;
     end loop;
 end
 $$;
 
-comment on function history.make_room(integer) is 'Make the partitions of this month and so many after it, where they are missing: called whenever the service starts.';
+comment on function history.create_partitions(integer, timestamptz) is
+    'Make the partitions of this month and so many after it where they are missing, then, a month a call, those of what fell into the default partition; their names, none where all is done. Called at start and daily (db/partitions.py).';
 
 -- The triggers --------------------------------------------------------------------------------------------------------
 
@@ -231,6 +303,19 @@ end;
 
 comment on function history.obj_id(jsonb, text, oid) is 'The same, without a look at the catalog where the column that was called so still is.';
 
+create or replace function history.only_key(relation regclass) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+return (
+    select case when count(*) = 1 then min(a.attname) else '' end
+    from pg_index as i
+    join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = any (i.indkey::int2[])
+    where i.indrelid = relation
+        and i.indisprimary
+);
+
+comment on function history.only_key(regclass) is 'The column that is the primary key of a table, as history.obj_id() is told it; empty where it is none, or not the only one.';
+
 create or replace function history.project(object jsonb, relation oid) returns bigint
 language sql stable
 set search_path = history, pg_catalog, pg_temp
@@ -298,6 +383,7 @@ declare
     after      jsonb;
     object     jsonb;
     key        text;
+    left_key   text;
     version    integer;
     said       timestamptz;
     -- Not now() alone: of two transactions, the one that began first may well change a row last.
@@ -334,20 +420,38 @@ begin
             raise 'another transaction deleted the % % just now', tg_argv[0], key using errcode = 'serialization_failure';
         end if;
     end if;
+    left_key := obj_id(before, tg_argv[1], tg_relid);
     -- History is asked for what came before only where that may be later than the clock.
     if ended is not null
         or tg_argv[3] = ''
         or moment_in(before ->> tg_argv[3]) >= changed_at
-        or obj_id(before, tg_argv[1], tg_relid) <> key
+        or left_key <> key
     then
         changed_at := moment_after(tg_argv[0], key, changed_at);
+    end if;
+    -- An object is what its key says: one that gets another key ends, and another begins.
+    if left_key <> key then
+        changed_at := moment_after(tg_argv[0], left_key, changed_at);
+        insert into entries (operation_date, obj_type, obj_id, action, project, actor, request_id, version, old_obj)
+        values (
+            changed_at,
+            tg_argv[0],
+            left_key,
+            'delete',
+            case when tg_argv[2] <> '' then project(before, tg_relid) end,
+            actor(),
+            nullif(current_setting('app.request_id', true), ''),
+            number_in(before -> tg_argv[4]),
+            before
+        );
+        before := null;
     end if;
     insert into entries (operation_date, obj_type, obj_id, action, project, actor, request_id, version, old_obj, new_obj)
     values (
         changed_at,
         tg_argv[0],
         key,
-        case tg_op when 'INSERT' then 'create' when 'UPDATE' then 'update' else 'delete' end,
+        case when before is null then 'create' when after is null then 'delete' else 'update' end,
         case
             when object ? tg_argv[2] then number_in(object -> tg_argv[2])
             when tg_argv[2] <> '' then project(object, tg_relid)
@@ -384,7 +488,7 @@ $$;
 comment on function history.record_truncate() is 'Trigger: the emptying of a table becomes an entry.';
 
 -- Before the row is written: who inserts it is answered with the version that it has. A load counts on by itself, for all its rows at
--- once (80_hiring.sql, 85_backups.sql), as others of whom a trigger asked row by row would be slow.
+-- once (82_loading.sql, 85_backups.sql), as others of whom a trigger asked row by row would be slow.
 create or replace function history.go_on() returns trigger
 language plpgsql security definer
 set search_path = history, pg_catalog, pg_temp
@@ -458,15 +562,17 @@ language plpgsql security definer
 set search_path = history, pg_catalog, pg_temp
 as $$
 declare
-    rows bigint := (select count(*) from loaded);
+    rows  bigint      := (select count(*) from loaded);
+    began timestamptz := now();
 begin
     if rows = 0 then
         return null;
     end if;
-    -- A load may take several statements.
+    -- A load may take several statements. Its entry is no older than it is: no month before is asked, or locked.
     update entries as e
     set new_obj = e.new_obj || jsonb_build_object('rows', (e.new_obj ->> 'rows')::bigint + rows)
-    where e.xid = pg_current_xact_id()
+    where e.operation_date >= began
+        and e.xid = pg_current_xact_id()
         and e.obj_type = tg_argv[0]
         and e.obj_id is null
         and e.new_obj ->> 'load' = current_setting('app.load');
@@ -545,11 +651,101 @@ return (
 
 comment on function history.triggers(regclass) is 'The triggers of history that a table has, and how each is enabled.';
 
+-- Set-wise, and against what history knows: an object of which it knows nothing is created, one that was changed or deleted while its
+-- table was not under history is so now. Whoever reads the feed sees that; of what was before, history says nothing. Rows of a load are
+-- known by its one entry.
+create or replace function history.note(relation regclass) returns void
+language plpgsql
+set search_path = history, pg_catalog, pg_temp
+set timezone = 'UTC'
+as $$
+#variable_conflict use_column
+declare
+    kind     record;
+    versions boolean := column_number(relation, 'version', '{int2,int4}') is not null;
+    counts   boolean := exists (select from pg_trigger as g where g.tgrelid = note.relation and g.tgfoid = 'history.go_on'::regproc);
+begin
+    select t.obj_type, t.key, a.attname as project into kind
+    from tracked as t
+    left join pg_attribute as a on a.attrelid = t.relation and a.attnum = t.project
+    where t.relation = note.relation;
+    if kind.key = '{}' then
+        raise 'history.track: % has no primary key: history could not tell its rows apart', relation using errcode = 'invalid_table_definition';
+    end if;
+    -- Whoever is writing ends first, and nobody writes until this transaction ends: no row is noted as it is no longer, and none twice.
+    execute format('lock table %s in share row exclusive mode', relation);
+    execute format(
+        $sql$
+            with
+                live as materialized (
+                    select obj_id(r.object, %L, $1) as obj_id, r.object
+                    from (select row_json(r) - computed($1) from %s as r) as r (object)
+                ),
+                emptied as (
+                    select coalesce(max(e.operation_date), '-infinity') as operation_date
+                    from entries as e
+                    where e.obj_type = $2 and e.obj_id is null and e.action = 'truncate'
+                ),
+                loaded as (
+                    select exists (
+                        select
+                        from entries as e
+                        cross join emptied as t
+                        where e.obj_type = $2 and e.obj_id is null and e.action = 'create' and e.operation_date > t.operation_date
+                    ) as loaded
+                ),
+                latest as (
+                    select distinct on (e.obj_id) e.obj_id, e.operation_date, e.project, e.version, e.new_obj
+                    from entries as e
+                    where e.obj_type = $2 and e.obj_id is not null
+                    order by e.obj_id, e.operation_date desc, e.id desc
+                ),
+                known as (
+                    select l.obj_id, l.project, l.version, l.new_obj as object
+                    from latest as l
+                    cross join emptied as t
+                    where l.new_obj is not null and l.operation_date > t.operation_date
+                ),
+                noted as (
+                    insert into entries (operation_date, obj_type, obj_id, action, project, actor, request_id, version, old_obj, new_obj)
+                    select
+                        moment_after_all($2, clock_timestamp()),
+                        $2,
+                        coalesce(l.obj_id, k.obj_id),
+                        case when k.object is null then 'create' when l.object is null then 'delete' else 'update' end,
+                        case when l.object is null then k.project else number_in(l.object -> $3) end,
+                        actor(),
+                        nullif(current_setting('app.request_id', true), ''),
+                        case when l.object is null then k.version when $4 then number_in(l.object -> 'version') end,
+                        k.object,
+                        l.object
+                    from live as l
+                    full join known as k on k.obj_id = l.obj_id
+                    where l.object is distinct from k.object
+                        and not (k.object is null and (select n.loaded from loaded as n))
+                    returning obj_type, obj_id, action, version
+                )
+            insert into deleted as d (obj_type, obj_id, version)
+            select n.obj_type, n.obj_id, n.version
+            from noted as n
+            where $5 and n.action = 'delete' and n.version is not null
+            on conflict on constraint deleted_pkey do update
+            set version = greatest(d.version, excluded.version)
+        $sql$,
+        only_key(relation),
+        relation
+    ) using relation, kind.obj_type, kind.project, versions, counts;
+end
+$$;
+
+comment on function history.note(regclass) is 'Note of a tracked table what is there and history does not know: an entry for each such row, as if it were created, changed or deleted now.';
+
 create or replace function history.track(
     relation regclass,
     obj_type text default null,
     project  text default null,
-    loads    boolean default false
+    loads    boolean default false,
+    baseline boolean default false
 ) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -565,7 +761,42 @@ declare
     counter   text   := (select min(t.tgname) from pg_trigger as t where t.tgrelid = relation and t.tgfoid = 'public.count_version'::regproc);
     arguments text;
     made_of   text;
+    place     record;
 begin
+    select c.relkind, c.relnamespace::regnamespace::text as schema into place from pg_class as c where c.oid = relation;
+    if place is null then
+        raise 'history.track: there is no table %', relation using errcode = 'undefined_table';
+    elsif place.schema in ('history', 'pg_catalog', 'information_schema') then
+        raise 'history.track: % cannot be under history', relation using errcode = 'wrong_object_type';
+    elsif place.relkind not in ('r', 'p', 'f') then
+        raise 'history.track: % is not a table', relation using errcode = 'wrong_object_type';
+    elsif btrim(called) = '' then
+        raise 'history.track: What a row is called must not be blank' using errcode = 'invalid_parameter_value';
+    end if;
+    -- A table that is gone took its rows with it, as a truncate does; the one that was made in its place counts on.
+    delete from history.tracked as t
+    where t.obj_type = called
+        and not exists (select from pg_class as c where c.oid = t.relation);
+    if found then
+        insert into history.entries (operation_date, obj_type, action, actor, request_id)
+        values (
+            history.moment_after_all(called, clock_timestamp()),
+            called,
+            'truncate',
+            history.actor(),
+            nullif(current_setting('app.request_id', true), '')
+        );
+        insert into history.deleted as d (obj_type, obj_id, version)
+        select e.obj_type, e.obj_id, max(e.version)
+        from history.entries as e
+        where counter is not null
+            and e.obj_type = called
+            and e.obj_id is not null
+            and e.version is not null
+        group by e.obj_type, e.obj_id
+        on conflict on constraint deleted_pkey do update
+        set version = greatest(d.version, excluded.version);
+    end if;
     insert into history.tracked as t (obj_type, relation, key, project)
     values (called, relation, key, history.column_number(relation, project, '{int2,int4,int8}'))
     on conflict on constraint tracked_relation_key do update
@@ -601,6 +832,9 @@ begin
             and t.tgname = 'history_90_change'
             and obj_description(t.oid, 'pg_trigger') = made_of || ' ' || history.triggers(relation)
     ) then
+        if baseline then
+            perform history.note(relation);
+        end if;
         return;
     end if;
     perform history.drop_triggers(relation);
@@ -655,15 +889,18 @@ begin
             relation,
             called
         );
-        -- Also where a load has its checks done for all rows at once (80_hiring.sql), and triggers are left out with them.
+        -- Also where a load has its checks done for all rows at once (82_loading.sql), and triggers are left out with them.
         execute format('alter table %s enable always trigger history_90_load', relation);
     end if;
     execute format('comment on trigger history_90_change on %s is %L', relation, made_of || ' ' || history.triggers(relation));
+    if baseline then
+        perform history.note(relation);
+    end if;
 end
 $$;
 
-comment on function history.track(regclass, text, text, boolean) is
-    'Put a table under history and the feed. obj_type is what a row of it is called (the table''s name unless told), project the column with the project of a row; with loads, what is inserted while app.load is set is recorded as one entry.';
+comment on function history.track(regclass, text, text, boolean, boolean) is
+    'Put a table under history and the feed. obj_type is what a row of it is called (the table''s name unless told), project the column with the project of a row; with loads, what is inserted while app.load is set is recorded as one entry; with baseline, each row that is there becomes an entry, by which replay() and ?as_of= know it from then on, and who reads the feed sees it created.';
 
 create or replace function history.untrack(relation regclass) returns void
 language plpgsql
@@ -692,25 +929,74 @@ return (
 
 comment on function history.diff(jsonb, jsonb) is 'What differs between two rows as {"field": [old, new]}, without what counts and dates the versions themselves.';
 
+create or replace function history.matches(
+    e          history.entries,
+    obj_type   text,
+    project    text,
+    actor      text,
+    action     text,
+    request_id text,
+    since      text,
+    until      text,
+    field      text
+) returns boolean
+language sql stable parallel safe
+return (matches.obj_type = '' or e.obj_type = any (string_to_array(matches.obj_type, ',')))
+    and (matches.project = '' or e.project = nullif(matches.project, '')::bigint)
+    and (matches.actor = '' or e.actor = matches.actor)
+    and (matches.action = '' or e.action = matches.action)
+    and (matches.request_id = '' or e.request_id = matches.request_id)
+    and (matches.since = '' or e.operation_date >= nullif(matches.since, '')::timestamptz)
+    and (matches.until = '' or e.operation_date < nullif(matches.until, '')::timestamptz)
+    and (matches.field = '' or history.diff(e.old_obj, e.new_obj) ? matches.field);
+
+comment on function history.matches(history.entries, text, text, text, text, text, text, text, text) is 'Whether an entry fits all filters that are given.';
+
 create or replace function history.version_of(relation regclass, key text, number integer, live jsonb) returns jsonb
 language sql stable
 begin atomic
     select case
         when (live ->> 'version')::integer = number then live
-        else (
-            select case when e.action <> 'delete' and e.version = number then e.new_obj else e.old_obj end
-            from history.entries as e
-            where e.obj_type = (select t.obj_type from history.tracked as t where t.relation = version_of.relation)
-                and e.obj_id = version_of.key
-                and (e.version = number or (e.version = number + 1 and e.old_obj -> 'version' = to_jsonb(number)))
-            order by e.operation_date desc, e.id desc
-            limit 1
+        else coalesce(
+            (
+                select coalesce(e.new_obj, e.old_obj)
+                from history.entries as e
+                where e.obj_type = (select t.obj_type from history.tracked as t where t.relation = version_of.relation)
+                    and e.obj_id = version_of.key
+                    and e.version = number
+                limit 1
+            ),
+            (
+                select e.old_obj
+                from history.entries as e
+                where e.obj_type = (select t.obj_type from history.tracked as t where t.relation = version_of.relation)
+                    and e.obj_id = version_of.key
+                    and e.version = number + 1
+                    and e.old_obj -> 'version' = to_jsonb(number)
+                limit 1
+            )
         )
     end;
 end;
 
 comment on function history.version_of(regclass, text, integer, jsonb) is
     'A row as its version of this number was, whose key is this JSON and which now is `live` (null if it is gone). A row that was loaded in bulk is known from its first change on, as what it was before.';
+
+-- Months that were dropped took with them what was changed then: nobody can say how anything was before.
+create or replace function history.reached(moment timestamptz) returns timestamptz
+language plpgsql stable
+as $$
+begin
+    if (select h.pruned > '0' from history.horizon as h)
+        and moment < (select coalesce(min(e.operation_date), 'infinity') from history.entries as e)
+    then
+        raise 'history does not reach back to %', moment using errcode = 'RH404';
+    end if;
+    return moment;
+end
+$$;
+
+comment on function history.reached(timestamptz) is 'A moment that history reaches back to; an error (RH404) where it does not.';
 
 create or replace function history.row_at(relation regclass, key text, moment timestamptz, live jsonb) returns jsonb
 language sql stable
@@ -766,7 +1052,7 @@ begin atomic
         )
     select k.object from known as k
     union all
-    -- Nothing is known of it by then, or that it was gone: it was there if it was made before, by a load or before the table was tracked.
+    -- Nothing is known of it by then, or that it was gone: it was there if it was saved before, by a load or before the table was tracked.
     select f.object
     from found as f
     cross join (
@@ -774,7 +1060,7 @@ begin atomic
         from emptied as t
     ) as e
     where not exists (select from known)
-        and (f.object ->> 'created_at')::timestamptz <= moment
+        and coalesce(f.object ->> 'updated_at', f.object ->> 'created_at')::timestamptz <= moment
         and (
             e.gone_at is null
             or exists (
@@ -798,7 +1084,7 @@ begin atomic
     from (
         select case
             when as_of ~ '^[0-9]+$' then history.version_of(relation, key, as_of::integer, live)
-            else history.row_at(relation, key, as_of::timestamptz, live)
+            else history.row_at(relation, key, history.reached(as_of::timestamptz), live)
         end
     ) as past (object)
     where past.object is not null;
@@ -834,6 +1120,22 @@ end;
 
 comment on function history.json_patch(jsonb, jsonb) is 'RFC 6902: what makes the row after of the row before, versions and all.';
 
+-- In plpgsql, so that the plan of a list is not made anew for it.
+create or replace function history.revert_path(kind text, key text) returns text
+language plpgsql stable cost 1
+as $$
+begin
+    return (
+        select '/' || t.relation || '/' || (revert_path.key::jsonb #>> '{}') || '/revert'
+        from history.tracked as t
+        where t.obj_type = kind
+            and t.relation::text !~ '[."]'
+    );
+end
+$$;
+
+comment on function history.revert_path(text, text) is 'Where the service brings back an object that was deleted; null for what it has no routes for.';
+
 create or replace function history.entry_json(e history.entries, form text) returns json
 language sql stable parallel safe
 begin atomic
@@ -855,7 +1157,8 @@ begin atomic
                 when e.action = 'truncate' or e.obj_id is null then null
                 when form = 'json-patch' then history.json_patch(e.old_obj, e.new_obj)
                 else history.diff(e.old_obj, e.new_obj)
-            end as diff
+            end as diff,
+            case when e.action = 'delete' then history.revert_path(e.obj_type, e.obj_id) end as revert
     ) as item;
 end;
 
@@ -880,6 +1183,23 @@ $$;
 
 comment on function history.live(regclass, text) is 'The row with this id; null where there is none.';
 
+-- With the rights of the owner: a token of one project, which may not read what was deleted elsewhere, asks of an object that it reads.
+create or replace function history.last_deleted(kind text, key text) returns integer
+language plpgsql stable security definer
+set search_path = history, pg_catalog, pg_temp
+as $$
+begin
+    return (
+        select d.version
+        from deleted as d
+        where d.obj_type = kind
+            and d.obj_id = key
+    );
+end
+$$;
+
+comment on function history.last_deleted(text, text) is 'The last version of an object that was deleted under this key, whatever there is by now; null where none was.';
+
 -- Values are compared in the types of their columns, by what they mean and not how they are spelled: …42.5Z is …42.500+00:00, 1e0 is 1.
 create or replace function history.compared(
     relation      regclass,
@@ -897,41 +1217,15 @@ declare
     kind    text    := (select t.obj_type from history.tracked as t where t.relation = compared.relation);
     key     text    := live -> 'id';
     latest  integer := live -> 'version';
+    image   jsonb   := history.version_of(relation, key, base, live);
     present jsonb;
     past    jsonb;
     wanted  jsonb;
-    theirs  jsonb;
+    doubted text[];
+    theirs  jsonb   := '{}';
 begin
-    select
-        coalesce(count(distinct e.version) = latest - base, false),
-        case when base = latest then live else (array_agg(e.old_obj) filter (where e.version = base + 1))[1] end,
-        coalesce(
-            jsonb_object_agg(
-                d.name,
-                jsonb_build_object('changed_by', e.actor, 'changed_at', iso8601(e.operation_date))
-                order by e.version
-            ) filter (where d.name is not null),
-            '{}'
-        )
-    into known, past, theirs
-    from (
-        -- From the latest on, and no further back than need be: others may have saved it a thousand times before.
-        select
-            e.version,
-            e.actor,
-            e.operation_date,
-            e.old_obj,
-            history.diff(e.old_obj, e.new_obj) as diff
-        from history.entries as e
-        where e.obj_type = kind
-            and e.obj_id = key
-            and e.action = 'update'
-            and e.version > base
-            and e.version <= latest
-        order by e.operation_date desc, e.id desc
-        limit greatest(latest - base, 0)
-    ) as e
-    left join jsonb_object_keys(e.diff) as d (name) on true;
+    -- What was deleted since and made anew under the same id is another object.
+    known := image is not null and coalesce(history.last_deleted(kind, key), 0) < base;
     execute format(
         $sql$
             select
@@ -940,28 +1234,62 @@ begin
                 to_jsonb(jsonb_populate_record(null::%1$s, $3))
         $sql$,
         relation
-    ) into present, past, wanted using live, past, sent;
+    ) into present, past, wanted using live, image, sent;
     select
         coalesce(jsonb_object_agg(s.name, sent -> s.name), '{}'),
+        coalesce(array_agg(s.name) filter (where wanted -> s.name <> present -> s.name), '{}')
+    into mine, doubted
+    from jsonb_object_keys(sent) as s (name)
+    where not known
+        or wanted -> s.name <> past -> s.name;
+    -- A member that others changed and changed back was changed, too. Mostly nobody did: that is soon known of thousands of versions.
+    if not known or exists (
+        select
+        from history.entries as e
+        join unnest(doubted) as d (name) on e.new_obj -> d.name is distinct from image -> d.name
+        where e.obj_type = kind
+            and e.obj_id = key
+            and e.version > base
+            and e.version <= latest
+    ) then
+        select
+            coalesce(
+                jsonb_object_agg(
+                    d.name,
+                    jsonb_build_object('changed_by', e.actor, 'changed_at', iso8601(e.operation_date))
+                    order by e.version
+                ),
+                '{}'
+            )
+        into theirs
+        from history.entries as e
+        join unnest(doubted) as d (name) on e.old_obj -> d.name <> e.new_obj -> d.name
+        where e.obj_type = kind
+            and e.obj_id = key
+            and e.version > base
+            and e.version <= latest;
+    end if;
+    select
         coalesce(
             jsonb_object_agg(
-                s.name,
+                d.name,
                 coalesce(
-                    theirs -> s.name,
+                    theirs -> d.name,
                     jsonb_build_object('changed_by', null, 'changed_at', iso8601((present ->> 'updated_at')::timestamptz))
                 )
-            ) filter (where wanted -> s.name <> present -> s.name and (theirs ? s.name or not known)),
+            ),
             '{}'
         )
-    into mine, conflicts
-    from jsonb_object_keys(sent) as s (name)
-    where past is null
-        or wanted -> s.name <> past -> s.name;
+    into conflicts
+    from unnest(doubted) as d (name)
+    where not known
+        or theirs ? d.name
+        or present -> d.name <> past -> d.name;
 end
 $$;
 
 comment on function history.compared(regclass, jsonb, integer, jsonb) is
-    'A change that was made from version `base` of what by now is `live`: whether history knows all versions since, what of it the caller changed, and of that what somebody else changed to something else, by whom and when.';
+    'A change that was made from version `base` of what by now is `live`: whether history knows that version, what of it the caller changed, and of that what somebody else changed to something else, by whom and when.';
 
 -- Volatile, so that it sees the history of the very row that an update has found and locked, however long it waited for it: an update
 -- asks again for that. So a merge never has to begin anew, whoever else saves the object meanwhile.
@@ -984,8 +1312,9 @@ comment on function history.mine(regclass, jsonb, integer, jsonb) is 'What of a 
 
 -- Proving -------------------------------------------------------------------------------------------------------------
 
--- Of each object in order: it begins with its creation, each entry starts from what the one before left, and the last is the row as
--- it is. Not for what was loaded in bulk or was there before its table was tracked.
+-- Of each object in order: it begins with its creation, each entry starts from what the one before left, or from nothing where the
+-- table was emptied since, and the last is the row as it is. Not for what was loaded in bulk, or was there before its table was tracked
+-- and not noted then (track with baseline).
 create or replace function history.replay(project bigint)
 returns table (obj_type text, obj_id text, entry bigint, replayed jsonb, found jsonb)
 language plpgsql stable
@@ -1005,15 +1334,40 @@ begin
         return query execute format(
             $sql$
                 with
-                    entries as (
-                        select e.*, row_number() over w as place, lag(e.new_obj) over w as left_by_the_one_before
+                    emptied as (
+                        select e.operation_date
+                        from history.entries as e
+                        where e.obj_type = %L and e.obj_id is null and e.action = 'truncate'
+                    ),
+                    listed as (
+                        select
+                            e.*,
+                            row_number() over w as place,
+                            lag(e.new_obj) over w as left_by_the_one_before,
+                            lag(e.operation_date) over w as date_before
                         from history.entries as e
                         where e.obj_type = %L and e.project = $1 and e.obj_id is not null
                         window w as (partition by e.obj_id order by e.operation_date, e.id)
                     ),
+                    entries as (
+                        select
+                            e.id,
+                            e.obj_id,
+                            e.action,
+                            e.old_obj,
+                            e.place,
+                            case
+                                when not exists (select from emptied as t where t.operation_date between e.date_before and e.operation_date)
+                                then e.left_by_the_one_before
+                            end as left_by_the_one_before
+                        from listed as e
+                    ),
                     last as (
-                        select distinct on (e.obj_id) e.obj_id, e.id, e.new_obj
-                        from entries as e
+                        select distinct on (e.obj_id)
+                            e.obj_id,
+                            e.id,
+                            case when not exists (select from emptied as t where t.operation_date > e.operation_date) then e.new_obj end as new_obj
+                        from listed as e
                         order by e.obj_id, e.place desc
                     ),
                     live as (
@@ -1031,7 +1385,7 @@ begin
                 full join live as r on r.obj_id = l.obj_id
                 where l.new_obj is distinct from r.row
             $sql$,
-            kind.obj_type, kind.relation::oid, kind.relation::oid, kind.relation, kind.attname, kind.obj_type, kind.obj_type
+            kind.obj_type, kind.obj_type, kind.relation::oid, kind.relation::oid, kind.relation, kind.attname, kind.obj_type, kind.obj_type
         ) using project;
     end loop;
 end
@@ -1051,6 +1405,8 @@ declare
     partition record;
     dropped   xid8;
 begin
+    -- Not while rows of the default partition are on their way to their months.
+    perform pg_advisory_xact_lock(hashtextextended('history.partitions', 0));
     for partition in
         select c.relname
         from pg_inherits as i
@@ -1068,6 +1424,7 @@ begin
     update horizon
     set pruned = greatest(pruned, (select max(e.xid) from entries_default as e where e.operation_date < date_trunc('month', before)));
     delete from entries_default as e where e.operation_date < date_trunc('month', before);
+    delete from late_entries as l where l.xid <= (select h.pruned from horizon as h);
 end
 $$;
 
