@@ -1,13 +1,15 @@
 """Projects: what people work on together."""
 
+from typing import Any
+
 from flask import Blueprint, Response
 from marshmallow import Schema, fields, validate
 
-from db import stream
+from db import as_of, stream
 from handlers.http.auth import requires_role
 from handlers.http.contract import gives, takes
 from handlers.http.crud import add_crud_routes
-from handlers.http.fields import IntegerParam, StrictInteger, Text
+from handlers.http.fields import IntegerParam, StrictInteger, Text, Timestamp, as_of_time
 from handlers.http.responses import document
 from handlers.http.schemas import Item, instant, page_query
 
@@ -58,12 +60,52 @@ class ProjectTree(Project):
     users = fields.List(fields.Nested(Person))
 
 
+class TreeQuery(Schema):
+    """When to look."""
+
+    as_of = as_of_time()
+
+
+class ProjectDiffQuery(Schema):
+    """Two moments: what is otherwise at the second than at the first; it may be the earlier one."""
+
+    since = Timestamp(required=True, data_key="from", metadata={"example": "2021-11-07T02:48:42Z"})
+    until = Timestamp(data_key="to", metadata={"description": "Now, unless told.", "example": "2121-11-07T02:48:42Z"})
+
+
+class ObjectChange(Schema):
+    """What became of an object in between."""
+
+    obj_type = fields.String(metadata={"example": "userstory"})
+    obj_id = fields.Raw(metadata={"description": "Its key."})
+    action = fields.String(metadata={"enum": ["create", "update", "delete"]})
+    version = fields.Integer(metadata={"description": "Its last one in between."})
+    actors = fields.List(fields.String(), metadata={"description": "Who changed it."})
+    diff = fields.Raw(metadata={"description": 'As {"field": [old, new]}.'})
+
+
+class ProjectDiff(Schema):
+    """What became of a project between two moments."""
+
+    changes = fields.List(fields.Nested(ObjectChange))
+
+
+@projects.get("/projects/<id:id>/diff")
+@requires_role("reader", of_project=True)
+@takes(query=ProjectDiffQuery)
+@gives(ProjectDiff)
+def diff(id: int, query: dict[str, Any]) -> Response:
+    """What is otherwise in a project at one moment than at another, object by object."""
+    return document(stream("projects.diff", TREE_TIMEOUT, id=id, **query))
+
+
 @projects.get("/projects/<id:id>/tree")
 @requires_role("reader", of_project=True)
-@takes()
-@gives(ProjectTree)
-def tree(id: int) -> Response:
+@takes(query=TreeQuery)
+@gives(ProjectTree, tells_place=True)
+def tree(id: int, query: dict[str, Any]) -> Response:
     """A project with its milestones, stories, tasks, comments and people, all as of one moment."""
+    as_of.set(query.get("as_of", ""))
     return document(stream("projects.tree", TREE_TIMEOUT, id=id))
 
 

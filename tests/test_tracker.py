@@ -160,6 +160,15 @@ def test_a_slug_is_made_from_the_name_and_is_nobody_elses(service, unique):
     assert service.post("/projects", json={"name": "Проект"}).json()["slug"].startswith("project")
 
 
+def test_projects_made_in_one_statement_take_few_locks(service, unique):
+    with psycopg.connect(service.database) as connection:
+        made = "insert into projects (name) select %s || n from generate_series(1, 1500) as n"
+        connection.execute(made, [unique("many ")])
+        locks = "select count(*) from pg_locks where pid = pg_backend_pid() and locktype = 'advisory'"
+        assert connection.execute(locks).fetchone()[0] <= 1024
+        connection.rollback()
+
+
 def test_many_who_make_one_slug_at_once_all_get_one(service, unique):
     new = {"name": unique("race ")}
     with ThreadPoolExecutor(8) as clients:

@@ -20,7 +20,8 @@ cross join jsonb_populate_record(null::projects, past.object) as r
 -- A page of projects by id, after the one with `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -38,7 +39,8 @@ from page(array(
 -- The same from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -56,7 +58,8 @@ from page(array(
 -- By name, after the one with `after_key` and `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -74,7 +77,8 @@ from page(array(
 -- By name, from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -92,7 +96,8 @@ from page(array(
 -- By slug, after the one with `after_key` and `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -110,7 +115,8 @@ from page(array(
 -- By slug, from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -128,7 +134,8 @@ from page(array(
 -- By created_at, after the one with `after_key` and `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -146,7 +153,8 @@ from page(array(
 -- By created_at, from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -210,7 +218,9 @@ returning
 -- A project with all below it, as one JSON document in many rows, each to be sent as soon as it is found: the project and its
 -- milestones, each story with its tasks and comments, then the people. The parts are numbered, and joined part by part, so that they
 -- come in this order without being collected and sorted first.
-select part.line
+select
+    part.line,
+    case when step.n = 1 then history.place() end as place
 from projects as p
 cross join generate_series(1, 3) as step (n)
 cross join lateral (
@@ -246,3 +256,62 @@ cross join lateral (
     where step.n = 3
 ) as part (line)
 where p.id = :'id'::bigint
+
+-- name: diff
+-- What is otherwise in a project at `until` (now, if not given) than at `since`, as one JSON document in many rows, an object a row.
+-- Where that is the later moment, what going back from it to the other changes.
+with changed as materialized (
+    select
+        e.obj_type,
+        e.obj_id,
+        (array_agg(e.old_obj order by e.operation_date, e.id))[1] as first,
+        (array_agg(e.new_obj order by e.operation_date desc, e.id desc))[1] as last,
+        max(e.version) as version,
+        array_agg(distinct e.actor) as actors
+    from history.entries as e
+    where e.project = :'id'::bigint
+        and e.operation_date > history.reached(least(:'since'::timestamptz, nullif(:'until', '')::timestamptz))
+        and e.operation_date <= greatest(:'since'::timestamptz, coalesce(nullif(:'until', '')::timestamptz, 'infinity'))
+        and e.obj_id is not null
+    group by e.obj_type, e.obj_id
+),
+
+turned as (
+    select
+        c.obj_type,
+        c.obj_id,
+        c.version,
+        c.actors,
+        case when nullif(:'until', '')::timestamptz < :'since'::timestamptz then c.last else c.first end as before,
+        case when nullif(:'until', '')::timestamptz < :'since'::timestamptz then c.first else c.last end as after
+    from changed as c
+),
+
+differing as (
+    select
+        row_number() over (order by c.obj_type, c.obj_id::jsonb) as place,
+        json_build_object(
+            'obj_type', c.obj_type,
+            'obj_id', c.obj_id::json,
+            'action', case when c.before is null then 'create' when c.after is null then 'delete' else 'update' end,
+            'version', c.version,
+            'actors', c.actors,
+            'diff', history.diff(c.before, c.after)
+        )::text as item
+    from turned as c
+    where history.diff(c.before, c.after) <> '{}'
+)
+
+select part.line
+from (
+    select 0, '{"changes":['
+    where exists (select from projects as p where p.id = :'id'::bigint)
+        or exists (select from history.entries as e where e.project = :'id'::bigint)
+    union all
+    select d.place, case when d.place > 1 then ',' else '' end || d.item from differing as d
+    union all
+    select 9223372036854775807, ']}'
+    where exists (select from projects as p where p.id = :'id'::bigint)
+        or exists (select from history.entries as e where e.project = :'id'::bigint)
+) as part (place, line)
+order by part.place

@@ -13,7 +13,7 @@ create table if not exists projects (
     constraint projects_pkey primary key (id),
     constraint projects_slug_key unique (slug),
     constraint projects_owner_id_fkey foreign key (owner_id) references users (id) on delete set null,
-    constraint projects_name_check check (char_length(name) <= 200 and says_something(name)),
+    constraint projects_name_check check (char_length(name) <= 200 and is_not_blank(name)),
     constraint projects_slug_check check (char_length(slug) <= 200 and slug ~ '^[a-z0-9]+(-[a-z0-9]+)*$'),
     constraint projects_description_check check (char_length(description) <= 10000)
 );
@@ -49,8 +49,9 @@ for each row
 execute function count_version();
 
 select history.track('projects', 'project', 'id');
+select history.show_past('projects');
 
-select fence('projects', 'id = (select current_project())', 'select, update, delete');
+select fence('projects', 'id = (select current_project())');
 
 do $$
 begin
@@ -98,14 +99,14 @@ return (matches.id = '' or r.id = nullif(matches.id, '')::bigint)
 comment on function matches(projects, text, text, text, text) is 'Whether a project fits all filters that are given.';
 
 -- A slug that nobody gave: the name's letters and digits. Two who make the same one at once wait for each other, so that neither
--- is refused for a slug it did not choose.
+-- is refused for a slug it did not choose. So do some who do not: locks are few, however many projects a statement makes.
 create or replace function make_slug() returns trigger
 language plpgsql
 as $$
 begin
     new.slug := coalesce(nullif(left(trim(both '-' from regexp_replace(lower(new.name), '[^a-z0-9]+', '-', 'g')), 150), ''), 'project');
     new.slug := rtrim(new.slug, '-');
-    perform pg_advisory_xact_lock(hashtextextended('projects.slug ' || new.slug, 0));
+    perform pg_advisory_xact_lock(hashtext('projects.slug'), hashtext(new.slug) & 1023);
     if exists (select from projects where slug = new.slug) then
         new.slug := new.slug || '-' || new.id;
     end if;
@@ -136,7 +137,7 @@ create table if not exists milestones (
     constraint milestones_pkey primary key (id),
     constraint milestones_project_id_id_key unique (project_id, id),
     constraint milestones_project_id_fkey foreign key (project_id) references projects (id) on delete cascade,
-    constraint milestones_name_check check (char_length(name) <= 200 and says_something(name)),
+    constraint milestones_name_check check (char_length(name) <= 200 and is_not_blank(name)),
     constraint milestones_ends_on_check check (ends_on >= starts_on),
     constraint milestones_dates_check check (starts_on >= '0001-01-01' and ends_on <= '9999-12-31')
 );
@@ -164,6 +165,7 @@ for each row
 execute function count_version();
 
 select history.track('milestones', 'milestone', 'project_id');
+select history.show_past('milestones');
 
 select fence('milestones');
 
@@ -232,13 +234,13 @@ comment on constraint project_refs_project_id_fkey on project_refs is 'There is 
 
 select fence('project_refs');
 
-create or replace function tags_are_fit(tags text[]) returns boolean
+create or replace function tags_valid(tags text[]) returns boolean
 language sql immutable parallel safe
 return cardinality(tags) <= 20
     and coalesce(array_ndims(tags), 1) = 1
-    and not exists (select from unnest(tags) as tag where tag is null or char_length(tag) > 50 or not says_something(tag));
+    and not exists (select from unnest(tags) as tag where tag is null or char_length(tag) > 50 or not is_not_blank(tag));
 
-comment on function tags_are_fit(text[]) is 'At most 20 tags, each of 1 to 50 characters and not blank.';
+comment on function tags_valid(text[]) is 'At most 20 tags, each of 1 to 50 characters and not blank.';
 
 -- Deleting a milestone leaves its stories: only their milestone_id is set null, not the project_id beside it.
 create table if not exists userstories (
@@ -263,10 +265,10 @@ create table if not exists userstories (
         references milestones (project_id, id) on delete set null (milestone_id),
     constraint userstories_assigned_to_fkey foreign key (assigned_to) references users (id) on delete set null,
     constraint userstories_ref_check check (ref > 0),
-    constraint userstories_subject_check check (char_length(subject) <= 500 and says_something(subject)),
+    constraint userstories_subject_check check (char_length(subject) <= 500 and is_not_blank(subject)),
     constraint userstories_description_check check (char_length(description) <= 10000),
-    constraint userstories_status_check check (char_length(status) <= 50 and says_something(status)),
-    constraint userstories_tags_check check (tags_are_fit(tags)),
+    constraint userstories_status_check check (char_length(status) <= 50 and is_not_blank(status)),
+    constraint userstories_tags_check check (tags_valid(tags)),
     constraint userstories_points_check check (points between 0 and 1000)
 );
 
@@ -312,6 +314,7 @@ for each row
 execute function count_version();
 
 select history.track('userstories', 'userstory', 'project_id');
+select history.show_past('userstories');
 
 select fence('userstories');
 
@@ -371,22 +374,44 @@ return (matches.id = '' or r.id = nullif(matches.id, '')::bigint)
 
 comment on function matches(userstories, text, text, text, text, text) is 'Whether a user story fits all filters that are given.';
 
+-- The refs of a project that was deleted, and is there again, go on counting.
+create or replace function last_ref(project_id bigint) returns integer
+language sql stable security definer
+set search_path = public, history, pg_temp
+return (
+    select coalesce(max((e.old_obj ->> 'ref')::integer), 0)
+    from history.entries as e
+    where e.project = last_ref.project_id
+        and e.obj_type = 'userstory'
+        and e.action = 'delete'
+);
+
+comment on function last_ref(bigint) is 'The highest ref among the stories of a project that were deleted; 0 where there were none.';
+
 -- By a trigger, so that stories made in psql are counted too. The counter's row is locked until commit: refs have no gaps, and of
--- two who add to one project the second waits for the first.
+-- two who add to one project the second waits for the first. A story that had a ref and comes back keeps it.
 create or replace function count_ref() returns trigger
 language plpgsql
 as $$
+declare
+    given integer := new.ref;
 begin
-    insert into project_refs as r (project_id, last_ref)
-    values (new.project_id, 1)
-    on conflict (project_id) do update
-    set last_ref = r.last_ref + 1
-    returning r.last_ref into new.ref;
+    update project_refs as r
+    set last_ref = case when given is null then r.last_ref + 1 else greatest(r.last_ref, given) end
+    where r.project_id = new.project_id
+    returning coalesce(given, r.last_ref) into new.ref;
+    if not found then
+        insert into project_refs as r (project_id, last_ref)
+        values (new.project_id, greatest(given, last_ref(new.project_id) + (given is null)::integer))
+        on conflict (project_id) do update
+        set last_ref = case when given is null then r.last_ref + 1 else greatest(r.last_ref, given) end
+        returning coalesce(given, r.last_ref) into new.ref;
+    end if;
     return new;
 end
 $$;
 
-comment on function count_ref() is 'Trigger: a new story gets the next ref of its project.';
+comment on function count_ref() is 'Trigger: a new story gets the next ref of its project, unless it has one.';
 
 create or replace trigger userstories_20_count_ref
 before insert on userstories
@@ -410,8 +435,8 @@ create table if not exists tasks (
     constraint tasks_userstory_id_fkey foreign key (project_id, userstory_id)
         references userstories (project_id, id) on delete cascade,
     constraint tasks_assigned_to_fkey foreign key (assigned_to) references users (id) on delete set null,
-    constraint tasks_subject_check check (char_length(subject) <= 500 and says_something(subject)),
-    constraint tasks_status_check check (char_length(status) <= 50 and says_something(status))
+    constraint tasks_subject_check check (char_length(subject) <= 500 and is_not_blank(subject)),
+    constraint tasks_status_check check (char_length(status) <= 50 and is_not_blank(status))
 );
 
 comment on table tasks is 'A step of a user story.';
@@ -445,6 +470,7 @@ for each row
 execute function count_version();
 
 select history.track('tasks', 'task', 'project_id');
+select history.show_past('tasks');
 
 select fence('tasks');
 
@@ -505,7 +531,7 @@ create table if not exists comments (
     constraint comments_userstory_id_fkey foreign key (project_id, userstory_id)
         references userstories (project_id, id) on delete cascade,
     constraint comments_author_id_fkey foreign key (author_id) references users (id) on delete set null,
-    constraint comments_text_check check (char_length(text) <= 10000 and says_something(text))
+    constraint comments_text_check check (char_length(text) <= 10000 and is_not_blank(text))
 );
 
 comment on table comments is 'What somebody said about a user story.';
@@ -537,6 +563,7 @@ for each row
 execute function count_version();
 
 select history.track('comments', 'comment', 'project_id');
+select history.show_past('comments');
 
 select fence('comments');
 
@@ -615,3 +642,17 @@ begin atomic
 end;
 
 comment on function people_of(bigint) is 'The people of a project: who owns it, is assigned in it, or wrote in it.';
+
+create or replace function past.people_of(project bigint) returns setof bigint
+language sql stable parallel safe
+begin atomic
+    select p.owner_id from past.projects as p where p.id = people_of.project
+    union all
+    select s.assigned_to from past.userstories as s where s.project_id = people_of.project
+    union all
+    select t.assigned_to from past.tasks as t where t.project_id = people_of.project
+    union all
+    select c.author_id from past.comments as c where c.project_id = people_of.project;
+end;
+
+comment on function past.people_of(bigint) is 'The people that a project had.';
