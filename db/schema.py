@@ -1,19 +1,24 @@
 """Brings a database to the book: a new one takes sql/schema, an older one the migrations it lacks, then the book again.
 
 All of it is one transaction under an advisory lock: several services that start at once wait for the first, and a
-failure leaves the database as it was.
+failure leaves the database as it was. The months' partitions of history are made afterwards: nobody waits for those.
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
+import psycopg
 from psycopg import sql
 
-from db import Connection
+from db import Connection, partitions
 from db.pool import connect
+
+log = logging.getLogger("rowhouse")
 
 SQL = Path(__file__).parent.parent / "sql"
 
@@ -31,6 +36,8 @@ LOCKING = re.compile(
     re.MULTILINE,
 )
 """What locks a table though it may be there: an index, which `if not exists` asks after the lock, and a trigger."""
+
+TRACKED = re.compile(r"^select history\.track\('(\w+)'", re.MULTILINE)
 
 THERE = b"""
     select 1 from pg_class as c
@@ -57,7 +64,13 @@ def migrate(dsn: str) -> list[str]:
         with connection.transaction():
             connection.execute(f"set local lock_timeout = '{LOCK_WAIT}'; set local statement_timeout = 0")
             connection.execute("select pg_advisory_xact_lock($1)", [LOCK])
-            return bring_up_to_date(connection)
+            applied = bring_up_to_date(connection)
+            connection.execute("select history.recognize_server()")
+        try:
+            partitions.create(connection)
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
+            log.warning("The months' partitions of history could not be made yet: %s", error.diag.message_primary)
+        return applied
 
 
 def check_server(connection: Connection) -> None:
@@ -89,7 +102,6 @@ def bring_up_to_date(connection: Connection) -> list[str]:
     for name, text in (known | {"book": book()}).items():
         if applied.get(name) != digest(text):
             record(connection, name, digest(text))
-    connection.execute("select history.make_room()")
     return fresh
 
 
@@ -116,6 +128,12 @@ def migrations() -> dict[str, str]:
 def book() -> str:
     """The chapters of sql/schema, one after the other."""
     return "\n".join(path.read_text() for path in sorted((SQL / "schema").glob("*.sql")))
+
+
+@cache
+def own_tables() -> tuple[str, ...]:
+    """The tables that the book has under history: those of the service, whatever else is in the database."""
+    return tuple(TRACKED.findall(book()))
 
 
 def lacking(connection: Connection, text: str) -> Iterator[str]:

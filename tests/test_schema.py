@@ -1,5 +1,6 @@
 """Migrations and the SQL pages: one wins, all agree, and nobody edits the past."""
 
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -7,7 +8,7 @@ import pytest
 from psycopg import conninfo
 
 from db import queries, schema
-from tests.conftest import clone, drop
+from tests.conftest import clone, drop, tool
 
 
 @pytest.fixture
@@ -167,3 +168,47 @@ def test_a_page_becomes_statements_with_numbered_parameters():
     assert [*found] == ["things.get", "things.other"]
     assert found["things.get"].parameters == ("b", "a")
     assert found["things.get"].sql == b"/* things.get */\n-- One.\nselect $1::text, ':c', x::text, $2 || $1"
+
+
+PEOPLE = [
+    ("ann@example.com", "https://example.com/a.png"),
+    ("bob@xn--bcher-kva.example", "https://bücher.example/%20"),
+    ("हिन्दी@bücher.org", "https://xn--bcher-kva.example/"),
+]
+
+
+def counts(url: str) -> dict[str, int]:
+    """The rows of each table."""
+    tables = (
+        "select oid::regclass::text from pg_class where relkind = 'r' and relnamespace::regnamespace::text = any (%s)"
+    )
+    with psycopg.connect(url) as connection:
+        found = connection.execute(tables, [["public", "history"]]).fetchall()
+        return {table: connection.execute(f"select count(*) from {table}").fetchone()[0] for (table,) in found}
+
+
+def test_what_pg_dump_writes_is_restored_with_every_row(database, nothing):
+    """There checks and indexes are asked while no schema is searched, and so they are by analyze and reindex."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.cursor().executemany(
+            "insert into users (email, name, address, image) values (%s, 'Ann', 'Über 3', %s)", PEOPLE
+        )
+        connection.execute("insert into projects (name, owner_id) values ('Dumped', 1)")
+        connection.execute("insert into milestones (project_id, name) values (1, 'Dumped')")
+        connection.execute("insert into userstories (project_id, subject, tags) values (1, 'Dumped', '{a}')")
+        connection.execute("insert into tasks (project_id, userstory_id, subject) values (1, 1, 'Dumped')")
+        connection.execute("insert into comments (project_id, userstory_id, text) values (1, 1, 'Dumped')")
+        connection.execute("insert into departments (id, department) values (1, 'Dumped')")
+        connection.execute("insert into jobs (id, job) values (1, 'Dumped')")
+        connection.execute(
+            "insert into employees (id, name, datetime, department_id, job_id) values (1, 'A', now(), 1, 1)"
+        )
+        connection.execute("insert into events (user_id, description) values ('ann', 'Parcel')")
+        connection.execute("analyze")
+        connection.execute("reindex schema public")
+    dump = subprocess.run([tool("pg_dump", database), database], capture_output=True, text=True)
+    assert dump.returncode == 0, dump.stderr
+    command = [tool("psql", database), "-Xq", "-v", "ON_ERROR_STOP=1", nothing]
+    restored = subprocess.run(command, input=dump.stdout, capture_output=True, text=True)
+    assert restored.returncode == 0, restored.stderr
+    assert counts(nothing) == counts(database)
