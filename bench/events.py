@@ -1,16 +1,17 @@
-"""The channel under load: whether all comes once, when it comes to the last of 1,000 sockets, what 4,000 sockets cost.
+"""The feed under load: whether all comes once, how late the last of 1,000 sockets and streams has it, what they cost.
 
 .venv/bin/python -m bench.events
 """
 
-import asyncio
 import gc
 import multiprocessing
 import re
+import select
+import socket
 import subprocess
 import time
 from bisect import bisect_left
-from contextlib import suppress
+from contextlib import ExitStack
 from statistics import median, quantiles
 
 import psycopg
@@ -19,51 +20,45 @@ from bench.servers import database, free_port, memory, rowhouse
 from tests.conftest import serve
 from tests.test_feed import exactly_once
 
-HEAD = (
+SOCKET = (
     "GET /ws/events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+
+STREAM = "GET /changes HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: text/event-stream\r\n\r\n"
 
 SENT = b'"sent '
 """Before the time of its commit, 17 digits, in a change's diff."""
 
 
-async def listen(port: int, sockets: int, ready, seconds: float, arrivals: list[list[tuple[float, float]]]) -> int:
-    """Hold so many sockets, note when each got everything up to a change; returns how many changes came in all."""
-    streams = []
-    for _ in range(sockets):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
-        writer.write(HEAD.format(port=port).encode())
-        streams.append((reader, writer))
-    for reader, _ in streams:
-        await reader.readuntil(b"subscribed")
-    ready.set()
-
-    async def note(reader: asyncio.StreamReader, got: list[tuple[float, float]]) -> int:
-        number = 0
-        with suppress(asyncio.CancelledError):
-            while block := await reader.read(2**18):
-                if (place := block.rfind(SENT)) >= 0:
-                    number += block.count(b'"diff"')
-                    got.append((float(block[place + len(SENT) : place + len(SENT) + 17]), time.time()))
-        return number
-
-    tasks = [asyncio.create_task(note(*both)) for both in zip((reader for reader, _ in streams), arrivals, strict=True)]
-    await asyncio.sleep(seconds)
-    for task in tasks:
-        task.cancel()
-    numbers = await asyncio.gather(*tasks)
-    for _, writer in streams:
-        writer.close()
-    return sum(numbers)
-
-
-def crowd(port: int, sockets: int, ready, seconds: float, answer) -> None:
-    """A process of listeners: how many frames came to them, and when each got everything up to which change."""
+def crowd(port: int, heads: list[str], ready, seconds: float, answer) -> None:
+    """A process that listens for each head: how many frames came, and when it got everything up to which change."""
     gc.disable()  # its pauses would be measured, too
-    arrivals: list[list[tuple[float, float]]] = [[] for _ in range(sockets)]
-    number = asyncio.run(listen(port, sockets, ready, seconds, arrivals))
-    answer.put((number, arrivals))
+    arrivals: dict[int, list[tuple[float, float]]] = {}
+    number, waiting = 0, len(heads)
+    with ExitStack() as ends:
+        poll = ends.enter_context(select.epoll())
+        clients = {}
+        for head in heads:
+            client = ends.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client.sendall(head.format(port=port).encode())
+            poll.register(client, select.EPOLLIN)
+            clients[client.fileno()], arrivals[client.fileno()] = client, []
+        deadline = time.time() + 60
+        while time.time() < deadline:
+            for client, _ in poll.poll(0.1):
+                block = clients[client].recv(2**18)
+                if not block:
+                    poll.unregister(client)
+                elif (place := block.rfind(SENT)) >= 0:
+                    number += block.count(b'"diff"')
+                    arrivals[client].append((float(block[place + len(SENT) : place + len(SENT) + 17]), time.time()))
+                elif b"subscribed" in block:
+                    waiting -= 1
+                    if not waiting:
+                        ready.set()
+                        deadline = time.time() + seconds
+    answer.put((number, [*arrivals.values()]))
 
 
 def write(url: str, rate: float, seconds: float) -> list[tuple[float, float]]:
@@ -79,11 +74,11 @@ def write(url: str, rate: float, seconds: float) -> list[tuple[float, float]]:
         return made
 
 
-def latency(url: str, sockets: int = 1000, rate: float = 200, seconds: float = 20) -> None:
+def latency(url: str, heads: list[str], rate: float = 200, seconds: float = 20) -> None:
     port = free_port()
     with rowhouse(url, port):
         ready, answer = multiprocessing.Event(), multiprocessing.Queue()
-        listeners = multiprocessing.Process(target=crowd, args=(port, sockets, ready, seconds + 5, answer))
+        listeners = multiprocessing.Process(target=crowd, args=(port, heads, ready, seconds + 5, answer))
         listeners.start()
         ready.wait()
         made = write(url, rate, seconds)
@@ -92,10 +87,10 @@ def latency(url: str, sockets: int = 1000, rate: float = 200, seconds: float = 2
     late = [max(got[bisect_left(got, (sent,))][1] for got in arrivals) - committed for sent, committed in made]
     p99 = quantiles(late, n=100)[98]
     print(
-        f"{sockets} sockets, {rate:.0f} changes/s for {seconds:.0f} s: {len(made)} changes, {came} frames came;",
+        f"{told(heads)}, {rate:.0f} changes/s for {seconds:.0f} s: {len(made)} changes, {came} frames came;",
         end=" ",
     )
-    print(f"from commit to the last socket: median {median(late) * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms")
+    print(f"from commit to the last of them: median {median(late) * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms")
     slow = quantiles((committed - sent for sent, committed in made), n=100)[98]
     print(f"(a commit itself took {slow * 1e3:.0f} ms at the p99)")
 
@@ -106,7 +101,11 @@ def requests_per_second(port: int) -> float:
     return float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])
 
 
-def weight(url: str, sockets: int = 4000) -> None:
+def told(heads: list[str]) -> str:
+    return f"{heads.count(SOCKET)} sockets and {heads.count(STREAM)} streams of events on one process"
+
+
+def weight(url: str, heads: list[str]) -> None:
     port = free_port()
     with rowhouse(url, port) as pid:
         requests_per_second(port)
@@ -115,14 +114,14 @@ def weight(url: str, sockets: int = 4000) -> None:
         for _ in range(3):
             alone = requests_per_second(port)
             ready, answer = multiprocessing.Event(), multiprocessing.Queue()
-            listeners = multiprocessing.Process(target=crowd, args=(port, sockets, ready, 8, answer))
+            listeners = multiprocessing.Process(target=crowd, args=(port, heads, ready, 8, answer))
             listeners.start()
             ready.wait()
             held = memory(pid, "VmRSS")
             ratios.append(requests_per_second(port) / alone)
             answer.get()
             listeners.join()
-        print(f"{sockets} sockets on one process: {(held - before) * 1024 / sockets:.0f} KiB each;", end=" ")
+        print(f"{told(heads)}: {(held - before) * 1024 / len(heads):.0f} KiB each;", end=" ")
         print(f"GET /users/1 at {median(ratios):.2f} of its rate without them (median of 3 rounds)")
 
 
@@ -137,5 +136,8 @@ def exactness(url: str, seconds: float = 60) -> None:
 if __name__ == "__main__":
     with database(users=1000, projects=1, userstories=100) as address:
         exactness(address)
-        latency(address)
-        weight(address)
+        for number in (100, 1000):
+            latency(address, [SOCKET] * number)
+            latency(address, [SOCKET, STREAM] * number)
+        weight(address, [SOCKET] * 4000)
+        weight(address, [SOCKET, STREAM] * 1000)

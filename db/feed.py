@@ -1,7 +1,7 @@
 """The feed: every committed change once, to any number of subscribers, by one reader a process.
 
-The reader asks history what became visible since the snapshot it knows (sql/queries/feed.sql). Writers do nothing for
-it, and it holds none of them up; while nobody subscribes it does not ask at all.
+The reader asks history what became visible since the snapshot it knows (sql/queries/feed.sql), if there is another by
+now. Writers do nothing for it, and it holds none of them up; while nobody subscribes it does not ask at all.
 """
 
 import base64
@@ -18,18 +18,24 @@ import psycopg
 
 import db
 from db.cooperate import next_turn
-from db.pool import SERVICE, connect
+from db.pool import SERVICE, BoundConnection, connect
 
 log = logging.getLogger("rowhouse")
 
-POLL = 0.025
-"""Seconds between two looks for changes."""
+POLL, REST = 0.025, 0.001
+"""Seconds from one look for changes to the next, and at least between them."""
 
 RETRY = 0.5
 """Seconds between two tries to reach a database that is away."""
 
+PRESENT_WITHIN, AWAY_AFTER = 4.0, 6.0
+"""Seconds for a look for changes, and without one after which subscribers are told that the database is away."""
+
 JOIN_WITHIN = 10.0
 """Seconds in which a subscriber must find the reader at its place, or it is told that the database is away."""
+
+AT_ONCE = 100
+"""Subscribers to whom changes are offered before others have a turn."""
 
 QUEUE = 2_000
 """Frames that wait for one subscriber; one who lets more pile up does not read."""
@@ -86,6 +92,10 @@ def canonical(snapshot: str) -> str:
 NOWHERE = Cursor("", "")
 
 
+class OtherFeed(psycopg.OperationalError):
+    """The server is not the one that a place is of, or has no feed."""
+
+
 class Change(NamedTuple):
     """A change as it is sent: the frame with its cursor, and what subscribers choose by."""
 
@@ -101,35 +111,55 @@ class Change(NamedTuple):
 
 
 class Subscription:
-    """What one subscriber has not been sent yet. `wake` is called when there is something."""
+    """What one subscriber has not been sent yet. `wake` is called with it when there is something; it may send it."""
 
-    def __init__(self, wanted: Callable[[Change], bool] | None, wake: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        wanted: Callable[[Change], bool] | None,
+        wake: Callable[["Subscription"], object],
+        query: dict[str, Any] | None = None,
+    ) -> None:
         self.wanted, self.wake = wanted, wake
-        self.frames: list[bytes] = []
-        self.overflowed = False
+        self.query = query or {}
+        """The `project`, `obj_type` and `obj_id` by which what it missed is looked for."""
+        self.frames: tuple[bytes, ...] = ()
+        self.ended = ""
+        """Why it is sent nothing any more."""
         self.joined = threading.Event()
-        self.place = NOWHERE
-        """From where on it is sent all that it wants."""
+        self.place = self.reached = NOWHERE
+        """From where on, and up to where, it was sent all that it wants, or has it among its frames."""
 
     def chosen(self, changes: Iterable[Change]) -> Iterator[bytes]:
         """The frames of those that it wants."""
         return (change.frame for change in changes if self.wanted is None or self.wanted(change))
 
-    def offer(self, changes: list[Change]) -> None:
-        waiting = len(self.frames)
-        self.frames.extend(self.chosen(changes))
+    def offer(self, changes: list[Change], frames: tuple[bytes, ...]) -> None:
+        """`frames`: those of all the changes, which are the same for all who want all."""
+        chosen = frames if self.wanted is None else tuple(self.chosen(changes))
+        self.reached = changes[-1].cursor
+        self.frames += chosen
         if len(self.frames) > QUEUE:
-            self.overflowed = True
-            self.frames.clear()
-        if self.overflowed or len(self.frames) > waiting:
-            self.wake()
+            self.end("You do not read.")
+        elif chosen:
+            self.wake(self)
+
+    def end(self, reason: str) -> None:
+        self.ended = reason
+        self.frames = ()
+        self.joined.set()
+        self.wake(self)
 
 
 class Feed:
-    """The reader of a process. `encode` makes of a frame's text what is sent, once for all subscribers."""
+    """The reader of a process. `encode` makes of a frame's text what is sent, once for all subscribers.
 
-    def __init__(self, dsn: str, encode: Callable[[str], bytes]) -> None:
-        self.dsn, self.encode = dsn, encode
+    `tell` is called with the time of each look for changes, in seconds since 1970; with infinity where none follows.
+    """
+
+    def __init__(self, dsn: str, encode: Callable[[str], bytes], tell: Callable[[float], object]) -> None:
+        self.dsn, self.encode, self.tell = dsn, encode, tell
+        self.looked: float | None = None
+        """When it last looked for changes, by the monotonic clock; None while nobody subscribes."""
         self.place = NOWHERE
         self.subscriptions: set[Subscription] = set()
         self.joining: set[Subscription] = set()
@@ -139,41 +169,52 @@ class Feed:
     # The subscribers' side
 
     def join(self, subscription: Subscription) -> bool:
-        """Send a subscription all that is committed from now on. False where the database is away."""
+        """Send a subscription all that is committed from now on. False where the database is away, or a standby."""
         with self.lock:
             self.joining.add(subscription)
             if self.reader is None:
                 self.reader = threading.Thread(target=self.read, name="feed", daemon=True)
                 self.reader.start()
-        return subscription.joined.wait(JOIN_WITHIN)
+        return subscription.joined.wait(JOIN_WITHIN) and not subscription.ended
 
-    def leave(self, subscription: Subscription) -> None:
-        """Send it nothing any more."""
+    def age(self) -> float | None:
+        """Seconds since it last looked for changes; None while nobody subscribes."""
+        return None if self.looked is None else time.monotonic() - self.looked
+
+    def leave(self, subscription: Subscription) -> tuple[tuple[bytes, ...], Cursor]:
+        """Send it nothing any more; it may join again. Returns what it was not sent yet, up to which place."""
+        # Together, before another greenlet has its turn: what comes later is not of this place.
+        frames, subscription.frames, place = subscription.frames, (), subscription.reached
         with self.lock:
             self.joining.discard(subscription)
             self.subscriptions.discard(subscription)
+        subscription.frames, subscription.joined = (), threading.Event()
+        return frames, place
 
-    def missed(self, cursor: Cursor, until: str) -> Generator[Change, None, None]:
-        """What came after a cursor, until a snapshot."""
+    def missed(self, cursor: Cursor, until: str, query: dict[str, Any]) -> Generator[Change, None, None]:
+        """What came after a cursor, until a snapshot: all that a query asks for, and maybe more."""
         if cursor.until:
-            yield from self.between(cursor)
+            yield from self.between(cursor, query)
             cursor = Cursor(cursor.feed, cursor.until)
         if cursor.snapshot != until:
-            yield from self.between(cursor._replace(until=until))
+            yield from self.between(cursor._replace(until=until), query)
 
-    def between(self, cursor: Cursor) -> Iterator[Change]:
-        with closing(db.stream("feed.changes", CATCH_UP_TIMEOUT, **asked(cursor))) as rows:
+    def between(self, cursor: Cursor, query: dict[str, Any]) -> Iterator[Change]:
+        """Raises OtherFeed where the server is not the same any more, as it may be behind one name."""
+        present = of_feed(cursor.feed, db.read("feed.present", since=cursor.snapshot))
+        with closing(db.stream("feed.changes", CATCH_UP_TIMEOUT, **query, **asked(cursor, present.dated_from))) as rows:
             yield from self.changes(rows, cursor)
+        of_feed(cursor.feed, db.read("feed.present"))
 
     def changes(self, rows: Iterable[Any], since: Cursor) -> Iterator[Change]:
         """Rows as changes, each with the cursor that resumes behind it: behind the last that is a snapshot alone."""
         held = None
         for row in rows:
             if held:
-                yield self.change(held, since._replace(until=since.until or held.snapshot, id=held.id))
-            held = row if row.id is not None else None
+                yield self.change(held, since._replace(id=held.id))
+            held = row
         if held:
-            yield self.change(held, Cursor(since.feed, since.until or held.snapshot))
+            yield self.change(held, Cursor(since.feed, since.until))
 
     def change(self, row: Any, cursor: Cursor) -> Change:
         frame = self.encode(f'{row.frame[:-1]},"cursor":"{cursor}"}}')
@@ -183,57 +224,102 @@ class Feed:
 
     def read(self) -> None:
         """Read until nobody subscribes any more, whatever becomes of the connection."""
-        while True:
+        self.look()
+        while not self.is_left():
             try:
                 with connect(self.dsn, SERVICE) as connection:
-                    while self.tick(connection):
-                        time.sleep(POLL)
-                return
+                    while not self.is_left():
+                        began = time.monotonic()
+                        self.tick(connection)
+                        self.look()
+                        time.sleep(max(REST, began + POLL - time.monotonic()))
             except psycopg.Error as error:
-                log.warning("The feed lost its connection and tries again: %s", str(error).partition("\n")[0])
+                reason = str(error).partition("\n")[0]
+                log.warning("The feed lost its connection and tries again: %s", reason)
+                if isinstance(error, OtherFeed):
+                    self.end_all(reason)
+                elif (self.age() or 0) > AWAY_AFTER:
+                    self.end_all("The database is away.")
+                time.sleep(RETRY)
+            except Exception:  # a fault of ours, in what is sent or how: nobody shall wait for what does not come
+                log.exception("The feed failed")
+                self.end_all("The feed failed.")
                 time.sleep(RETRY)
 
-    def tick(self, connection: db.Connection) -> bool:
-        """Send what became visible since the last tick. False once there is nobody left to send it to."""
+    def look(self) -> None:
+        self.looked = time.monotonic()
+        self.tell(time.time())
+
+    def is_left(self) -> bool:
+        """Whether nobody subscribes any more: whoever comes next begins with a reader of its own."""
+        with self.lock:
+            if self.joining or self.subscriptions:
+                return False
+            self.reader, self.place, self.looked = None, NOWHERE, None
+            self.tell(float("inf"))
+            return True
+
+    def end_all(self, reason: str) -> None:
+        for subscription in [*self.subscriptions, *self.joining]:
+            subscription.end(reason)
+
+    def tick(self, connection: BoundConnection) -> None:
+        """Send what became visible since the last tick."""
+        connection.answer_within = PRESENT_WITHIN
         with self.lock:
             joining = set(self.joining)
-            if not joining and not self.subscriptions:
-                self.reader, self.place = None, NOWHERE
-                return False
         if self.place is NOWHERE:
-            row = next(db.run(connection, "feed.present"))
-            self.place = Cursor(row.feed, row.snapshot)
+            self.begin(next(db.run(connection, "feed.present")))
         else:
             self.dispatch(connection)
         with self.lock:
             self.subscriptions |= joining & self.joining
             self.joining -= joining
         for subscription in joining:
-            subscription.place = self.place
+            subscription.place = subscription.reached = self.place
             subscription.joined.set()
-        return True
 
-    def dispatch(self, connection: db.Connection) -> None:
+    def begin(self, present: Any) -> None:
+        """Begin where the feed is. Raises OtherFeed where there is none."""
+        of_feed(present.feed, present)
+        self.place = Cursor(present.feed, present.snapshot)
+
+    def dispatch(self, connection: BoundConnection) -> None:
         """Offer each change to all; the place moves with it, so that a lost connection loses and repeats nothing."""
-        since = self.place
-        seen = since.until
+        present = next(db.run(connection, "feed.present", since=self.place.snapshot))
+        if present.feed != self.place.feed:
+            self.begin(present)
+            self.end_all("The server was replaced or restored.")
+            return
+        since = self.place._replace(until=self.place.until or present.snapshot)
+        if since.snapshot != since.until:
+            connection.answer_within = CATCH_UP_TIMEOUT
+            changes = self.changes(db.streamed(connection, "feed.changes", **asked(since, present.dated_from)), since)
+            while some := [*islice(changes, db.STREAM_SLICE)]:
+                self.offer(some)
+                self.place = some[-1].cursor
+                next_turn()
+        self.place = Cursor(since.feed, since.until)
 
-        def noted(rows: Iterable[Any]) -> Iterator[Any]:
-            nonlocal seen
-            for row in rows:
-                seen = seen or row.snapshot
-                yield row
-
-        rows = db.streamed(connection, "feed.changes", **asked(since))
-        changes = self.changes(noted(rows), since)
-        while some := [*islice(changes, db.STREAM_SLICE)]:
-            for subscription in [*self.subscriptions]:
-                subscription.offer(some)
-            self.place = some[-1].cursor
-            next_turn()
-        self.place = Cursor(since.feed, seen)
+    def offer(self, changes: list[Change]) -> None:
+        """Offer changes to all who subscribe just now, some at a time: they may send them at once."""
+        frames = tuple(change.frame for change in changes)
+        for number, subscription in enumerate([*self.subscriptions], 1):
+            if subscription in self.subscriptions:
+                subscription.offer(changes, frames)
+            if number % AT_ONCE == 0:
+                next_turn()
 
 
-def asked(cursor: Cursor) -> dict[str, Any]:
+def of_feed(feed: str, present: Any) -> Any:
+    """Where the feed is, if it is this one. Raises OtherFeed."""
+    if present.feed is None:
+        raise OtherFeed("The database is a standby, which has no feed.")
+    if present.feed != feed:
+        raise OtherFeed("The server was replaced or restored.")
+    return present
+
+
+def asked(cursor: Cursor, dated_from: str) -> dict[str, Any]:
     """A cursor as the parameters of feed.changes."""
-    return {"since": cursor.snapshot, "until": cursor.until, "after": cursor.id}
+    return {"since": cursor.snapshot, "until": cursor.until, "after": cursor.id, "dated_from": dated_from}

@@ -1,29 +1,45 @@
 """Events: the WebSocket channel on which every committed change arrives, once."""
 
 import json
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack, closing, suppress
+from functools import partial
+from itertools import chain
 from typing import Any
 
-from flask import Blueprint, abort, current_app, g, request
+from flask import Blueprint, g, request
 from flask_sock import Sock
-from marshmallow import Schema, ValidationError
 from simple_websocket import ConnectionClosed, Server
 from werkzeug.exceptions import HTTPException
 
-from db import project as only_project
-from db import read
-from db.feed import Change, Cursor, Feed, Subscription
-from handlers.http import websocket
-from handlers.http.auth import admit, holder, requires_role, waits_for_token
+from db.feed import Cursor, Subscription
+from handlers.http import subscribers, websocket
+from handlers.http.asides import asked
+from handlers.http.auth import admit, requires_role, waits_for_token
 from handlers.http.contract import gives, takes
-from handlers.http.fields import IntegerParam, Text
-from handlers.http.metrics import Counter
-from handlers.http.open_sockets import NO_LONGER_GOOD, counted, sockets, too_many
-from handlers.http.problems import ProblemException
-from handlers.http.responses import BLOCK
+from handlers.http.open_sockets import NO_LONGER_GOOD, counted, is_still_good, too_many
+from handlers.http.steady import Steady
 from handlers.http.streaming import ahead
-from handlers.http.websocket import REFUSED, TRY_AGAIN, Inbox, Steady, close, encode, ended_by_a_code, reply
+from handlers.http.subscribers import (
+    SENT,
+    ChangesQuery,
+    check_room,
+    hand_over,
+    missed,
+    present,
+    subscription_to,
+    why_lost,
+)
+from handlers.http.websocket import (
+    MESSAGE_LIMIT,
+    REFUSED,
+    TRY_AGAIN,
+    Inbox,
+    close,
+    ended_by_a_code,
+    fragments,
+    reply,
+)
 
 routes = Blueprint("feed", __name__)
 sock = Sock()
@@ -31,63 +47,34 @@ sock = Sock()
 AUTHENTICATE_WITHIN = 5
 """Seconds for the message with the token."""
 
-SENT = Counter("rowhouse_frames_total", "Changes sent to sockets.")
-
-feed: Feed
-
-
-def place(value: str) -> None:
-    try:
-        Cursor.parse(value)
-    except ValueError:
-        raise ValidationError("Not a cursor of this channel.") from None
-
-
-class EventsQuery(Schema):
-    """What to be told of, and from where on."""
-
-    project = IntegerParam(metadata={"description": "Only what belongs to this project."})
-    obj_type = Text(100, metadata={"description": "Only this kind of object.", "example": "userstory"})
-    obj_id = Text(1000, metadata={"description": "Only the object with this key."})
-    since = Text(20_000, validate=[place], metadata={"description": "The `cursor` of the last frame one has seen."})
-
-
-def open_feed(dsn: str) -> None:
-    """Let this process's sockets be fed from this database."""
-    global feed
-    feed = Feed(dsn, encode)
-
 
 @routes.before_request
 def check_caller() -> None:
     """Before the upgrade: 400 or 426 for no good handshake, 429 or 503 where there are too many sockets."""
     websocket.check_handshake(request.environ)
-    if len(sockets) >= current_app.config["SOCKETS_LIMIT"]:
-        abort(503, "There are too many sockets.")
-    if too_many():
-        raise ProblemException(
-            "too-many-at-once", f"The token has {current_app.config['SOCKETS_PER_TOKEN']} sockets already."
-        )
+    check_room()
     # Compression would keep some 300 KB a socket, and make each frame anew for each.
     request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
 
 
 @sock.route("/ws/events", bp=routes)  # type: ignore[untyped-decorator]
 @requires_role("reader", by_message=True, of_project=True)
-@takes(query=EventsQuery)
+@takes(query=ChangesQuery)
 @gives(status=101)
 def channel(ws: Server, query: dict[str, Any]) -> None:
     """Every change after its commit, once, in the order of each object: a WebSocket, described in docs/clients.md."""
-    ws.sock, ws.input_buffer = Steady(ws.sock), Inbox(ws.input_buffer)
+    ws.sock, ws.input_buffer = Steady(ws.sock), Inbox(ws)
+    since = query.pop("since", None)
     with ended_by_a_code(ws), ExitStack() as ends:
         if waits_for_token():
             authenticate(ws)
+        ws.max_message_size = MESSAGE_LIMIT
         if too_many():
             close(ws, REFUSED, "The token has too many sockets already.")
-        subscription = Subscription(wanted(query), ws.event.set)
+        subscription = subscription_to(query, partial(hand_over, ws, b"".join))
         ends.enter_context(counted(ws))
-        ends.callback(feed.leave, subscription)
-        subscribe(ws, subscription, query.get("since"))
+        ends.callback(subscribers.feed.leave, subscription)
+        subscribe(ws, subscription, since)
         talk(ws, subscription, g.token)
 
 
@@ -97,26 +84,9 @@ def authenticate(ws: Server) -> None:
         message = json.loads(ws.receive(AUTHENTICATE_WITHIN) or "")
         if message["cmd"] == "auth":
             g.caller = admit(str(message["token"]), "reader")
+            request.environ["HTTP_AUTHORIZATION"] = f"Bearer {message['token']}"
             return
     close(ws, REFUSED, "The first message must have a good token.")
-
-
-def wanted(query: dict[str, Any]) -> Callable[[Change], bool] | None:
-    """Whether a change is what a query asks for, and of the token's project; None for all.
-
-    That a table was emptied is about each object that was in it, and about each project that its rows belonged to.
-    """
-    projects = {int(each) for each in (query.get("project"), only_project.get()) if each}
-    if not query.keys() - {"since"} and not projects:
-        return None
-    obj_type, obj_id = query.get("obj_type"), query.get("obj_id")
-    keys = (obj_id, json.dumps(obj_id, ensure_ascii=False))
-    return lambda change: (
-        (not projects or change.of_projects or projects == {change.project})
-        and (obj_type is None or change.obj_type == obj_type)
-        # A key is given as it stands in its address.
-        and (obj_id is None or change.emptied or change.obj_id in keys)
-    )
 
 
 def subscribe(ws: Server, subscription: Subscription, since: str | None) -> None:
@@ -126,67 +96,76 @@ def subscribe(ws: Server, subscription: Subscription, since: str | None) -> None
         ws.send(json.dumps({"type": "subscribed", "cursor": str(subscription.place)}))
         return
     cursor = Cursor.parse(since)
-    lost = read("feed.lost", feed=cursor.feed, since=cursor.snapshot)
-    if lost is None or lost.reason:
-        reason = lost.reason if lost else "The cursor is of another database."
+    if reason := why_lost(cursor):
         ws.send(json.dumps({"type": "reset", "reason": reason}))
         ws.close()
         raise ConnectionClosed
     ws.send(json.dumps({"type": "subscribed", "cursor": since}))
+    go_on(ws, subscription, cursor)
+
+
+def go_on(ws: Server, subscription: Subscription, cursor: Cursor) -> None:
+    """Send all that came after a place, and join."""
     # First the long stretch, without joining: what is committed meanwhile shall not pile up in the queue.
-    present = read("feed.present").snapshot
-    catch_up(ws, subscription, cursor, present)
+    now = present()
+    catch_up(ws, subscription, cursor, now)
     join(ws, subscription)
-    catch_up(ws, subscription, Cursor(cursor.feed, present), subscription.place.snapshot)
+    catch_up(ws, subscription, now, subscription.place)
 
 
-def catch_up(ws: Server, subscription: Subscription, cursor: Cursor, until: str) -> None:
+def catch_up(ws: Server, subscription: Subscription, cursor: Cursor, until: Cursor) -> None:
     """Send what came between two places, read ahead of a slow client; of one caller one such is read at a time."""
-    if cursor.until or cursor.snapshot != until:
-        send(ws, ahead(joined(subscription, cursor, until), at_once=1))
-
-
-def joined(subscription: Subscription, cursor: Cursor, until: str) -> Generator[bytes, None, None]:
-    """The frames between two places in blocks that are worth sending.
-
-    What is chosen holds them to the token's project, as it does what comes live: row-level security would hide that a
-    table was emptied.
-    """
-    only_project.set("")
-    some: list[bytes] = []
-    size = 0
-    with closing(feed.missed(cursor, until)) as changes:
-        for frame in subscription.chosen(changes):
-            some.append(frame)
-            size += len(frame)
-            SENT.inc()
-            if size > BLOCK:
-                yield b"".join(some)
-                some, size = [], 0
-    if some:
-        yield b"".join(some)
+    if cursor != until:
+        send(ws, ahead(missed(subscription, cursor, until), at_once=1))
 
 
 def join(ws: Server, subscription: Subscription) -> None:
-    if not feed.join(subscription):
-        close(ws, TRY_AGAIN, "The feed is away.")
+    if not subscribers.feed.join(subscription):
+        close(ws, TRY_AGAIN, subscription.ended or "The feed is away.")
 
 
 def talk(ws: Server, subscription: Subscription, token: str | None) -> None:
     """Send what comes from the feed, answer what comes from the client, until one of them ends it."""
+    ws.event.set()  # for what came together with the token
     while ws.connected:
-        ws.event.wait()
+        ws.sock.wait(ws.event)
         ws.event.clear()
         while ws.input_buffer:
-            reply(ws, ws.input_buffer.pop(0))
-        if subscription.overflowed:
-            close(ws, TRY_AGAIN, "You do not read.")
-        if subscription.frames and token and not holder(token):
-            close(ws, REFUSED, NO_LONGER_GOOD)
+            if path := reply(ws, ws.input_buffer.pop(0)):
+                check_that_it_goes_on(ws, subscription)
+                frames, place = subscribers.feed.leave(subscription)
+                deliver(ws, frames, token)
+                send_snapshot(ws, subscription, place, path)
+        check_that_it_goes_on(ws, subscription)
         if subscription.frames:
-            frames, subscription.frames = subscription.frames, []
-            send(ws, [b"".join(frames)])
-            SENT.inc(len(frames))
+            frames, subscription.frames = subscription.frames, ()
+            deliver(ws, frames, token)
+
+
+def check_that_it_goes_on(ws: Server, subscription: Subscription) -> None:
+    if subscription.ended:
+        close(ws, TRY_AGAIN, subscription.ended)
+
+
+def deliver(ws: Server, frames: tuple[bytes, ...], token: str | None) -> None:
+    """Send frames to who still may have them."""
+    if not is_still_good(token):
+        close(ws, REFUSED, NO_LONGER_GOOD)
+    send(ws, [b"".join(frames)])
+    SENT.inc(len(frames))
+
+
+def send_snapshot(ws: Server, subscription: Subscription, place: Cursor, path: str) -> None:
+    """Send what GET answers: behind all that came before it was read, and before all that came after."""
+    blocks, status, headers = asked(path)
+    with closing(blocks):
+        # What has a version instead may be newer than what comes next.
+        cursor = Cursor.parse(headers["Feed-Cursor"]) if "Feed-Cursor" in headers else place
+        catch_up(ws, subscription, place, cursor)
+        head = json.dumps({"type": "snapshot", "path": path, "cursor": str(cursor)})[:-1]
+        member = "body" if status == 200 else "problem"
+        send(ws, fragments(chain([f'{head}, "{member}": '.encode()], blocks, [b"}"])))
+    go_on(ws, subscription, cursor)
 
 
 def send(ws: Server, blocks: Iterable[bytes]) -> None:

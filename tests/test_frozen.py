@@ -1,17 +1,19 @@
 """A database that hangs: it refuses nothing and answers nothing. Every request ends all the same, and says why."""
 
-import os
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 import psutil
+import psycopg
 import pytest
 import requests
+from websockets.exceptions import ConnectionClosed
 
 from db import private_postgres
-from tests.conftest import serve, wait_for
+from tests.conftest import serve, stopped, wait_for
+from tests.test_changes import EVENTS, changes, told
+from tests.test_feed import channel
 
 WITHIN = 25
 """Seconds for each: waits for a connection and for one answer, 1 s and 2 s more, on a busy machine."""
@@ -39,16 +41,50 @@ ASKED = [
 @contextmanager
 def frozen(directory):
     """PostgreSQL of this directory stands still within the block."""
-    postmaster = psutil.Process(int((directory / "postgres/postmaster.pid").read_text().split()[0]))
-    processes = [postmaster, *postmaster.children()]
-    for process in processes:
-        process.send_signal(signal.SIGSTOP)
+    processes = stopped(int((directory / "postgres/postmaster.pid").read_text().split()[0]))
     try:
         yield
     finally:
         for process in processes:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGCONT)
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+def looked(service):
+    """Seconds since the service last looked for changes, by its metrics; None where nobody listens."""
+    lines = service.get("/metrics").text.splitlines()
+    at = float(next(line.split()[-1] for line in lines if line.startswith("rowhouse_feed_looked_timestamp_seconds ")))
+    return time.time() - at if at < float("inf") else None
+
+
+def test_it_tells_how_long_ago_it_looked_for_changes(private):
+    wait_for(lambda: looked(private) is None)
+    assert "feed_seconds" not in private.get("/health/ready").json()
+    with channel(private):
+        wait_for(lambda: private.get("/health/ready").json()["feed_seconds"] < 0.5)
+        wait_for(lambda: looked(private) < 0.5)
+        with frozen(private.directory):
+            wait_for(lambda: looked(private) > 2)
+    wait_for(lambda: private.get("/health/ready").status_code == 200)
+    wait_for(lambda: looked(private) is None)
+
+
+def test_who_listens_is_told_and_misses_nothing(private):
+    project = private.post("/projects", json={"name": "Two"}).json()["id"]
+    with (
+        channel(private, project=project) as ws,
+        closing(told(private, EVENTS, project=project)) as events,
+    ):
+        next(events), next(events)
+        with frozen(private.directory):
+            with pytest.raises(ConnectionClosed):
+                ws.recv(WITHIN)
+            assert ws.close_code == 1013
+            assert not [*changes(events)]
+        wait_for(lambda: private.get("/health/ready").status_code == 200)
+        made = private.post(f"/projects/{project}/milestones", json={"name": "Missed"}).json()["id"]
+        with channel(private, project=project, since=ws.subscribed) as again:
+            assert again.listen()["object"]["obj_id"] == made
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +118,43 @@ def test_every_request_ends_while_the_database_hangs(private):
     for method, path, options in ASKED:
         answer, _ = asked(private, method, path, options)
         assert answer.status_code < 500, (method, path, answer.text)
+
+
+def test_who_catches_up_is_told(private):
+    """In the midst of a long answer, of which the server may take a minute."""
+    with channel(private) as ws:
+        pass
+    private.post("/projects", json={"name": "Three"})
+    with psycopg.connect(private.database) as holder:
+        holder.execute("lock table history.entries in access exclusive mode")
+        with channel(private, since=ws.subscribed) as again, frozen(private.directory):
+            with pytest.raises(ConnectionClosed):
+                again.recv(WITHIN)
+            assert again.close_code == 1013
+    wait_for(lambda: private.get("/health/ready").status_code == 200)
+    with channel(private, since=ws.subscribed) as again:
+        assert again.listen()["object"]["obj_type"] == "project"
+
+
+AT_LENGTH = [
+    ("POST", "/upload/jobs", {"data": b"7,Seven\n", "headers": {"Content-Type": "text/csv"}}),
+    ("POST", "/backup/jobs", {}),
+    ("POST", "/restore/jobs", {"json": {}}),
+]
+"""Long work, which the server may take ten minutes for."""
+
+
+@pytest.mark.parametrize(("method", "path", "options"), AT_LENGTH, ids=lambda each: each if "/" in str(each) else "")
+def test_long_work_that_waits_ends_while_the_database_hangs(private, method, path, options):
+    """A lock holds it up, so that it is in the midst of a statement."""
+    assert private.post("/backup/jobs").status_code == 201
+    with psycopg.connect(private.database) as holder, ThreadPoolExecutor(1) as aside:
+        holder.execute("lock table jobs in access exclusive mode")
+        answer = aside.submit(asked, private, method, path, options)
+        waiting = "select count(*) from pg_locks where not granted"
+        wait_for(lambda: holder.execute(waiting).fetchone()[0] == 1)
+        with frozen(private.directory):
+            found, seconds = answer.result()
+            assert (found.status_code, seconds < WITHIN) == (503, True), (found.text, seconds)
+    wait_for(lambda: private.get("/health/ready").status_code == 200)
+    assert private.get("/jobs/7").status_code == 404

@@ -210,13 +210,15 @@ def test_no_request_notices_what_happens_to_the_connections(database):
         readers = [threading.Thread(target=read) for _ in range(8)]
         for reader in readers:
             reader.start()
-        wait_for(lambda: backends(database))
-        for _ in range(10):
-            time.sleep(0.2)  # any moment
-            with psycopg.connect(database, autocommit=True) as connection:
-                for pid in backends(database):
-                    connection.execute("select pg_terminate_backend(%s)", [pid])
-        over.set()
-        for reader in readers:
-            reader.join()
+        try:
+            wait_for(lambda: backends(database))
+            for _ in range(10):
+                time.sleep(0.2)  # any moment
+                with psycopg.connect(database, autocommit=True) as connection:
+                    for pid in backends(database):
+                        connection.execute("select pg_terminate_backend(%s)", [pid])
+        finally:
+            over.set()
+            for reader in readers:
+                reader.join(60)
         assert len(checked) > 500

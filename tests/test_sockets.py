@@ -20,6 +20,7 @@ from websockets.sync.client import connect
 from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
 from db.feed import Cursor
+from handlers.http import subscribers
 from handlers.http.websocket import BROKEN, REFUSED, TRY_AGAIN
 from tests.conftest import make_token, serve
 from tests.test_refusals import APP, check_problem
@@ -183,7 +184,7 @@ def check_cursors(database, examples):
     return taken
 
 
-@pytest.mark.parametrize("examples", [300, pytest.param(10_000, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("examples", [300, pytest.param(3_000, marks=pytest.mark.thorough)])
 def test_what_is_taken_for_a_cursor_postgresql_takes_too(module_database, examples):
     assert check_cursors(module_database, examples) > examples / 100
 
@@ -226,7 +227,8 @@ FAILURES = {
     ValueError("bug"): BROKEN,
     AttributeError("bug"): BROKEN,
 }
-POINTS = ["waits_for_token", "admit", "too_many", "wanted", "counted", "read", "join", "ahead", "subscribe", "talk"]
+POINTS = ["waits_for_token", "admit", "too_many", "subscription_to", "counted", "why_lost", "present"]
+POINTS += ["join", "ahead", "subscribe", "talk"]
 """All that the channel calls and that may fail."""
 
 
@@ -247,13 +249,11 @@ def ended(monkeypatch, point, failure):
     def fail(*_, **__):
         raise failure
 
-    def rows(name, **_):
-        return SimpleNamespace(reason=None, snapshot="8:8:")
-
-    calm = {"waits_for_token": lambda: True, "admit": lambda *_: None, "read": rows, "ahead": lambda *_, **__: []}
-    calm |= {"talk": lambda *_: None, "feed": Stub()}
+    calm = {"waits_for_token": lambda: True, "admit": lambda *_: None, "ahead": lambda *_, **__: []}
+    calm |= {"why_lost": lambda _: None, "present": lambda: Cursor("feed", "8:8:"), "talk": lambda *_: None}
     with monkeypatch.context() as patched, APP.test_request_context("/ws/events"):
         g.token = None
+        patched.setattr(subscribers, "feed", Stub(), raising=False)
         for name, value in (calm | {point: fail}).items():
             patched.setattr(events, name, value, raising=False)
         ws = Socket()

@@ -1,13 +1,12 @@
-"""What WebSockets need beside simple-websocket: whole sends, small inboxes, frames made once."""
+"""What WebSockets need beside simple-websocket: checked handshakes, small inboxes, frames made once."""
 
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, SupportsIndex
 
-import gevent
 from flask import abort
 from simple_websocket import ConnectionClosed, Server
 
@@ -17,18 +16,21 @@ from handlers.http.problems import ProblemException
 GOING_AWAY, UNSUPPORTED, REFUSED, BROKEN, TRY_AGAIN = 1001, 1003, 1008, 1011, 1013
 """Why a socket is closed: the service stops; unknown message; no good token; bug; no reading, or the feed is away."""
 
-SEND_WITHIN = 10.0
-"""Seconds in which a client must read what it is sent."""
-
 MESSAGE_LIMIT, INBOX = 1024, 16
 """Bytes of a client's message, and how many may wait."""
+
+FIRST_LIMIT = 16 * 1024
+"""Bytes of the first message, which may hold a token that others made."""
 
 PING_EVERY = 25
 """Seconds between two pings; a client that does not answer one by the next is gone."""
 
-OPTIONS = {"ping_interval": PING_EVERY, "max_message_size": MESSAGE_LIMIT}
+OPTIONS = {"ping_interval": PING_EVERY, "max_message_size": FIRST_LIMIT}
 """Flask-Sock's SOCK_SERVER_OPTIONS."""
 
+
+TARGET = re.compile("/[!-~]*")
+"""A path with its query, as it stands in a request."""
 
 VERSION = "13"
 """The only Sec-WebSocket-Version there is (RFC 6455, 4.4)."""
@@ -38,46 +40,41 @@ KEY = re.compile("[A-Za-z0-9+/]{21}[AQgw]==")
 
 
 def check_handshake(environ: dict[str, Any]) -> None:
-    """426 for another version of the protocol, 400 for a bad key: simple-websocket would fail at either."""
+    """426 for another version of the protocol, 400 for a bad key or a body: simple-websocket would fail at each."""
     if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != VERSION:
         refused = ProblemException("upgrade-required", f"The Sec-WebSocket-Version must be {VERSION}.")
         refused.headers = {"Upgrade": "websocket", "Sec-WebSocket-Version": VERSION}
         raise refused
     if not KEY.fullmatch(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")):
         abort(400, "There must be one Sec-WebSocket-Key: 16 bytes in Base64.")
-
-
-class Steady:
-    """A socket whose `send` sends all, one message after the other, and gives up on a client who does not read.
-
-    simple-websocket sends pongs in one greenlet and frames in another, and takes a part that was sent for the whole.
-    """
-
-    def __init__(self, socket: Any) -> None:
-        self.socket, self.lock = socket, threading.Lock()
-
-    def send(self, data: bytes) -> None:
-        with gevent.Timeout(SEND_WITHIN, TimeoutError), self.lock:
-            # Not sendall, which asks the system for the size of its buffer each time: a fifth of what a frame costs.
-            while sent := self.socket.send(data):
-                data = data[sent:]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.socket, name)
+    if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
+        abort(400, "A handshake has no body.")
 
 
 class Inbox(list[str | bytes]):
-    """The messages that wait, never many."""
+    """The messages that wait, never many: of whoever sends more nothing is read until there is room."""
+
+    def __init__(self, ws: Server) -> None:
+        super().__init__(ws.input_buffer)
+        self.ws, self.room = ws, threading.Event()
 
     def append(self, message: str | bytes) -> None:
-        if len(self) >= INBOX:
-            raise OSError("The client sends more than it reads.")
+        while len(self) >= INBOX and self.ws.connected:
+            self.room.clear()
+            self.room.wait(1)
         super().append(message)
+
+    def pop(self, index: SupportsIndex = -1) -> str | bytes:
+        self.room.set()
+        return super().pop(index)
 
 
 def encode(text: str) -> bytes:
     """A text as a WebSocket frame (RFC 6455, 5.2): made once, whatever the number of sockets."""
-    payload = text.encode()
+    return framed(text.encode())
+
+
+def framed(payload: bytes) -> bytes:
     if len(payload) < 126:
         head = bytes([0x81, len(payload)])
     elif len(payload) < 2**16:
@@ -87,16 +84,39 @@ def encode(text: str) -> bytes:
     return head + payload
 
 
-def reply(ws: Server, message: str | bytes) -> None:
+def text_of(frame: bytes) -> bytes:
+    """What a frame of encode() says."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
+def fragments(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """A text in many frames, so that none needs to know how long it is (RFC 6455, 5.4)."""
+    opcode = 0x01
+    for block in blocks:
+        frame = bytearray(framed(block))
+        frame[0] = opcode
+        yield bytes(frame)
+        opcode = 0x00
+    yield b"\x80\x00"
+
+
+def reply(ws: Server, message: str | bytes) -> str | None:
+    """Answer a command. What is to be sent a snapshot of is returned."""
     try:
-        command = json.loads(message)["cmd"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        command = None
-    if command == "auth":  # nobody asked for it
-        return
-    if command != "ping":
-        close(ws, UNSUPPORTED, "There is only the command ping.")
-    ws.send('{"cmd": "pong"}')
+        command = json.loads(message)
+        wish = (command["cmd"], command.get("path"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        wish = (None, None)
+    match wish:
+        case "snapshot", str(path) if TARGET.fullmatch(path):
+            return path
+        case "ping", _:
+            ws.send('{"cmd": "pong"}')
+        case "auth", _:  # nobody asked for it
+            pass
+        case _:
+            close(ws, UNSUPPORTED, "There are the commands ping, and snapshot with a path.")
+    return None
 
 
 def close(ws: Server, code: int, reason: str) -> NoReturn:
@@ -104,7 +124,7 @@ def close(ws: Server, code: int, reason: str) -> NoReturn:
     raise ConnectionClosed(code, reason)
 
 
-def say_goodbye(ws: Server, code: int, reason: str) -> None:
+def say_goodbye(ws: Any, code: int, reason: str) -> None:
     """Close a socket from outside of its greenlet."""
     with suppress(ConnectionClosed, OSError):
         ws.close(code, reason)
