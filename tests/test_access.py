@@ -21,7 +21,8 @@ from handlers.http import contract
 from handlers.http.auth import ROLES, Anonymous, Pending, check_access, check_admitted
 from handlers.operations import KINDS
 from tests.browser import CHROMIUM, tab
-from tests.conftest import ROOT, free_port, make_token, serve, wait_for
+from tests.conftest import ROOT, first, free_port, make_token, serve, wait_for
+from tests.flask_command import flask
 from tests.resources import OTHERS, standard_access
 
 APP = create_app()
@@ -46,6 +47,8 @@ def as_service(service):
         "drop table history.entries_default",
         "select history.untrack('users')",
         "select history.prune(now())",
+        "update history.seals set root = ''",
+        "delete from history.sealed",
         "alter table users disable trigger all",
         "drop trigger history_90_change on users",
         "truncate users cascade",
@@ -66,9 +69,9 @@ def test_the_service_may_not_even_call_what_tracks_or_prunes(as_service):
     found = as_service.execute(
         "select oid::regproc::text, has_function_privilege(oid, 'execute') from pg_proc"
         " where oid::regproc::text = any (%s)",
-        [["history.track", "history.untrack", "history.drop_triggers", "history.prune"]],
+        [["history.track", "history.note", "history.untrack", "history.drop_triggers", "history.prune"]],
     ).fetchall()
-    assert len(found) == 4
+    assert len(found) == 5
     assert not any(may for _, may in found), found
 
 
@@ -87,12 +90,6 @@ def test_what_the_service_writes_is_recorded_all_the_same(as_service):
 
 
 # Tokens ---------------------------------------------------------------------------------------------------------------
-
-
-def flask(database: str, *words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "flask", "--app", "app", *words]
-    environment = os.environ | {"DATABASE_URL": database}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def token(database: str, name: str, *options: str) -> str:
@@ -229,8 +226,8 @@ def test_a_view_is_closed_where_the_check_is_forgotten():
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_operation_needs_the_role_of_its_kind(guarded, kind):
     posts = {each: f"POST /{each}/<" for each in ("upload", "backup", "restore")}
-    begins = (posts | {"delete": "DELETE /departments/<"})[kind]
-    assert {role for route, role in TABLE.items() if route.startswith(begins)} == {KINDS[kind]}
+    begins = (posts | {"delete": "DELETE /departments/<", "undo": "POST /undo"})[kind]
+    assert {role.split(",")[0] for route, role in TABLE.items() if route.startswith(begins)} == {KINDS[kind]}
     with psycopg.connect(guarded.database) as connection:
         made = "insert into operations (kind, table_name, actor) values (%s, 'jobs', 'x') returning id"
         (id,) = connection.execute(made, [kind]).fetchone()
@@ -318,9 +315,15 @@ def test_a_socket_is_let_in_by_header_or_by_its_first_message(guarded):
     held = guarded.tokens["reader"]
     with connect(url, additional_headers={"Authorization": f"Bearer {held}"}) as ws:
         assert json.loads(ws.recv(5))["type"] == "subscribed"
-    with connect(url) as ws:
-        ws.send(json.dumps({"cmd": "auth", "token": held}))
-        assert json.loads(ws.recv(5))["type"] == "subscribed"
+    # A token by others may be long; nothing else is.
+    for more in ("", "x" * 15_000):
+        with connect(url) as ws:
+            ws.send(json.dumps({"cmd": "auth", "token": held, "more": more}))
+            assert json.loads(ws.recv(5))["type"] == "subscribed"
+            ws.send("x" * 1025)
+            with pytest.raises(ConnectionClosed):
+                ws.recv(5)
+            assert ws.close_code == 1009
     for message in ('{"cmd": "auth", "token": "x"}', '{"cmd": "auth"}', '{"cmd": "ping"}', "x", "[]"):
         with connect(url) as ws:
             ws.send(message)
@@ -347,6 +350,19 @@ def test_a_socket_whose_token_is_revoked_hears_nothing_more(guarded):
         asked(guarded, guarded.tokens["writer"], "POST", "/projects", json={"name": "Unheard"})
         with pytest.raises(ConnectionClosed):
             ws.recv(5)
+        assert ws.close_code == 1008
+
+
+@pytest.mark.parametrize("something_happens", first(1, (False, True)))
+def test_a_socket_that_was_opened_before_the_first_token_hears_nothing_after_it(database, something_happens):
+    with serve(database) as service, connect(service.url.replace("http", "ws") + "/ws/events") as ws:
+        ws.recv(5)
+        held = token(database, "first", "--role", "writer")
+        time.sleep(1.5)  # the time that is promised
+        if something_happens:
+            asked(service, held, "POST", "/projects", json={"name": "Unheard"})
+        with pytest.raises(ConnectionClosed):
+            ws.recv(30)
         assert ws.close_code == 1008
 
 

@@ -3,10 +3,12 @@
 import re
 
 import pytest
+from flask import g, request
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from app import create_app
+from db import actor
 from handlers.http import auth
 from tests.test_access import TABLE, place
 
@@ -58,6 +60,17 @@ MALFORMED = [
         "localhost?",
         "localhost#",
         "*",
+        "..localhost",
+        ".localhost",
+        "a..localhost",
+        "localhost..",
+        ".",
+        ":8000",
+        "localhost:65536",
+        "127.0.0.1:99999",
+        "[::1]:65536",
+        "x" * 64 + ".localhost",
+        "x." * 127 + "localhost",
     ],
 ]
 
@@ -81,7 +94,51 @@ FORWARDED = [
     "X-Original-Host",
     "X-Original-URL",
     "X-Rewrite-URL",
+    *[
+        "Client-IP",
+        "Real-IP",
+        "X-Remote-IP",
+        "X-Originating-IP",
+        "X-Forwarder-For",
+        "X-Azure-ClientIP",
+        "X-Azure-SocketIP",
+    ],
+    *[
+        "CF-Connecting-IPv6",
+        "CF-Pseudo-IPv4",
+        "DO-Connecting-IP",
+        "Fly-Client-IP",
+        "X-AppEngine-User-IP",
+        "X-ProxyUser-IP",
+    ],
+    *[
+        "Proxy-Client-IP",
+        "WL-Proxy-Client-IP",
+        "X-Nf-Client-Connection-IP",
+        "Ali-CDN-Real-IP",
+        "X-IP",
+        "X-Client-IP-Address",
+    ],
+    *["Remote-Addr", "X-Remote-Addr", "X-Client-Addr", "CloudFront-Viewer-Address", "Remote-User", "X-Remote-User"],
+    *["X-Remote-Host", "X-Host", "Disguised-Host", "X-HTTP-Host-Override", "X-Original-URI", "X-Via", "CDN-Loop"],
+    *["X-Vercel-Forwarded-For", "Fly-Forwarded-Port", "HTTP-Client-IP", "X-Proxied-For", "X-Proxy-Host"],
 ]
+
+HARMLESS = [
+    *["User-Agent", "Accept", "Accept-Language", "Cookie", "DNT", "Referer", "X-Request-Id", "X-Requested-With"],
+    *[
+        "Idempotency-Key",
+        "Prefer",
+        "X-Zip",
+        "X-Skip",
+        "X-Shipping",
+        "Priority",
+        "Traceparent",
+        "X-Description",
+        "X-Recipient",
+    ],
+]
+"""What clients send of themselves."""
 
 OURS = "127.0.0.1:8000"
 
@@ -140,6 +197,12 @@ def test_a_name_is_answered_to_or_not_whatever_is_asked(client, path):
             assert client.open(path, method=method, headers={"Host": host}).status_code == 400, host
 
 
+@pytest.mark.parametrize("host", ["[::1]", "[0:0::1]", "[0000:0000:0000:0000:0000:0000:0000:0001]"])
+def test_an_address_is_the_same_however_it_is_written(client, host):
+    client.application.config["ALLOWED_HOSTS"] = ["[::1]"]
+    assert client.get("/docs", headers={"Host": host}).status_code == 200
+
+
 def test_with_tokens_only_the_allowed_names_are_answered_to(client):
     client.application.config["ALLOWED_HOSTS"] = ["api.example", "[fe80::1]"]
     for host in ("api.example", "API.example:8443", "[fe80::1]"):
@@ -150,7 +213,7 @@ def test_with_tokens_only_the_allowed_names_are_answered_to(client):
 
 
 def test_the_name_it_was_told_to_serve_on_is_answered_to(client):
-    client.application.config["HOST"] = ["rowhouse.internal"]
+    client.application.config["HOST"] = "rowhouse.internal"
     assert client.get("/docs", headers={"Host": "rowhouse.internal:8000"}).status_code == 200
 
 
@@ -173,6 +236,28 @@ def test_what_was_forwarded_is_answered_with_tokens_only(client):
             plain = client.get(path).status_code
             answer = client.get(path, headers={name: "x"})
             assert answer.status_code == (plain if client.guarded else 403), (name, path)
+
+
+def test_what_clients_say_of_themselves_is_not_taken_for_forwarded(client):
+    for name in HARMLESS:
+        assert client.get("/users?nonsense=1", headers={name: "x"}).status_code not in (403, 421), name
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "192.0.2.1"])
+def test_nobody_looks_like_another_by_a_header(client, address):
+    """A claim to come from elsewhere gains nothing and changes nothing of what is kept of a caller."""
+    seen = []
+    client.application.after_request_funcs.setdefault(None, []).append(
+        lambda answer: seen.append((request.remote_addr, g.get("token"), actor.get()[0])) or answer
+    )
+    environ = {"REMOTE_ADDR": address}
+    plain = client.get("/users?nonsense=1", environ_overrides=environ).status_code
+    for name in FORWARDED:
+        for value in ("127.0.0.1", "for=127.0.0.1", "203.0.113.8", "::1", "localhost", "admin"):
+            answer = client.get("/users?nonsense=1", headers={name: value}, environ_overrides=environ)
+            assert answer.status_code == (plain if client.guarded else 403), name
+            assert seen[-1] == seen[0], name
+    assert seen[0][0] == address
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "2001:db8::1", ""])
@@ -236,7 +321,7 @@ def test_pages_of_the_origins_that_are_listed_may(client):
 )
 def test_an_origin_is_own_as_its_client_sees_it(client, host, scheme, origin, own):
     if not client.guarded:
-        client.application.config["HOST"] = ["api.example"]
+        client.application.config["HOST"] = "api.example"
     answer = client.post("/users?nonsense=1", headers={"Host": host, "Origin": origin}, base_url=f"{scheme}://x")
     assert refused(answer) is not own
 

@@ -17,9 +17,10 @@ from flask import Request, abort, current_app, g, request
 from flask.globals import app_ctx, request_ctx
 from werkzeug.datastructures import WWWAuthenticate
 
-from db import actor, project, read, write
+from db import actor, project, read, unrestrict, write
 from handlers.http import oidc
-from handlers.http.origins import check_host, check_origin, is_local
+from handlers.http.hosts import is_local
+from handlers.http.origins import check_host, check_origin
 from handlers.http.problems import ProblemException
 from handlers.http.rate_limit import spend
 
@@ -94,7 +95,7 @@ def check_access() -> None:
     kept, asked = app_ctx.g, request_ctx.request
     kept.token = None
     actor.set((ANONYMOUS, kept.request_id))
-    project.set("")
+    unrestrict()
     view = kept.view = current_view() if asked.url_rule else None
     if not getattr(view, "any_host", False):
         check_host(asked, guarded)
@@ -159,9 +160,9 @@ def bearer(given: str) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def guarded() -> bool:
+def guarded(known_for: float = KNOWN_FOR) -> bool:
     """Whether nobody is let in without a token: one was made, or there is an issuer of JWTs."""
-    return bool(current_app.config["OIDC_ISSUER"] or remembered("", lambda: read("access.made").made))
+    return bool(current_app.config["OIDC_ISSUER"] or remembered("", lambda: read("access.made").made, known_for))
 
 
 def waits_for_token() -> bool:
@@ -169,10 +170,10 @@ def waits_for_token() -> bool:
     return type(g.caller) is Pending
 
 
-def holder(token: str) -> Any:
+def holder(token: str, known_for: float = KNOWN_FOR) -> Any:
     """Who holds a token, with `name` and `role`; None where it is not good."""
     digest = hashlib.sha256(token.encode()).hexdigest()
-    return remembered(digest, lambda: oidc.holder(token) if oidc.is_jwt(token) else looked_up(digest))
+    return remembered(digest, lambda: oidc.holder(token) if oidc.is_jwt(token) else looked_up(digest), known_for)
 
 
 def looked_up(digest: str) -> Any:
@@ -184,11 +185,11 @@ def looked_up(digest: str) -> Any:
     return found
 
 
-def remembered(key: str, ask: Callable[[], Any]) -> Any:
-    """What was read of a token within the last KNOWN_FOR seconds, or is read now."""
+def remembered(key: str, ask: Callable[[], Any], known_for: float) -> Any:
+    """What was read of a token within so many seconds, or is read now."""
     now = time.monotonic()
     at, found = seen.get(key, (0.0, None))
-    if not at or now - at > KNOWN_FOR:
+    if not at or now - at > known_for:
         found = ask()
         if len(seen) >= REMEMBERED:
             seen.clear()

@@ -16,10 +16,11 @@ SECURITY = {
 }
 """Unless the answer says otherwise itself: pages have a policy of their own. HSTS is for whoever ends TLS."""
 
-EXPOSED = ["ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"]
+EXPOSED = ["ETag", "Feed-Cursor", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"]
 """The headers that scripts of other origins may read."""
 
-ACCEPTED = ["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Prefer", "X-Request-Id"]
+ACCEPTED = ["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID"]
+ACCEPTED += ["Prefer", "X-Request-Id"]
 """The headers that they may send."""
 
 PREFLIGHT_KEPT = 600

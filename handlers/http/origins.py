@@ -7,15 +7,12 @@ neighbour: nothing is answered there that was forwarded.
 
 import re
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import Any
 
 from flask import Request, abort, current_app
 
+from handlers.http.hosts import PORTS, is_local, named
 from handlers.http.problems import ProblemException
-
-HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{0,5}))?")
-"""A Host in small letters: its name, and its port."""
 
 READING = {"GET", "HEAD", "OPTIONS"}
 """The methods that change nothing (RFC 9110): what they answer, browsers keep from pages of others."""
@@ -23,17 +20,24 @@ READING = {"GET", "HEAD", "OPTIONS"}
 OWN_SITES = {"same-origin", "none"}
 """What Sec-Fetch-Site says of the service's own pages, and of an address that was typed in."""
 
-PORTS = {"http": "80", "https": "443"}
+FORWARDED = re.compile(
+    r"""^HTTP_(?:
+        .{0,40}(?:FORWARD|PROXIED)                                  # Forwarded, X-Forwarded-For, X-Forwarder-For …
+        | (?:.{0,40}_)?(?:
+            (?:VIA|CDN_LOOP)$
+            | (?:CLIENT|SOCKET)?IP(?:V[46]|_ADDR(?:ESS)?)?$         # X-Real-IP, True-Client-IP, X-Azure-ClientIP …
+            | IPV[46]$
+            | (?:REMOTE|CLIENT|VIEWER|EXTERNAL)_(?:ADDR(?:ESS)?|USER|HOST)$
+        )
+        | .{1,40}_HOST(?:_OVERRIDE)?$                               # X-Original-Host …
+        | X_(?:ORIGINAL|REWRITE)_UR[LI]$
+    )""",
+    re.MULTILINE | re.VERBOSE,
+)
+"""How the headers are called by which proxies say for whom they ask. The repeats have bounds: names may be long."""
 
-FORWARDED = "HTTP_X_FORWARDED"
-"""How the headers begin by which most proxies say for whom they ask."""
-
-FORWARDED_TOO = {
-    *("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_CLIENT_IP", "HTTP_X_CLUSTER_CLIENT_IP"),
-    *("HTTP_TRUE_CLIENT_IP", "HTTP_CF_CONNECTING_IP", "HTTP_FASTLY_CLIENT_IP", "HTTP_X_ENVOY_EXTERNAL_ADDRESS"),
-    *("HTTP_X_ORIGINAL_FORWARDED_FOR", "HTTP_X_ORIGINAL_HOST", "HTTP_X_ORIGINAL_URL", "HTTP_X_REWRITE_URL"),
-}
-"""And the others."""
+REMEMBERED = 2000
+"""Characters of all names of a request's headers that are remembered, once they were looked through."""
 
 
 def check_host(asked: Request, guarded: Any) -> None:
@@ -45,7 +49,7 @@ def check_host(asked: Request, guarded: Any) -> None:
     name = named(environ.get("HTTP_HOST", ""))
     if name is None:
         abort(400, "The Host must be a name or an address, and no more than a port behind it.")
-    local = is_local(name) or name in current_app.config["HOST"]
+    local = is_local(name) or name == current_app.config["HOST"]
     forwarded = was_forwarded(environ)
     if local and not forwarded and not allowed:
         return
@@ -70,25 +74,15 @@ def check_origin(asked: Request) -> None:
         raise ProblemException("foreign-origin", "This is not for pages of other origins.")
 
 
-@lru_cache(1024)
-def named(header: str) -> str | None:
-    """The name or address in a Host, in small letters; None where it is none."""
-    found = HOST.fullmatch(header.lower())
-    return found[1] if found else None
-
-
-@lru_cache(1024)
-def is_local(name: str) -> bool:
-    """Whether a name means this machine wherever it is asked: nobody's DNS says otherwise (RFC 6761)."""
-    try:
-        return ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return name == "localhost" or name.endswith(".localhost")
-
-
 def was_forwarded(environ: dict[str, Any]) -> bool:
     """Whether a proxy says that it asks for somebody else."""
-    return FORWARDED in "\n".join(environ) or not FORWARDED_TOO.isdisjoint(environ)
+    names = "\n".join(environ)
+    return tells_of_others(names) if len(names) <= REMEMBERED else tells_of_others.__wrapped__(names)
+
+
+@lru_cache(1024)
+def tells_of_others(names: str) -> bool:
+    return bool(FORWARDED.search(names))
 
 
 @lru_cache(1024)
