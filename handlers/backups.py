@@ -3,9 +3,10 @@
 import json
 import os
 import tempfile
+from itertools import islice
 from typing import Any
 
-from flask import Blueprint, Response, abort, current_app, send_file
+from flask import Blueprint, Response, current_app, send_file
 from marshmallow import Schema, fields, validate
 
 import db
@@ -22,7 +23,7 @@ from handlers.http.shares import Share, caller, readers
 
 backups = Blueprint("backups", __name__)
 
-TABLES = f"<any({', '.join(backup.TABLES)}, all):table>"
+TABLE = f"<any({', '.join(backup.TABLES)}):table>"
 
 
 class BackupFile(Schema):
@@ -43,6 +44,11 @@ class Backup(BackupFile):
     created_at = fields.String(metadata={"format": "date-time"})
     snapshot = fields.String(metadata={"description": "PostgreSQL's: what was committed at that moment."})
     migration = fields.String(metadata={"description": "The last migration that the tables had taken."})
+    history_root = fields.String(
+        metadata={
+            "description": "The root of the last seal of history, if there was one: `flask history verify --root`."
+        }
+    )
     files = fields.List(fields.Nested(BackupFile))
 
 
@@ -54,12 +60,7 @@ class BackupPageQuery(Schema):
     cursor = Text(100, validate=[check_name], metadata={"description": "The `next` of the page before."})
 
 
-@backups.post(f"/backup/{TABLES}")
-@requires_role("admin")
-@takes(long=True)
-@gives(Backup, 201)
-def create(table: str) -> Response:
-    """Back a table up, or all of them from one snapshot: an Avro file each, and a manifest."""
+def back_up(table: str) -> Response:
     directory = current_app.config["BACKUP_DIR"]
 
     def work(progress: Progress) -> Outcome:
@@ -69,13 +70,29 @@ def create(table: str) -> Response:
     return run_or_enqueue("backup", table, work)
 
 
-@backups.get(f"/backup/{TABLES}")
+@backups.post(f"/backup/{backup.ALL}")
+@requires_role("admin")
+@takes(long=True)
+@gives(Backup, 201)
+def back_all_up() -> Response:
+    """Back all tables up from one snapshot: an Avro file each, and a manifest."""
+    return back_up(backup.ALL)
+
+
+@backups.post(f"/backup/{TABLE}")
+@requires_role("admin")
+@takes(long=True)
+@gives(Backup, 201)
+def create(table: str) -> Response:
+    """Back a table up: an Avro file, and a manifest."""
+    return back_up(table)
+
+
+@backups.get(f"/backup/{TABLE}")
 @requires_role("admin")
 @gives(media=(AVRO,))
 def download(table: str) -> Response:
     """The table as it is now, as an Avro file."""
-    if table == backup.ALL:
-        abort(404, "All are several files: back them up, or ask for one.")
     share = Share(caller())
     file = tempfile.TemporaryFile()  # noqa: SIM115  # closed when it was sent
     try:
@@ -89,6 +106,7 @@ def download(table: str) -> Response:
         raise
     file.seek(0)
     response = send_file(file, AVRO, as_attachment=True, download_name=f"{table}.avro", etag=False)
+    response.direct_passthrough = False  # passed through, it would never be closed, and its share never given back
     response.content_length = size
     response.call_on_close(share.release)
     return response
@@ -109,9 +127,9 @@ def list(query: dict[str, Any]) -> Response:
     names = store.names(*tables)
     if "cursor" in query:
         names = [name for name in names if age(name) < age(query["cursor"])]
-    some = names[: query["limit"]]
-    items = [*store.manifests(some)]
-    return answer(json.dumps({"items": items, "next": some[-1] if len(names) > len(some) else None}))
+    items = [*islice(store.manifests(names), query["limit"] + 1)]
+    some = items[: query["limit"]]
+    return answer(json.dumps({"items": some, "next": some[-1]["name"] if len(items) > len(some) else None}))
 
 
 @backups.get("/backups/<string:name>")

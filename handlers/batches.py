@@ -10,7 +10,8 @@ from flask import Blueprint, Response
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
 import db
-from handlers.bulk.loading import COLUMNS, WIDEST, Staged, insert, plain
+from handlers.bulk.csv_header import COLUMNS
+from handlers.bulk.loading import WIDEST, Staged, insert, plain
 from handlers.http.auth import requires_role
 from handlers.http.contract import gives, takes
 from handlers.http.fields import Many

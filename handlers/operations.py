@@ -14,12 +14,12 @@ from handlers.http.schemas import page_query
 
 operations = Blueprint("operations", __name__)
 
-KINDS = {"upload": "writer", "delete": "writer", "backup": "admin", "restore": "admin"}
+KINDS = {"upload": "writer", "delete": "writer", "undo": "writer", "backup": "admin", "restore": "admin"}
 """Which role an operation needs, by its kind: that of the route which begins it. To others it is not there."""
 
 
 class Operation(Schema):
-    """An upload, a backup, a restore or a delete: how far it is, and what came of it."""
+    """An upload, a delete, an undo, a backup or a restore: how far it is, and what came of it."""
 
     id = fields.Integer(metadata={"format": "int64"})
     kind = fields.String(metadata={"enum": [*KINDS]})
@@ -46,7 +46,7 @@ def kinds() -> str:
 @takes(query=page_query(Operation, {"id": str}))
 @gives(Operation, many=True)
 def list(query: dict[str, Any]) -> Response:
-    """Operations page by page: uploads and deletes, and for an admin backups and restores."""
+    """Operations page by page: uploads, deletes and undos, and for an admin backups and restores."""
     return page("operations.list", query | {"kinds": kinds()})
 
 

@@ -5,7 +5,8 @@ from typing import Any, BinaryIO
 from flask import Blueprint, Response, current_app
 from marshmallow import Schema, fields, validate
 
-from handlers.bulk.loading import COLUMNS, REJECTS_TOLD, load
+from handlers.bulk.csv_header import COLUMNS
+from handlers.bulk.loading import REJECTS_TOLD, load
 from handlers.bulk.operation import Outcome
 from handlers.bulk.progress import Progress
 from handlers.http.auth import requires_role
@@ -109,7 +110,6 @@ def upload(table: str, query: dict[str, Any]) -> Response:
 def moved_in(table: str, file: BinaryIO, progress: Progress, rejects_limit: int, **how: Any) -> Outcome:
     """What came of moving a file in."""
     row, sha256, undone = load(table, file, progress, rejects_limit, **how)
-    progress(0, of=row.rows)
     counts = {"rows": row.rows, "accepted": row.accepted, "rejected": row.rejected}
     if undone and undone.too_many:
         raise ProblemException(

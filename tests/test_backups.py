@@ -1,9 +1,11 @@
 """Backups: tables out as Avro and back, whole or not at all, while others read."""
 
+import gzip
 import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -24,7 +26,9 @@ from handlers.bulk.avro_file import BLOCK_LIMIT
 from handlers.bulk.backup import Column, schema_of
 from handlers.bulk.errors import Damaged
 from handlers.bulk.restore import check_columns
-from tests.conftest import ROOT, serve, wait_for
+from handlers.http.shares import STREAMS_OF_ONE
+from tests import flask_command
+from tests.conftest import ROOT, first, serve, wait_for
 
 SAMPLE = ROOT / "tests" / "hiring"
 FILES = {"departments": "departments.csv", "jobs": "jobs.csv", "employees": "hired_employees.csv"}
@@ -82,6 +86,11 @@ def everything(house) -> dict:
     return {table: run(house, f"select * from {table} order by id") for table in backup.TABLES}
 
 
+def columns(house, table: str) -> list[str]:
+    query = "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0 order by attnum"
+    return [name for (name,) in run(house, query, table)]
+
+
 def data(house, table: str) -> list:
     """The rows of a table, without what counts and dates their versions."""
     return [
@@ -130,7 +139,111 @@ def test_the_live_table_is_an_avro_file(house):
     assert [row["job"] for row in fastavro.reader(io.BytesIO(answer.content))] == [
         row[1] for row in data(house, "jobs")
     ]
-    assert house.get("/backup/all").status_code == 404
+    several = house.get("/backup/all")
+    assert (several.status_code, {*several.headers["Allow"].split(", ")}) == (405, {"OPTIONS", "POST"})
+
+
+def test_each_name_that_a_path_may_have_by_its_contract_is_there(house):
+    walked = 0
+    for path, methods in house.get("/openapi.json").json()["paths"].items():
+        parameters = [each for each in methods.get("get", {}).get("parameters", ()) if each["in"] == "path"]
+        if [len(each["schema"].get("enum", ())) > 1 for each in parameters] == [True]:
+            for name in parameters[0]["schema"]["enum"]:
+                walked += 1
+                assert house.get(path.replace(f"{{{parameters[0]['name']}}}", name)).status_code == 200, (path, name)
+    assert walked > len(backup.TABLES) + len(FILES)
+
+
+def test_a_column_of_a_type_that_no_backup_has_is_told(house):
+    name = back_up(house, "employees")["name"]
+    types = ("numeric", "boolean", "date", "jsonb", "uuid", "integer[]", "real", "character varying(9)", "interval")
+    for type in types:
+        run(house, f"alter table employees add column grade {type}")
+        try:
+            for answer in (
+                house.post("/backup/employees"),
+                house.get("/backup/employees"),
+                house.post("/backup/all"),
+            ):
+                assert (answer.status_code, "employees.grade" in answer.json()["detail"]) == (409, True), answer.text
+            assert house.post("/backup/jobs").status_code == 201
+            assert counts(restore(house, "employees", backup=name))[1:] == (0, 0, 0), "it lacks the column, as before"
+            refused = flask(house, "backup", "employees") if type == "numeric" else None
+            assert refused is None or (refused.returncode, "employees.grade" in refused.stderr) == (1, True)
+        finally:
+            run(house, "alter table employees drop column grade")
+    assert not [*house.directory.glob("*.part")]
+
+
+MANIFESTS = [
+    b"",
+    b"{",
+    b"{}",
+    b"[]",
+    b"null",
+    b"1",
+    b'"x"',
+    b"[" * 100_000,
+    b"\0" * 50,
+    b"\xff",
+    {"table": "employees"},
+    {"name": "jobs-20260101T000000000000Z"},
+    {"name": None},
+    {"rows": "6"},
+    {"rows": True},
+    {"rows": None},
+    {"file": "../../../etc/passwd"},
+    {"file": ["x"]},
+    {"schema": None},
+    {"files": []},
+    {"more": 1},
+]
+
+
+@pytest.mark.parametrize("table", ["jobs", "all"])
+def test_a_manifest_that_is_none_is_told_skipped_and_not_listed(house, table):
+    older, newer = back_up(house, "jobs")["name"], back_up(house, table)
+    name, file = newer["name"], house.directory / f"{newer['name']}.json"
+    before = everything(house)
+    for content in MANIFESTS:
+        if isinstance(content, dict):
+            one = table == "jobs" or not {"file", "schema"} & content.keys()
+            content = newer | content if one else newer | {"files": [newer["files"][0] | content, *newer["files"][1:]]}
+            content = json.dumps(content).encode()
+        file.write_bytes(content)
+        for answer in (
+            house.get(f"/backups/{name}"),
+            house.post("/restore/jobs", json={"backup": name}),
+            house.post(f"/restore/{table}", json={"backup": name, "dry_run": True}),
+        ):
+            assert (answer.status_code, "manifest" in answer.json()["detail"]) == (422, True), (content, answer.text)
+        assert [item["name"] for item in house.get("/backups").json()["items"]] == [older], content
+        first = house.get("/backups?limit=1").json()
+        assert ([item["name"] for item in first["items"]], first["next"]) == ([older], None)
+        assert restore(house, "jobs")["backup"] == older, content
+    assert house.post("/restore/all", json={}).status_code == 404
+    assert everything(house) == before
+    assert house.delete(f"/backups/{name}").status_code == 204
+    assert sorted(path.stem for path in house.directory.iterdir()) == [older, older]
+
+
+def test_a_manifest_that_is_no_file_is_as_one_that_is_damaged(house):
+    older = back_up(house, "jobs")["name"]
+    name = "jobs-20991231T000000000000Z"
+    directory = house.directory / f"{name}.json"
+    directory.mkdir()
+    try:
+        assert house.get(f"/backups/{name}").status_code == 422
+        assert restore(house, "jobs")["backup"] == older
+        assert [item["name"] for item in house.get("/backups").json()["items"]] == [older]
+    finally:
+        directory.rmdir()
+
+
+def test_a_table_is_downloaded_as_often_as_one_likes(house):
+    for _ in range(2 * STREAMS_OF_ONE + 1):  # in one of two processes
+        assert house.get("/backup/departments").status_code == 200
+        assert house.request("HEAD", "/backup/departments").status_code == 200
 
 
 def test_backups_are_listed_from_the_newest_and_removed(house):
@@ -205,9 +318,15 @@ def test_all_comes_back_into_an_empty_house(house):
     run(house, "truncate departments, jobs, employees, uploads restart identity cascade")
     restored = restore(house, "all")
     assert (restored["backup"], restored["added"]) == (manifest["name"], manifest["rows"])
+    after = everything(house)
     for table in ("departments", "jobs", "employees"):
-        before[table] = [(id, version + 1, *others) for id, version, *others in before[table]]
-    assert everything(house) == before, "but for the versions: those were taken"
+        saved = next(place for place, name in enumerate(columns(house, table)) if name == "updated_at")
+        for rows, versions in ((before, 1), (after, 0)):
+            rows[table] = [
+                (id, version + versions, *others[: saved - 2], *others[saved - 1 :])
+                for id, version, *others in rows[table]
+            ]
+    assert after == before, "but for the versions, which were taken, and when they were saved"
     again = house.post("/upload/jobs", files={"file": b"77,Baker\n,nobody\n"}).json()
     assert again["upload_id"] > max(row[0] for row in before["uploads"]), "the sequence goes on after what was restored"
 
@@ -312,6 +431,128 @@ def test_employees_whose_ids_repeat_are_refused(house):
         assert everything(house) == before
 
 
+@pytest.mark.parametrize("table", FILES)
+def test_no_reject_goes_with_the_upload_that_a_restore_would_remove(house, table):
+    name = back_up(house, "all")["name"]
+    answer = house.post(f"/upload/{table}", files={"file": b",nobody\n"})
+    assert answer.json()["rejected"] == 1
+    before = everything(house)
+    for dry_run in (True, False):
+        told = restore(house, "uploads", 422, backup=name, dry_run=dry_run)["detail"]
+        assert f"{table}_errors_upload_id_fkey" in told and "or all" in told
+    assert everything(house) == before
+    trial = restore(house, "all", backup=name, dry_run=True)
+    assert everything(house) == before
+    found = restore(house, "all", backup=name)
+    assert found == trial | {"dry_run": False}
+    removed = {each["table"]: each["removed"] for each in found["tables"] if each["removed"]}
+    assert removed == {"uploads": 1, f"{table}_errors": 1}
+    assert house.post(f"/upload/{table}", files={"file": b",nobody\n"}).status_code == 200
+    run(house, f"delete from {table}_errors where upload_id = (select max(id) from uploads)")
+    assert restore(house, "uploads", backup=name)["removed"] == 1, "nothing refers to it"
+
+
+@pytest.mark.parametrize("table", FILES)
+def test_a_reject_of_another_upload_comes_back_with_all(house, table):
+    """Its id was given again, to a reject of an upload that the backup does not have."""
+    house.post(f"/upload/{table}", files={"file": b",nobody\n"})
+    back_up(house, "all")
+    before = everything(house)
+    errors = f"{table}_errors"
+    id, upload = run(house, f"select id, upload_id from {errors} order by id desc limit 1")[0]
+    run(house, f"delete from uploads where id = {upload}")
+    again = house.post(f"/upload/{table}", files={"file": b",somebody else\n"}).json()["upload_id"]
+    run(house, f"alter table {errors} alter column id set generated by default")
+    run(house, f"update {errors} set id = {id} where upload_id = {again}")
+    run(house, f"alter table {errors} alter column id set generated always")
+    assert restore(house, "all")["changed"] == 1
+    assert everything(house) == before
+
+
+def test_a_file_whose_rejects_have_no_upload_is_refused(house):
+    """All of a backup made by another hand: rejects that are there already, of an upload that it lacks."""
+    reject_some(house)
+    content = house.get("/backup/uploads").content
+    reader = fastavro.reader(io.BytesIO(content))
+    rows, file = [*reader], io.BytesIO()
+    fastavro.writer(file, reader.writer_schema, rows[:-1])
+    before = everything(house)
+    answer = house.post("/restore/uploads", data=file.getvalue(), headers=AVRO)
+    assert (answer.status_code, "employees_errors_upload_id_fkey" in answer.json()["detail"]) == (422, True)
+    assert everything(house) == before
+
+
+def altered(house, table: str, **members) -> bytes:
+    """The live table as a file, the first row otherwise in some members."""
+    reader = fastavro.reader(io.BytesIO(house.get(f"/backup/{table}").content))
+    rows, file = [*reader], io.BytesIO()
+    fastavro.writer(file, reader.writer_schema, [rows[0] | members, *rows[1:]])
+    return file.getvalue()
+
+
+def reject_some(house) -> None:
+    """A reject in each table of them."""
+    for table in FILES:
+        assert house.post(f"/upload/{table}", files={"file": b",nobody\n"}).json()["rejected"] == 1
+
+
+IDENTITIES = ("uploads", "departments_errors", "jobs_errors", "employees_errors")
+
+
+@pytest.mark.parametrize("table", IDENTITIES)
+def test_no_restore_takes_the_room_of_a_sequence(house, table):
+    reject_some(house)
+    sequence = f"select last_value from {table}_id_seq"
+    before, last = everything(house), run(house, sequence)
+    for id in (2**63 - 1, 2**63 - 2, 2**62 + 1, 0, -1, -(2**63)):
+        for way in ("", "?dry_run=true"):
+            answer = house.post(f"/restore/{table}{way}", data=altered(house, table, id=id), headers=AVRO)
+            assert (answer.status_code, "id must be 1 to" in answer.json()["detail"]) == (422, True), (id, answer.text)
+    assert (everything(house), run(house, sequence)) == (before, last)
+    reject_some(house)
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+@pytest.mark.parametrize("table", FILES)
+@pytest.mark.parametrize(
+    "member, values",
+    [("upload_id", (0, -5, 2**63 - 1)), ("line", (0, -7, 2**31 - 1)), ("version", (0, -1, 2**31 - 1))],
+)
+def test_no_restore_takes_what_was_never_counted(house, table, member, values, emptied):
+    files = [altered(house, table, **{member: value}) for value in values]
+    if emptied:
+        run(house, "delete from employees")
+        if table != "employees":
+            run(house, f"delete from {table}")
+    before = everything(house)
+    for file in files:
+        answer = house.post(f"/restore/{table}", data=file, headers=AVRO)
+        assert (answer.status_code, f"{member} must be 1 to" in answer.json()["detail"]) == (422, True), answer.text
+    assert everything(house) == before
+
+
+@pytest.mark.parametrize("table", IDENTITIES)
+def test_a_good_backup_makes_a_sequence_good_again_that_was_at_its_end(house, table):
+    reject_some(house)
+    back_up(house, "all")
+    whole, end = run(house, f"select * from {table} order by id"), 2**63 - 1
+    into = "jobs" if table == "uploads" else table.removesuffix("_errors")
+    names = (
+        "table_name, sha256, rows, accepted, rejected" if table == "uploads" else "upload_id, line, code, detail, raw"
+    )
+    values = (
+        "'jobs', md5('') || md5('x'), 0, 0, 0" if table == "uploads" else "(select min(id) from uploads), 9, '', '', ''"
+    )
+    for way in (table, "all"):
+        run(house, f"select setval('{table}_id_seq', {end})")
+        run(house, f"insert into {table} (id, {names}) overriding system value values ({end}, {values})")
+        assert house.post(f"/upload/{into}", files={"file": b",x\n"}).status_code == 422, "no id is left"
+        assert restore(house, way)["removed"] == 1
+        assert run(house, f"select * from {table} order by id") == whole
+        assert house.post(f"/upload/{into}", files={"file": b",x\n"}).status_code == 200
+        restore(house, "all")
+
+
 @pytest.mark.parametrize(
     "body, status",
     [
@@ -366,6 +607,28 @@ def test_a_file_of_another_hand_is_taken_by_the_same_rules(house):
     assert data(house, "jobs") == [[1, "Cook"], [900, "Baker"]]
 
 
+FOREIGN = re.compile(r"relation|null value|constraint|encoding|byte sequence|PostgreSQL|0x00|bigint|input")
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+@pytest.mark.parametrize("member", ["id", "name", "datetime", "job_id", "text"])
+def test_what_does_not_fit_is_told_in_a_sentence_of_ours(house, member, emptied):
+    reader = fastavro.reader(io.BytesIO(house.get("/backup/employees").content))
+    schema, rows, file = reader.writer_schema, [*reader], io.BytesIO()
+    if member == "text":
+        rows[0]["name"], told = "a\0b", "A value does not fit into its column"
+    else:
+        rows[0][member], told = None, f"A row has no {member}."
+    for field in schema["fields"]:
+        field["type"] = ["null", field["type"]] if field["name"] == member else field["type"]
+    fastavro.writer(file, schema, rows)
+    if emptied:
+        run(house, "delete from employees")
+    answer = house.post("/restore/employees", data=file.getvalue(), headers=AVRO)
+    assert (answer.status_code, told in answer.json()["detail"]) == (422, True), answer.text
+    assert not FOREIGN.search(answer.text)
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -398,6 +661,7 @@ def test_what_is_no_table_of_jobs_is_refused_and_nothing_changes(house, content)
     answer = house.post("/restore/jobs", data=content, headers=AVRO)
     assert answer.status_code == 422, answer.text
     assert "cannot be restored" in answer.json()["detail"]
+    assert not FOREIGN.search(answer.text), "the database's own words"
     assert everything(house) == before
 
 
@@ -619,10 +883,8 @@ def test_any_table_becomes_any_other(house, was, now):
 # By hand and by force -------------------------------------------------------------------------------------------------
 
 
-def flask(house, *words: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"DATABASE_URL": house.database, "BACKUP_DIR": str(house.directory)}
-    command = [sys.executable, "-m", "flask", "--app", "app", *words]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+def flask(house, *words: str, **settings: str) -> subprocess.CompletedProcess:
+    return flask_command.flask(house.database, *words, **{"BACKUP_DIR": str(house.directory)} | settings)
 
 
 def test_the_commands_do_the_same(house, tmp_path):
@@ -651,7 +913,50 @@ def test_the_commands_do_the_same(house, tmp_path):
         assert (refused.returncode, refused.stdout, "Traceback" in refused.stderr) == (1, "", False)
 
 
-@pytest.mark.parametrize("moment", [0.2, *(pytest.param(each, marks=pytest.mark.thorough) for each in (0.05, 0.6))])
+@pytest.mark.parametrize("how", first(2, ["cat {} | {} -", "{1} <(cat {0})", "{1} - < {0}", "{1} /dev/stdin < {0}"]))
+def test_the_commands_read_what_is_no_file_on_disk(house, tmp_path, how):
+    rows, live = tmp_path / "jobs.csv", tmp_path / "jobs.avro"
+    rows.write_bytes(b"900,Baker\n,nobody\n")
+    live.write_bytes(house.get("/backup/jobs").content)
+    packed = tmp_path / "jobs.csv.gz"
+    packed.write_bytes(gzip.compress(b"901,Cook\n"))
+    environment = os.environ | {"DATABASE_URL": house.database, "BACKUP_DIR": str(house.directory)}
+    for words, file, told in (
+        ("upload jobs", rows, "2 rows: 1 accepted, 1 rejected"),
+        ("upload jobs", packed, "1 rows: 1 accepted"),
+        ("restore jobs --file", live, "2 removed"),
+    ):
+        line = how.format(file, f"{sys.executable} -m flask --app app {words}")
+        ended = subprocess.run(["bash", "-c", line], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert (ended.returncode, told in ended.stdout) == (0, True), ended.stderr
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["restore", "all", "--file", "-"], "A file holds one table; all is restored from a backup."),
+        (["restore", "jobs", "--file", "-"], "It is no Avro file of a table."),
+        (["restore", "jobs", "--file", "-", "--backup", "x"], "Either --backup or --file"),
+        (["upload", "jobs", "-"], "0 rows"),
+    ],
+)
+def test_an_empty_standard_input_and_what_makes_no_sense_is_told_in_a_sentence(house, words, told):
+    ended = flask(house, *words)
+    assert told in ended.stderr + ended.stdout and "Traceback" not in ended.stderr
+
+
+def test_a_backup_directory_that_is_none_is_named(house, tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        for words in (["backup", "jobs"], ["restore", "jobs"]):
+            ended = flask(house, *words, BACKUP_DIR=str(place))
+            assert (ended.returncode, ended.stderr) == (1, f"BACKUP_DIR {place} is not a directory.\n")
+    ended = flask(house, "restore", "jobs", BACKUP_DIR=str(tmp_path / "none"))
+    assert ended.stderr.splitlines()[-1] == "There is no backup of jobs."
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("moment", [0.2, 0.05, 0.6])
 def test_killed_at_any_moment_it_is_all_or_nothing_and_the_next_try_succeeds(house, tmp_path, moment):
     before = data(house, "jobs")
     file = tmp_path / "jobs.csv"

@@ -1,6 +1,8 @@
 """Hiring: historic files in every dialect, the rows they hold and the rows that are kept aside."""
 
+import csv
 import gzip
+import io
 import re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, product
@@ -101,7 +103,7 @@ def test_the_same_file_again_changes_nothing_and_heals_what_fits_by_now(house):
     assert len(before[1]) == 5
 
 
-FAULTY = b"""1,Ann,2021-01-01T00:00:00Z,1,1
+SIX = b"""1,Ann,2021-01-01T00:00:00Z,1,1
 2,,2021-01-02T00:00:00Z,1,1
 ,Cleo,2021-01-03T00:00:00Z,1,1
 1,Dan,2021-01-04T00:00:00Z,1,1
@@ -112,9 +114,9 @@ FAULTY = b"""1,Ann,2021-01-01T00:00:00Z,1,1
 
 def test_a_corrected_file_clears_the_rejects_it_corrects(house):
     upload_sample(house, "departments", "jobs")
-    upload(house, "employees", FAULTY)
+    upload(house, "employees", SIX)
     assert [reject["line"] for reject in rejects(house, "employees")] == [2, 3, 4, 5, 6]
-    corrected = FAULTY.replace(b"2,,", b"2,Bob,").replace(b"\n,Cleo", b"\n3,Cleo").replace(b"1,Dan", b"4,Dan")
+    corrected = SIX.replace(b"2,,", b"2,Bob,").replace(b"\n,Cleo", b"\n3,Cleo").replace(b"1,Dan", b"4,Dan")
     found = upload(house, "employees", corrected)
     assert (found["accepted"], found["rejected"]) == (4, 2)
     left = rejects(house, "employees")
@@ -136,6 +138,56 @@ def test_a_file_that_corrects_nothing_clears_nothing(house):
     upload(house, "departments", b"1,Sales\n,Legal\n")
     upload(house, "departments", b"7,Law\n8,Lawn\n")
     assert rejects(house, "departments") == before
+
+
+GOOD = {"departments": b"77,Sales\n", "jobs": b"77,Clerk\n", "employees": b"77,Ann,2021-01-01,1,1\n"}
+ROWS = {
+    "departments": {"department": "Sales"},
+    "jobs": {"job": "Clerk"},
+    "employees": {"name": "Ann", "datetime": "2021-01-01", "department_id": 1, "job_id": 1},
+}
+FAULTY = {
+    "departments": [b"77,\n", b"77,Sales,x\n", b"x77,Sales\n"],
+    "jobs": [b"77,\n", b"77,Clerk,x\n", b",Clerk\n"],
+    "employees": [
+        b"77,,2021-01-01,1,1\n",
+        b"77,Ann,never,1,1\n",
+        b"77,Ann,2021-01-01,1,999\n",
+        b"x77,Ann,2021-01-01,1,1\n",
+    ],
+}
+
+
+@pytest.mark.parametrize("table, faulty", [(table, faulty) for table, some in FAULTY.items() for faulty in some])
+def test_a_corrected_file_clears_rejects_also_where_its_rows_are_there(house, table, faulty):
+    """The row came by itself before its file did; then each file comes again, in turn: what came last counts."""
+    upload_sample(house, *({"departments", "jobs"} - {table}))
+    upload(house, table, faulty, "?header=no")
+    assert len(rejects(house, table)) == 1
+    assert house.post(f"/{table}", json={"id": 77} | ROWS[table]).status_code == 201
+    for _ in range(3):
+        found = upload(house, table, GOOD[table], "?header=no")
+        assert (found["accepted"], rejects(house, table)) == (1, [])
+        again = upload(house, table, faulty, "?header=no")
+        assert [reject["upload_id"] for reject in rejects(house, table)] == [again["upload_id"]]
+    assert house.get(f"/{table}/77").json()["version"] == 1
+
+
+@pytest.mark.parametrize("table", GOOD)
+def test_a_file_again_clears_no_reject_of_a_row_whose_id_it_took(house, table):
+    upload_sample(house, *({"departments", "jobs"} - {table}))
+    good = GOOD[table]
+    other = good.replace(b"Sales", b"Other").replace(b"Clerk", b"Other").replace(b"Ann", b"Other")
+    upload(house, table, good)
+    upload(house, table, good + other)
+    upload(house, table, other)
+    before = rejects(house, table)
+    assert [reject["code"] for reject in before] == ["taken", "taken"]
+    upload(house, table, good)
+    assert rejects(house, table) == before
+    upload(house, table, good * 2)
+    codes = [reject["code"] for reject in rejects(house, table)]
+    assert codes == ["duplicate"], "this one came later: it corrects them, and has a fault of its own"
 
 
 def test_a_row_knows_where_it_came_from(house):
@@ -522,6 +574,25 @@ def test_columns_are_taken_by_their_names_or_not_at_all(house):
     assert len(rows(house, "employees")) == 1
 
 
+@pytest.mark.parametrize(
+    ("table", "content"),
+    [
+        ("jobs", b"id,department\n7,Sales\n"),
+        ("departments", b"id,version,job,created_at\n7,1,Clerk,2021-01-01\n"),
+        ("employees", b"id,name,datetime,department_id,department\n7,Ann,2021-01-02T03:04:05Z,1,2\n"),
+    ],
+)
+def test_a_file_of_another_table_is_told_so(house, table, content):
+    upload_sample(house, "departments", "jobs")
+    before = rows(house, table)
+    for query in ("", "?header=yes", "?mode=dry-run"):
+        answer = house.post(f"/upload/{table}{query}", files={"file": content})
+        assert answer.status_code == 422
+        found, expected = content.decode().split("\n")[0].replace(",", ", "), HEADERS[table].replace(",", ", ")
+        assert f"found {found}; expected {expected}" in answer.json()["detail"]
+    assert rows(house, table) == before
+
+
 @pytest.mark.parametrize("table", FILES)
 def test_what_the_service_exports_can_be_uploaded_again(house, table):
     upload_sample(house)
@@ -535,6 +606,31 @@ def test_what_the_service_exports_can_be_uploaded_again(house, table):
     assert rows(house, table) == before
     short = exported.splitlines()[0] + b"\n" + b",".join(b"1" for _ in HEADERS[table].split(",")) + b"\n"
     assert upload(house, table, short)["rejected"] == 1
+
+
+@pytest.mark.parametrize("delimiter", ",;\t")
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_an_export_can_be_uploaded_again_whatever_is_in_its_names(house, delimiter, end):
+    """Also as a spreadsheet saves it, with another delimiter."""
+    names = ["Sales", f"A{end}B", f"x;7{end}y;8{end}z", f"{end}id;department" * 30, f'"{end}7,8{end}"\t9', *"CDEFG"]
+    for table, column in {"departments": "department", "jobs": "job"}.items():
+        for turn in range(len(names)):
+            with psycopg.connect(house.database) as connection:
+                connection.execute("truncate departments, jobs, employees, uploads cascade; truncate history.deleted")
+            for id, name in enumerate(names[turn:] + names[:turn], 1):
+                assert house.post(f"/{table}", json={"id": id, column: name}).status_code == 201
+            exported = house.get(f"/{table}", headers={"Accept": "text/csv"})
+            written = io.StringIO(newline="")
+            read = csv.reader(io.StringIO(exported.content.decode(), newline=""))
+            csv.writer(written, delimiter=delimiter, lineterminator=end).writerows(read)
+            for content in (exported.content, written.getvalue().encode()):
+                found = upload(house, table, content, "?mode=atomic")
+                assert (found["accepted"], found["rejected"]) == (len(names), 0)
+
+
+def test_a_bad_quote_costs_its_own_row_beside_a_column_of_exports(house):
+    found = upload(house, "departments", b'id,version,department\n1,1,"A\n2,1,C\n3,1,D\n')
+    assert (found["accepted"], [each["line"] for each in rejects(house, "departments")]) == (2, [2])
 
 
 PARTS = {

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 import requests
 
+import db
 from db.pool import connect
-from handlers.bulk import backup
+from handlers.bulk import backup, loading, restore
 from handlers.bulk.progress import Canceled
 from tests.conftest import answers, serve, wait_for
 
@@ -32,11 +33,22 @@ def empty(house):
         connection.execute("truncate departments, jobs, employees, uploads cascade")
 
 
-def begin(house, path: str, **options) -> str:
-    """Where the operation is that a request began."""
+def run(house, statement: str) -> None:
+    with psycopg.connect(house.database, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def accepted(house, path: str, **options):
+    """The answer to a request that began an operation."""
     answer = house.post(path, headers=ASYNC | options.pop("headers", {}), **options)
     assert answer.status_code == 202, answer.text
     assert answer.headers["Preference-Applied"] == "respond-async"
+    return answer
+
+
+def begin(house, path: str, **options) -> str:
+    """Where the operation is that a request began."""
+    answer = accepted(house, path, **options)
     assert answer.json()["state"] == "running"
     return answer.headers["Location"]
 
@@ -78,6 +90,55 @@ def test_an_upload_a_backup_and_a_restore_go_on_alone(house):
     assert {item["id"] for item in house.get("/operations").json()["items"]} >= {uploaded["id"], restored["id"]}
 
 
+def test_it_is_never_further_than_there_is_to_do(house, tmp_path):
+    """However little PostgreSQL knows of the tables: never analyzed, as they were once, emptied, or grown since."""
+    content = b"".join(b"%d,Job %d\n" % (i, i) for i in range(1, 2501))
+    told: list[tuple[int, int | None]] = []
+
+    def progress(rows: int, of: int | None = None) -> None:
+        done, total = told[-1]
+        told.append((done + rows, total if of is None else of))
+
+    def followed(work, *arguments) -> list[int | None]:
+        told[:] = [(0, None)]
+        work(*arguments, progress)
+        assert all(total is None or done <= total for done, total in told)
+        assert told[-1][0] == told[-1][1], "in the end all is done"
+        return [*{total for _, total in told[2:-1]}]
+
+    def moved_in(some: bytes, progress) -> None:
+        loading.load("jobs", io.BytesIO(some), progress, 5000, "auto", "partial")
+
+    def restored(progress) -> None:
+        files = {"jobs": min(tmp_path.glob("*.jobs.avro")).open("rb")}
+        restore.restore("jobs", files, "a file", False, progress)
+
+    db.open_pool(house.database, 2)
+    try:
+        assert followed(moved_in, content) == [None], "how many a file has is known once it was read"
+        for table, rows in (("all", 2501), ("jobs", 2500)):
+            assert followed(backup.back_up, tmp_path, table) == [rows]
+        run(house, "analyze jobs")
+        followed(moved_in, content.replace(b"\n", b" of another\n").replace(b"Job", b"Job ") + b"9000,x\n")
+        for table, rows in (("all", 5003), ("jobs", 2501)):
+            assert followed(backup.back_up, tmp_path, table) == [rows]
+        assert followed(restored) == [2500]
+        run(house, "truncate jobs, uploads cascade")
+        for table in ("all", "jobs", "employees"):
+            followed(backup.back_up, tmp_path, table)
+    finally:
+        db.close_pool()
+
+
+def test_an_upload_that_was_read_tells_how_much_there_is(house):
+    with held(house, "jobs"):
+        location = begin(house, "/upload/jobs", data="1,a\n2,b\n,c\n", headers=CSV)
+        wait_for(lambda: house.get(location).json()["rows_total"] == 3)
+        found = house.get(location).json()
+        assert (found["state"], found["rows_done"]) == ("running", 3)
+    assert ended(house, location)["rows_total"] == 3
+
+
 @pytest.mark.parametrize(
     "path, options, status",
     [
@@ -87,7 +148,9 @@ def test_an_upload_a_backup_and_a_restore_go_on_alone(house):
     ],
 )
 def test_one_that_fails_tells_the_problem(house, path, options, status):
-    failed = ended(house, begin(house, path, **options))
+    answer = accepted(house, path, **options)
+    failed = ended(house, answer.headers["Location"])
+    assert answer.json()["state"] == "running" or answer.json() == failed  # by the time that it was answered
     assert (failed["state"], failed["status"]) == ("failed", status)
     assert failed["result"]["status"] == status
     assert failed["result"]["request_id"] == failed["request_id"]

@@ -23,6 +23,7 @@ from db.cooperate import next_turn
 from handlers.bulk.errors import Damaged
 
 DIGEST, TABLE, SNAPSHOT, MIGRATION = "rowhouse.sha256", "rowhouse.table", "rowhouse.snapshot", "rowhouse.migration"
+ROOT = "rowhouse.history_root"
 
 OPEN = "0" * 64
 """Where the digest will be."""

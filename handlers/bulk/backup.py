@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import db
 from handlers.bulk import avro_file
-from handlers.bulk.errors import Damaged
+from handlers.bulk.errors import Damaged, NoSuchType
 from handlers.bulk.progress import STATEMENT_TIMEOUT, Progress, with_progress
 
 TABLES = ("uploads", "departments", "jobs", "employees", "departments_errors", "jobs_errors", "employees_errors")
@@ -57,7 +57,10 @@ def columns_of(connection: db.Connection, table: str) -> list[Column]:
 
 
 def schema_of(table: str, columns: list[Column]) -> dict[str, Any]:
-    """The Avro schema of a table."""
+    """The Avro schema of a table. Raises NoSuchType."""
+    for column in columns:
+        if column.type not in avro_file.TYPES:
+            raise NoSuchType(f"{table}.{column.name} is of the type {column.type}, which no backup has.")
     kinds = [(column.name, avro_file.TYPES[column.type], column.nullable) for column in columns]
     fields = [{"name": name, "type": ["null", kind] if nullable else kind} for name, kind, nullable in kinds]
     return {"type": "record", "name": table, "fields": fields}
@@ -68,6 +71,8 @@ def dump(connection: db.Connection, table: str, file: BinaryIO, progress: Progre
     taken = next(db.run(connection, "backups.snapshot"))
     schema = schema_of(table, columns_of(connection, table))
     metadata = {avro_file.TABLE: table, avro_file.SNAPSHOT: taken.snapshot, avro_file.MIGRATION: taken.migration}
+    if taken.root:
+        metadata[avro_file.ROOT] = taken.root
     # What breaks off leaves its generators suspended, and a suspended one keeps the lock that a rollback waits for.
     with closing(db.dumped(connection, f"backups.{table}")) as rows:
         avro_file.write(file, schema, with_progress(rows, progress), metadata)
@@ -80,12 +85,11 @@ def back_up(directory: Path, table: str, progress: Progress) -> dict[str, Any]:
     name = f"{table}-{datetime.now(UTC):{STAMP}}"
     try:
         with db.snapshot(STATEMENT_TIMEOUT) as connection:
-            progress(0, of=next(db.run(connection, "backups.estimate", tables=[*tables_of(table)])).rows)
+            progress(0, of=next(db.run(connection, "backups.count", tables=[*tables_of(table)])).rows)
             for each in tables_of(table):
                 with written(directory / file_name(name, each)) as file:
                     dump(connection, each, file, progress)
         manifest = described(directory, name)
-        progress(0, of=manifest["rows"])
         with written(directory / f"{name}.json") as file:
             file.write(as_json(manifest))
             db.keep()
@@ -119,6 +123,9 @@ def described(directory: Path, name: str) -> dict[str, Any]:
         "snapshot": header.metadata.get(avro_file.SNAPSHOT),
         "migration": header.metadata.get(avro_file.MIGRATION),
     }
+    # Not in those of before there were seals.
+    if avro_file.ROOT in header.metadata:
+        manifest["history_root"] = header.metadata[avro_file.ROOT]
     return manifest | ({"files": files} if table == ALL else files[0])
 
 

@@ -1,16 +1,24 @@
-"""What stands before the rows of a CSV file: which delimiter divides them, a title, and the names of the columns."""
+"""What stands before the rows of a CSV file: a title, and the names of the columns."""
 
 import re
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain
 
-from handlers.bulk.csv_rows import Row, is_blank, records
+from handlers.bulk.csv_rows import Row, is_blank
 from handlers.bulk.errors import Unreadable
 
-DELIMITERS = ",;\t"
+COLUMNS = {
+    "departments": ("id", "department"),
+    "jobs": ("id", "job"),
+    "employees": ("id", "name", "datetime", "department_id", "job_id"),
+}
+"""The columns of each table that a file may hold, in the order in which they stand without a header."""
 
-SAMPLE, SAMPLE_LIMIT = 20, 2**16
-"""Lines, and characters of them, by which the delimiter is chosen."""
+OURS = frozenset(chain.from_iterable(COLUMNS.values())) - {"name"}
+"""Names that say what a column is: in a file for a table without it, they are no other word for one of its own.
+
+Departments and jobs have a name, too, as many call it.
+"""
 
 WIDTH = 20
 """Fields of a row that are looked at for what they are like."""
@@ -23,28 +31,6 @@ BEGINS_AS_NUMBER = re.compile(r"\s*[-+]?\d")
 
 ALSO_EXPORTED = {"version", "created_at", "updated_at"}
 """Columns that only the service sets: its own exports have them."""
-
-
-def sampled(lines: Iterator[str]) -> Iterator[str]:
-    size = 0
-    for line in islice(lines, SAMPLE):
-        yield line
-        size += len(line)
-        if size > SAMPLE_LIMIT:
-            return
-
-
-def delimiter_of(sample: list[str], columns: tuple[str, ...]) -> str:
-    """The delimiter by which most rows have a field for each column, ids or names among them, and quotes in order."""
-    closed = [*sample, '"']  # where the last row goes on behind the sample
-
-    def fitness(delimiter: str) -> tuple[int, int, int, int]:
-        found = [row.fields for lines in (sample, closed) for row in records(iter(lines), delimiter)]
-        told = [sum(field.isdecimal() or name_of(field) in columns for field in fields[:WIDTH]) for fields in found]
-        fitting = sum(count > 0 and len(fields) == len(columns) for count, fields in zip(told, found, strict=True))
-        return fitting, sum(map(bool, found)) - found.count([]), sum(told), sum(map(len, found))
-
-    return max(DELIMITERS, key=fitness)
 
 
 def name_of(field: str) -> str:
@@ -74,7 +60,9 @@ def in_order(found: Iterator[Row], columns: tuple[str, ...], header: str) -> Ite
         names = [name_of(field) for field in first.fields]
         if header == "auto" and not is_header(names, columns):
             yield first
-        elif (order := order_of(names, columns, header)) != [*range(len(names))]:
+        elif (order := order_of(names, columns, header)) is None:
+            raise no_header(names, columns)
+        elif order != [*range(len(names))]:
             yield from reordered(found, order, len(names))
         yield from found
 
@@ -86,17 +74,23 @@ def is_header(names: list[str], columns: tuple[str, ...]) -> bool:
     return all(names) or not set(columns).isdisjoint(names)
 
 
-def order_of(names: list[str], columns: tuple[str, ...], header: str) -> list[int]:
-    """Where the columns stand in a row. Raises Unreadable where the header does not tell."""
+def order_of(names: list[str], columns: tuple[str, ...], header: str) -> list[int] | None:
+    """Where the columns stand in a row. None where the header does not tell."""
     lacking = [column for column in columns if column not in names]
     unknown = [name for name in names if name and name not in columns and name not in ALSO_EXPORTED]
+    if not OURS.isdisjoint(unknown):  # a file for another table, or a column that has no place in this one
+        return None
     if header == "yes" and len(unknown) == len(names) == len(columns):
         return [*range(len(names))]
     if len(lacking) == len(unknown) <= 1 and all(names.count(column) < 2 for column in columns):
         # One name that is not known is that of the one column that is left.
         return [names.index(column if column in names else unknown[0]) for column in columns]
+    return None
+
+
+def no_header(names: list[str], columns: tuple[str, ...]) -> Unreadable:
     told = ", ".join(name[:50] for name in names[:WIDTH])
-    raise Unreadable(
+    return Unreadable(
         f"The first row is no header of this table: found {told}; expected {', '.join(columns)}, in any order."
         " With ?header=no it is data; with ?header=yes columns of which no name is known are taken by their place."
     )

@@ -11,7 +11,8 @@ from itertools import chain
 from typing import BinaryIO
 
 from db.cooperate import next_turn
-from handlers.bulk.csv_header import delimiter_of, in_order, sampled, untitled
+from handlers.bulk.csv_delimiter import DELIMITERS, delimiter_of, sampled
+from handlers.bulk.csv_header import in_order, untitled
 from handlers.bulk.csv_rows import ROW_LIMIT, check_blank, records
 from handlers.bulk.csv_rows import Row as Row
 from handlers.bulk.errors import TooLarge, Unreadable
@@ -21,6 +22,9 @@ UNPACKED_LIMIT = 2**30
 
 STATED = re.compile(r'"?sep=([^\w"])"?\s*', re.IGNORECASE)
 """The line by which spreadsheets tell each other the delimiter."""
+
+NOTHING = re.compile(rf"[\s{DELIMITERS}]*")
+"""A line of nothing but blanks and delimiters."""
 
 ENCODINGS = {
     rb"\xef\xbb\xbf": "utf-8-sig",
@@ -66,7 +70,7 @@ class Unpacked(io.RawIOBase):
 
 def rows(source: Unpacked, columns: tuple[str, ...], header: str) -> Iterator[Row]:
     """The data rows of a file for these columns. `header`: auto, yes or no. Raises Unreadable or TooLarge."""
-    buffered = io.BufferedReader(source, 65536)
+    buffered = io.BufferedReader(source, 16384)
     text = io.TextIOWrapper(buffered, encoding_of(buffered.peek(4)), newline="")
     try:
         yield from parsed(iter(partial(text.readline, ROW_LIMIT + 1), ""), columns, header)
@@ -81,15 +85,15 @@ def encoding_of(beginning: bytes) -> str:
 def parsed(lines: Iterator[str], columns: tuple[str, ...], header: str) -> Iterator[Row]:
     begin = 1
     for first in lines:
-        if first.strip():
+        if not NOTHING.fullmatch(first):
             break
-        begin += 1
         check_blank(begin)
+        begin += 1
     else:
         return
     if stated := STATED.fullmatch(first):
-        first = "\n"
-    sample = [first, *sampled(lines)]
-    delimiter = stated[1] if stated else delimiter_of(sample, columns)
-    found = records(chain(sample, lines), delimiter, begin)
+        found = records(lines, stated[1], begin + 1)
+    else:
+        sample = [first, *sampled(lines)]
+        found = records(chain(sample, lines), delimiter_of(sample, columns), begin)
     yield from found if header == "no" else in_order(untitled(found, columns), columns, header)

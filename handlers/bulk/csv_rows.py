@@ -1,10 +1,10 @@
 """The rows of a CSV text as RFC 4180 has them, each with its line as it came, and the lines that are none."""
 
 import csv
-from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from db.cooperate import next_turn
 from handlers.bulk.errors import Unreadable
 
 FIELD_LIMIT = 2**20
@@ -15,6 +15,9 @@ ROW_LIMIT = 2**23
 
 BLANK_LIMIT = 1_000_000
 """Rows of nothing but blanks: a small file of gzip may hold a thousand million."""
+
+TURN = 2**12
+"""Lines that are joined, or read again, before others go on."""
 
 csv.field_size_limit(FIELD_LIMIT)
 
@@ -34,16 +37,15 @@ def records(lines: Iterator[str], delimiter: str, line: int = 1) -> Iterator[Row
     Where one is none, for its quotes, only the line it began on is refused, and reading goes on at the next.
     """
     taken: list[str] = []
-    again: deque[str] = deque()
+    again: list[str] = []
     blank = 0
     reason = "not yet"
     while reason:
         reason = ""
         try:
             for fields in csv.reader(remembered(lines, again, taken), delimiter=delimiter, strict=True):
-                raw = (taken[0] if len(taken) == 1 else "".join(taken)).rstrip("\r\n")
                 began, line = line, line + len(taken)
-                taken.clear()
+                raw = (taken.pop() if len(taken) == 1 else joined(taken)).rstrip("\r\n")
                 if "\0" in raw:
                     yield unreadable(began, raw, "The row holds NUL.")
                 elif (fields and fields[0] > " ") or not is_blank(fields):  # the first says so of nearly all
@@ -53,14 +55,15 @@ def records(lines: Iterator[str], delimiter: str, line: int = 1) -> Iterator[Row
                     check_blank(blank)
         except csv.Error as error:
             reason = reason_of(error, len(taken))
-            again.extend(taken[1:])
-            yield unreadable(line, taken[0].rstrip("\r\n"), reason)
+            taken.reverse()
+            yield unreadable(line, taken.pop().rstrip("\r\n"), reason)
             line += 1
-            taken.clear()
+            if taken:  # then nothing is left of those that came again before
+                again, taken = taken, []
 
 
-def remembered(lines: Iterator[str], again: deque[str], taken: list[str]) -> Iterator[str]:
-    """The lines, each put into `taken`, from where the caller takes a row's; those in `again` first.
+def remembered(lines: Iterator[str], again: list[str], taken: list[str]) -> Iterator[str]:
+    """The lines, each put into `taken`, from where the caller takes a row's; those in `again` first, from its end.
 
     A quote that is open where one of these begins has been followed to where it went wrong: the text ends there.
     Raises Unreadable for an endless row.
@@ -68,7 +71,9 @@ def remembered(lines: Iterator[str], again: deque[str], taken: list[str]) -> Ite
     while again:
         if taken:
             return
-        taken.append(again.popleft())
+        if len(again) % TURN == 0:  # the source, which gives turns, has none of them to read
+            next_turn()
+        taken.append(again.pop())
         yield taken[0]
     size = 0
     for line in lines:
@@ -77,6 +82,17 @@ def remembered(lines: Iterator[str], again: deque[str], taken: list[str]) -> Ite
             raise Unreadable(f"A row is longer than {ROW_LIMIT} characters.")
         taken.append(line)
         yield line
+
+
+def joined(taken: list[str]) -> str:
+    """The text of the lines of a row, which may be millions: they are taken out, as to free all at once is long."""
+    parts = []
+    while taken:
+        parts.append("".join(taken[-TURN:]))
+        del taken[-TURN:]
+        if taken:
+            next_turn()
+    return "".join(reversed(parts))
 
 
 def check_blank(rows: int) -> None:

@@ -1,4 +1,6 @@
-"""Why tables cannot be moved: each with its message; routes and commands translate them."""
+"""Why tables cannot be moved or changes undone: each with its message; routes and commands translate them."""
+
+from typing import Any
 
 
 class Unreadable(Exception):
@@ -19,3 +21,15 @@ class TooManyRejects(Exception):
 
 class NoBackup(Exception):
     """There is no such backup."""
+
+
+class ChangedSince(Exception):
+    """What is to be undone was changed by others since: `conflicts` tells what, and of which objects."""
+
+    def __init__(self, conflicts: list[dict[str, Any]]) -> None:
+        super().__init__("Others changed the same since, or took away what it needs.")
+        self.conflicts = conflicts
+
+
+class NoSuchType(Exception):
+    """A column is of a type that no backup has; the message says which."""

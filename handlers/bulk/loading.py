@@ -11,14 +11,9 @@ from typing import Any, BinaryIO
 
 import db
 from handlers.bulk import csv_reader
+from handlers.bulk.csv_header import COLUMNS
 from handlers.bulk.errors import TooManyRejects
 from handlers.bulk.progress import STATEMENT_TIMEOUT, Progress, with_progress
-
-COLUMNS = {
-    "departments": ("id", "department"),
-    "jobs": ("id", "job"),
-    "employees": ("id", "name", "datetime", "department_id", "job_id"),
-}
 
 WIDEST = 5
 """Fields that hiring.stage has room for."""
@@ -129,7 +124,9 @@ def load(
     Unreadable, TooLarge, or TooManyRejects where more than `rejects_limit` rows break a rule.
     """
     source = csv_reader.Unpacked(file, lambda: progress(0))
-    rows = with_progress(staged(table, csv_reader.rows(source, COLUMNS[table], header), rejects_limit), progress)
+    rows = with_progress(
+        staged(table, csv_reader.rows(source, COLUMNS[table], header), rejects_limit), progress, all=True
+    )
     allowed = 0 if mode == "atomic" else max_errors
     try:
         with db.transaction(STATEMENT_TIMEOUT) as connection:

@@ -22,14 +22,14 @@ def unseen(rows: int, of: int | None = None) -> None:
     """Progress that nobody looks at."""
 
 
-def with_progress(rows: Iterator[Row], progress: Progress) -> Iterator[Row]:
-    """The rows, while somebody is told how many there were."""
+def with_progress(rows: Iterator[Row], progress: Progress, all: bool = False) -> Iterator[Row]:
+    """The rows, while somebody is told how many there were; where these are `all`, in the end also that they were."""
     number = 0
     for number, row in enumerate(rows, 1):
         yield row
         if number % TELL_EVERY == 0:
             progress(TELL_EVERY)
-    progress(number % TELL_EVERY)
+    progress(number % TELL_EVERY, of=number if all else None)
 
 
 class Canceled(Exception):

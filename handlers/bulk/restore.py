@@ -33,10 +33,6 @@ class Coming(NamedTuple):
     types: list[str]
 
 
-class Trial(Exception):
-    """Raised to take a restore back that was only tried."""
-
-
 def restore(
     table: str, files: dict[str, BinaryIO], called: str, dry_run: bool, progress: Progress
 ) -> list[dict[str, Any]]:
@@ -64,9 +60,7 @@ def restore(
                 found.append({"table": each, "rows": rows, **differing})
             replace(connection, columns, whole)
             if dry_run:
-                raise Trial
-    except Trial:
-        pass
+                raise psycopg.Rollback
     except (psycopg.DataError, psycopg.IntegrityError) as error:
         raise Damaged(reason(error)) from error
     return found
@@ -78,7 +72,7 @@ def check_columns(header: avro_file.Header, table: str, columns: list[Column]) -
         raise Damaged(f"It holds {header.metadata[avro_file.TABLE]}, not {table}.")
     if header.codec not in ("null", "deflate"):
         raise Damaged("Its codec is neither null nor deflate.")
-    kinds = {column.name: avro_file.TYPES[column.type] for column in columns}
+    kinds = {column.name: avro_file.TYPES[column.type] for column in columns if column.type in avro_file.TYPES}
     for name, kind in header.columns.items():
         if name not in kinds or kind not in (kinds[name], ["null", kinds[name]]):
             raise Damaged(f"{table} has no such column: {json.dumps(name)} of type {json.dumps(kind)}.")
@@ -135,6 +129,7 @@ def append(connection: db.Connection, coming: Coming) -> None:
         while some:
             db.copy(connection, "employees.copy", some, [*coming.types, "text"])
             following = reader.submit(list, islice(waiting, SLICE))
+            db.run(connection, "backups.check_appending")
             db.run(connection, "employees.append")
             some = following.result()
 
@@ -148,7 +143,11 @@ def reason(error: psycopg.Error) -> str:
         return "Two rows have the same id."
     if constraint:
         return f"Rows break the rule {constraint}."
-    return f"Rows do not fit into the table: {error.diag.message_primary or error}."
+    if isinstance(error, psycopg.errors.NotNullViolation):
+        return f"A row has no {error.diag.column_name}."
+    if isinstance(error, psycopg.errors.CheckViolation):
+        return str(error.diag.message_primary)  # check_restored's own
+    return "A value does not fit into its column: a number beyond its range, or a text that the database cannot keep."
 
 
 @contextmanager

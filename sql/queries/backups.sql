@@ -1,10 +1,12 @@
 -- Backups: /backup/{table}, /restore/{table}. The statements that need the columns of a table are in ../schema/85_backups.sql.
 
 -- name: snapshot
--- What all statements of this transaction see, and the migration that the tables are at.
+-- What all statements of this transaction see, the migration that the tables are at, and the root of the last seal of history, if there is
+-- one: whoever keeps the backup keeps what later proves the history that came before it.
 select
     pg_current_snapshot()::text as snapshot,
-    (select max(m.name) from schema_migrations as m where m.name <> 'book') as migration
+    (select max(m.name) from schema_migrations as m where m.name <> 'book') as migration,
+    (select encode(s.root, 'hex') from history.seals as s order by s.id desc limit 1) as root
 
 -- name: columns
 -- The columns of a table in their order; required are those that every row must bring.
@@ -19,11 +21,25 @@ where a.attrelid = :'table'::regclass
     and not a.attisdropped
 order by a.attnum
 
--- name: estimate
--- About how many rows tables have, as they were when last analyzed.
-select sum(greatest(c.reltuples, 0))::bigint as rows
-from pg_class as c
-where c.oid = any (:'tables'::regclass[])
+-- name: count
+-- How many rows tables have. Counted, because what was known when they were last analyzed may be fewer than are written: a fiftieth of the
+-- time in which they are written (300,000 employees: 0.1 of 5.2 s). Of the others none is looked at.
+select sum(c.rows)::bigint as rows
+from (
+    select count(*) as rows from uploads where 'uploads' = any (:'tables'::text[])
+    union all
+    select count(*) as rows from departments where 'departments' = any (:'tables'::text[])
+    union all
+    select count(*) as rows from jobs where 'jobs' = any (:'tables'::text[])
+    union all
+    select count(*) as rows from employees where 'employees' = any (:'tables'::text[])
+    union all
+    select count(*) as rows from departments_errors where 'departments_errors' = any (:'tables'::text[])
+    union all
+    select count(*) as rows from jobs_errors where 'jobs_errors' = any (:'tables'::text[])
+    union all
+    select count(*) as rows from employees_errors where 'employees_errors' = any (:'tables'::text[])
+) as c
 
 -- name: uploads
 -- Every row of uploads.
@@ -68,6 +84,10 @@ select
     c.removed,
     c.changed
 from compare_restore(:'table'::regclass, :'columns'::text[]) as c
+
+-- name: check_appending
+-- The employees that wait to be appended checked for numbers that only the database gives.
+select check_restored('employees'::regclass, 'pg_temp.appending'::regclass) as checked
 
 -- name: call
 -- What history calls the restore, until the end of this transaction: the rows it adds become one entry.

@@ -8,7 +8,8 @@
 -- A page of rows by id, after the one with `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -26,7 +27,8 @@ from page(array(
 -- The same from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -44,7 +46,8 @@ from page(array(
 -- By name, after the one with `after_key` and `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -62,7 +65,8 @@ from page(array(
 -- By name, from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -111,9 +115,10 @@ returning
 
 -- name: load
 -- The staged rows into the table, and those that break a rule into its errors, by their first fault. A row that is in the table already,
--- equal in all, counts as accepted; the first of several with one id wins. A row that comes in clears the rejects of earlier
--- files that it corrects: those with its id, and those of its line that differ from it in their first field alone. No row, and nothing
--- done: it would log more rejects than it may.
+-- equal in all, counts as accepted; the first of several with one id wins. A row that is accepted clears the rejects of other
+-- files that it corrects: those with its id, and those of its line that differ from it in their first field alone. One that was in the
+-- table already, and so may be why another was refused, clears no rejects of later files that came to its id or repeat one. No row, and
+-- nothing done: it would log more rejects than it may.
 with judged as materialized (
     select
         t.line,
@@ -173,15 +178,15 @@ rejects as materialized (
         or p.first_line < j.line
 ),
 
-incoming as materialized (
+good as materialized (
     select
         f.line,
         f.id,
-        f.:"column"
+        f.:"column",
+        f.present
     from judged as f
     left join repeated as p on p.id = f.id
     where f.fault is null
-        and not f.present
         and (p.id is null or p.first_line = f.line)
 ),
 
@@ -211,14 +216,15 @@ upload as (
 appended as (
     insert into :"table" (id, version, :"column", upload_id, line)
     select
-        i.id,
+        g.id,
         coalesce(d.version, 0) + 1,
-        i.:"column",
+        g.:"column",
         u.id,
-        i.line
-    from incoming as i
+        g.line
+    from good as g
     cross join upload as u
-    left join history.deleted as d on d.obj_type = :'column' and d.obj_id = i.id::text
+    left join history.deleted as d on d.obj_type = :'column' and d.obj_id = g.id::text
+    where not g.present
 ),
 
 healed as (
@@ -229,19 +235,21 @@ healed as (
 
 corrected as (
     delete from :"errors" as e
-    using incoming as i, upload as u
-    where e.row_id = i.id
+    using good as g, upload as u
+    where e.row_id = g.id
         and e.upload_id <> u.id
+        and (not g.present or e.upload_id < u.id or e.code not in ('taken', 'duplicate'))
 ),
 
 corrected_ids as (
     delete from :"errors" as e
-    using incoming as i, upload as u, staging as s
-    where e.line = i.line
-        and s.line = i.line
-        and e.row_id is distinct from i.id
+    using good as g, upload as u, staging as s
+    where e.line = g.line
+        and s.line = g.line
+        and e.row_id is distinct from g.id
         and after_first_field(e.raw) = after_first_field(coalesce(s.raw, concat_ws(',', s.c1, s.c2)))
         and e.upload_id <> u.id
+        and (not g.present or e.upload_id < u.id or e.code not in ('taken', 'duplicate'))
 ),
 
 logged as (

@@ -48,7 +48,8 @@ from (
 -- A page of the rejects, of all uploads or of one, after the one with `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -66,7 +67,8 @@ from page(array(
 -- The same from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (

@@ -4,7 +4,8 @@
 -- A page of employees by id, after the one with `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -22,7 +23,8 @@ from page(array(
 -- The same from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -40,7 +42,8 @@ from page(array(
 -- By name, after the one with `after_key` and `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -58,7 +61,8 @@ from page(array(
 -- By name, from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -76,7 +80,8 @@ from page(array(
 -- By datetime, after the one with `after_key` and `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -94,7 +99,8 @@ from page(array(
 -- By datetime, from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -149,9 +155,10 @@ returning
 
 -- name: load
 -- The staged rows into employees, and those that break a rule into employees_errors, by their first fault. A row that is in the table
--- already, equal in all, counts as accepted; the first of several with one id wins. A row that comes in clears the rejects of earlier
--- files that it corrects: those with its id, and those of its line that differ from it in their first field alone. No row, and nothing
--- done: it would log more rejects than it may.
+-- already, equal in all, counts as accepted; the first of several with one id wins. A row that is accepted clears the rejects of other
+-- files that it corrects: those with its id, and those of its line that differ from it in their first field alone. One that was in the
+-- table already, and so may be why another was refused, clears no rejects of later files that came to its id or repeat one. No row, and
+-- nothing done: it would log more rejects than it may.
 -- The rows wait in appending, a place of the owner, for employees.append: there most are from the start, because each field of them is
 -- good as far as can be seen without the table (see handlers/bulk/loading.py); the others are in staging, as texts.
 with fields as materialized (
@@ -251,14 +258,14 @@ rejects as materialized (
         or p.first_line < j.line
 ),
 
-incoming as materialized (
+good as materialized (
     select
         f.line,
-        f.id
+        f.id,
+        f.present
     from judged as f
     left join repeated as p on p.id = f.id
     where f.fault is null
-        and not f.present
         and (p.id is null or p.first_line = f.line)
 ),
 
@@ -295,7 +302,8 @@ appended as (
         f.job_id,
         f.line
     from fields as f
-    join incoming as i on i.line = f.line
+    join good as g on g.line = f.line
+    where not g.present
 ),
 
 withheld as (
@@ -314,21 +322,22 @@ healed as (
 
 corrected as (
     delete from employees_errors as e
-    using incoming as i, upload as u
-    where e.row_id = i.id
+    using good as g, upload as u
+    where e.row_id = g.id
         and e.upload_id <> u.id
+        and (not g.present or e.upload_id < u.id or e.code not in ('taken', 'duplicate'))
         and exists (select from employees_errors)
 ),
 
 corrected_ids as (
     delete from employees_errors as e
     using
-        incoming as i
-        left join staging as s on s.line = i.line
-        left join appending as a on a.line = i.line,
+        good as g
+        left join staging as s on s.line = g.line
+        left join appending as a on a.line = g.line,
         upload as u
-    where e.line = i.line
-        and e.row_id is distinct from i.id
+    where e.line = g.line
+        and e.row_id is distinct from g.id
         and after_first_field(e.raw) = after_first_field(
             case
                 when s.line is null then coalesce(a.raw, concat_ws(',', a.id, a.name, iso8601(a.datetime), a.department_id, a.job_id))
@@ -336,6 +345,7 @@ corrected_ids as (
             end
         )
         and e.upload_id <> u.id
+        and (not g.present or e.upload_id < u.id or e.code not in ('taken', 'duplicate'))
         and exists (select from employees_errors)
 ),
 

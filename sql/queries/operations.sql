@@ -11,7 +11,8 @@ where o.id = :'id'::bigint
 -- A page of operations of these kinds, after the one with `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -29,7 +30,8 @@ from page(array(
 -- The same from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (

@@ -28,7 +28,8 @@ with hired as (
 
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from (
     select
         array_agg(
@@ -60,7 +61,8 @@ with hired as (
 
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from (
     select
         array_agg(
@@ -78,7 +80,8 @@ cross join page(found.rows, '', coalesce(cardinality(found.rows), 0), :'form')
 -- How many each department hired in a year, those that hired nobody too, most first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from (
     select
         array_agg(
@@ -125,7 +128,8 @@ with recursive years as (
 
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from (
     select
         array_agg(

@@ -30,6 +30,43 @@ $$;
 
 comment on function stage_restore(regclass, text[]) is 'Make restoring, a place for the rows of a backup, in the order of its columns.';
 
+-- What the database counts by itself may come from a file up to the half of its range: behind a row at the end of it nothing could be
+-- counted any more, and no later restore brings back what a sequence gave away.
+create or replace function most_restored(type oid) returns bigint
+language sql immutable parallel safe
+return case type when 'bigint'::regtype then 4611686018427387904 else 1073741824 end;
+
+comment on function most_restored(oid) is 'The largest number of a type that a restore takes for what is counted.';
+
+create or replace function check_restored(relation regclass, staged regclass) returns void
+language plpgsql
+as $$
+declare
+    counted record;
+    refused boolean;
+begin
+    for counted in
+        select
+            a.attname as name,
+            most_restored(a.atttypid) as most
+        from pg_attribute as a
+        join pg_attribute as s on s.attrelid = staged and s.attname = a.attname
+        where a.attrelid = relation
+            and a.attnum > 0
+            and not a.attisdropped
+            and (a.attidentity <> '' or a.attname in ('version', 'upload_id', 'line'))
+        order by a.attnum
+    loop
+        execute format('select exists (select from %s as s where s.%I not between 1 and %s)', staged, counted.name, counted.most) into refused;
+        if refused then
+            raise 'A row''s % must be 1 to %.', counted.name, counted.most using errcode = 'check_violation';
+        end if;
+    end loop;
+end
+$$;
+
+comment on function check_restored(regclass, regclass) is 'Refuse numbers of the database''s own counting among staged rows that are none, or leave it no room.';
+
 -- A version and the times of a row count its saves and say nothing of its data: a restored row is saved anew, as any change is, so
 -- that nobody who read a version between finds another row under its number.
 create or replace function compare_restore(
@@ -47,6 +84,7 @@ declare
 begin
     execute format('lock table %s in share row exclusive mode', relation);
     alter table pg_temp.restoring add primary key (id);
+    perform check_restored(relation, 'pg_temp.restoring');
     analyze pg_temp.restoring;
     execute format(
         $sql$
@@ -82,10 +120,65 @@ $$;
 
 comment on function compare_restore(regclass, text[]) is 'Lock a table against other writers, and find what restoring has more, less and otherwise.';
 
+-- Rows that go with their parents go unseen: they are refused as those are that keep their parents (on delete restrict), unless they are
+-- restored as well. Then one that is to refer to another parent goes with its old one, and is added.
 create or replace function remove_restored(relation regclass) returns void
 language plpgsql
 as $$
+declare
+    child    record;
+    left_out boolean;
 begin
+    for child in
+        select
+            c.conname as name,
+            c.conrelid::regclass as relation,
+            a.attname as parent,
+            to_regclass('pg_temp.differing_' || c.conrelid::regclass) as differing
+        from pg_constraint as c
+        join pg_attribute as a on a.attrelid = c.conrelid and a.attnum = c.conkey[1]
+        where c.confrelid = remove_restored.relation
+            and c.confdeltype not in ('r', 'a')
+        order by c.conname
+    loop
+        if child.differing is not null then
+            execute format(
+                $sql$
+                    update %s as d
+                    set how = 'added'
+                    from %s as r
+                    join pg_temp.%I as gone on gone.id = r.%I and gone.how = 'removed'
+                    where r.id = d.id
+                        and d.how = 'changed'
+                $sql$,
+                child.differing,
+                child.relation,
+                'differing_' || relation,
+                child.parent
+            );
+        end if;
+        execute format(
+            $sql$
+                select exists (
+                    select
+                    from %s as r
+                    join pg_temp.%I as gone on gone.id = r.%I and gone.how = 'removed'
+                    where %s
+                )
+            $sql$,
+            child.relation,
+            'differing_' || relation,
+            child.parent,
+            case
+                when child.differing is null then 'true'
+                else format('not exists (select from %s as d where d.id = r.id and d.how = %L)', child.differing, 'added')
+            end
+        ) into left_out;
+        if left_out then
+            raise 'remove_restored: rows of % refer to some that would be removed', child.relation
+                using errcode = 'foreign_key_violation', constraint = child.name, table = child.relation::text;
+        end if;
+    end loop;
     execute format(
         $sql$delete from %s as r using pg_temp.%I as d where d.how = 'removed' and r.id = d.id$sql$,
         relation,
@@ -103,6 +196,9 @@ as $$
 declare
     data constant text := '^(?!(id|version|created_at|updated_at)$)';
     versions      text := (select a.attname from pg_attribute as a where a.attrelid = relation and a.attname = 'version');
+    -- The past goes by when a row was saved: of a load there is no entry that would tell.
+    saved         text := (select 'updated_at' from history.tracked as t where t.relation = change_restored.relation);
+    others        text := format('^(?!(%s)$)', concat_ws('|', 'version', saved));
 begin
     execute format(
         $sql$
@@ -135,14 +231,15 @@ begin
             order by n.id
         $sql$,
         case when relation = 'employees'::regclass then 'pg_temp.appending' else relation::text end,
-        concat_ws(', ', versions, restored_columns(columns, '', '^(?!version$)')),
+        concat_ws(', ', versions, saved, restored_columns(columns, '', others)),
         concat_ws(
             ', ',
             case
                 when 'version' = any (columns) then 'greatest(n.version, g.version + 1)'
                 when versions is not null then 'coalesce(g.version, 0) + 1'
             end,
-            restored_columns(columns, 'n.', '^(?!version$)')
+            case when saved is not null then 'now()' end,
+            restored_columns(columns, 'n.', others)
         ),
         'differing_' || relation,
         'restoring_' || relation
@@ -151,16 +248,24 @@ begin
         perform append_employees();
     end if;
     if pg_get_serial_sequence(relation::text, 'id') is not null then
+        -- One that stands where no restore may put it goes back to the rows, also behind those that are removed: what is rolled back
+        -- after this leaves the sequence where it is.
         execute format(
             $sql$
-                select setval(%L::regclass, greatest(s.last_value, (select max(r.id) from %s as r)), s.is_called or exists (select from %s))
+                select setval(
+                    %L::regclass,
+                    greatest(case when s.last_value <= $1 then s.last_value else 1 end, r.id, d.id),
+                    (s.is_called and s.last_value <= $1) or coalesce(r.id, d.id) is not null
+                )
                 from %s as s
+                cross join (select max(id) as id from %s where id <= $1) as r
+                cross join (select max(id) as id from pg_temp.%I where id <= $1) as d
             $sql$,
             pg_get_serial_sequence(relation::text, 'id'),
+            pg_get_serial_sequence(relation::text, 'id'),
             relation,
-            relation,
-            pg_get_serial_sequence(relation::text, 'id')
-        );
+            'differing_' || relation
+        ) using most_restored('bigint'::regtype);
     end if;
 end
 $$;

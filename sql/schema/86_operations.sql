@@ -18,14 +18,14 @@ create table if not exists operations (
     finished_at timestamptz,
     ending      boolean     not null default false,
     constraint operations_pkey primary key (id),
-    constraint operations_kind_check check (kind in ('upload', 'backup', 'restore', 'delete')),
+    constraint operations_kind_check check (kind in ('upload', 'backup', 'restore', 'delete', 'undo')),
     constraint operations_state_check check (state in ('running', 'succeeded', 'failed', 'canceled')),
     constraint operations_finished_check check ((state = 'running') = (finished_at is null))
 );
 
-comment on table operations is 'Uploads, backups, restores and deletes that were asked for with Prefer: respond-async.';
+comment on table operations is 'Uploads, backups, restores, deletes and undos that were asked for with Prefer: respond-async.';
 comment on column operations.id is 'Given by the database.';
-comment on column operations.kind is 'What is done: upload, backup, restore or delete.';
+comment on column operations.kind is 'What is done: upload, backup, restore, delete or undo.';
 comment on column operations.table_name is 'To which table or kind of object, or all.';
 comment on column operations.state is 'running, succeeded, failed or canceled; running without its lock is failed, too.';
 comment on column operations.rows_done is 'Rows read or written so far.';
@@ -40,7 +40,7 @@ comment on column operations.created_at is 'When it began.';
 comment on column operations.finished_at is 'When it ended.';
 comment on column operations.ending is 'Whether it is too late to break it off: what it did is about to be kept.';
 comment on constraint operations_pkey on operations is 'Another operation has this id.';
-comment on constraint operations_kind_check on operations is 'Must be upload, backup, restore or delete.';
+comment on constraint operations_kind_check on operations is 'Must be upload, backup, restore, delete or undo.';
 comment on constraint operations_state_check on operations is 'Must be running, succeeded, failed or canceled.';
 comment on constraint operations_finished_check on operations is 'Must be finished unless it is running, and only then.';
 
