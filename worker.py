@@ -17,8 +17,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import ip_address
-from socket import SHUT_RD
+from itertools import filterfalse
+from socket import MSG_PEEK, SHUT_RD
 from typing import Any, NamedTuple
+from weakref import proxy
 
 import gevent
 from gevent.pool import Pool
@@ -46,6 +48,8 @@ from httptools import (
     HttpParserUpgrade,
     HttpRequestParser,
 )
+
+from handlers.http.hosts import named
 
 BLOCK = 2**16
 """Bytes that are read at once."""
@@ -75,7 +79,7 @@ class Limits(NamedTuple):
 class HttpRequest:
     """A request, as gunicorn's Response wants to know it: its body may still come."""
 
-    __slots__ = ("body", "closes", "complete", "environ", "expects", "method", "version")
+    __slots__ = ("__weakref__", "body", "closes", "complete", "environ", "expects", "method", "version")
 
     def __init__(self, environ: dict[str, Any], method: str, version: tuple[int, int], closes: bool) -> None:
         self.environ, self.method, self.version, self.closes = environ, method, version, closes
@@ -121,9 +125,9 @@ class Reader:
                 self.parser.feed_data(data)
                 break
             except HttpParserUpgrade as upgrade:
-                # Who takes the offer takes the socket; else it goes on as before.
+                # Who takes the offer takes the socket; else it goes on as before, with its body if it has one.
                 data = data[upgrade.args[0] :]
-                self.parser = HttpRequestParser(self)
+                self.parser = self.after_upgrade()
             except HttpParserCallbackError as error:
                 self.error = error.__context__ if isinstance(error.__context__, Exception) else error
                 return
@@ -144,6 +148,18 @@ class Reader:
                 return
         if self.pending > self.most + BLOCK:
             self.error = LimitRequestHeaders("max buffer headers")
+
+    def after_upgrade(self) -> HttpRequestParser:
+        """What reads on behind the head of a request with an Upgrade, where llhttp itself sees an end."""
+        request = self.current
+        if not request or not request.body:
+            return HttpRequestParser(self)
+        request.complete = False
+        length = request.environ.get("CONTENT_LENGTH")
+        framing = f"Content-Length: {length}" if length is not None else "Transfer-Encoding: chunked"
+        parser = HttpRequestParser(Rest(self))
+        parser.feed_data(f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode())
+        return parser
 
     def on_url(self, piece: bytes) -> None:
         self.target += piece
@@ -177,7 +193,12 @@ class Reader:
             environ["SERVER_PROTOCOL"] = "HTTP/1.0"
         path, _, query = target.partition("?")
         if path[:1] != "/" or "#" in target or not target.isascii():
-            path, query = split_target(method, target)
+            path, query, authority = split_target(method, target)
+            if authority is not None:
+                # It is the Host (RFC 9112, 3.2.2), and what is none is wrong all the same.
+                if not named(environ.get("HTTP_HOST", "" if version == (1, 1) else "localhost")):
+                    raise InvalidHeader("HOST")
+                environ["HTTP_HOST"] = authority
         environ["REQUEST_METHOD"] = method
         environ["RAW_URI"] = target
         environ["PATH_INFO"] = util.unquote_to_wsgi_str(path) if "%" in path else path
@@ -193,7 +214,8 @@ class Reader:
             raise UnsupportedTransferCoding(environ["HTTP_TRANSFER_ENCODING"])
         if "HTTP_TRANSFER_ENCODING" in environ or "CONTENT_LENGTH" in environ:
             self.pieces = deque[bytes | memoryview]()
-            request.body = Body(Pieces(self, request, self.pieces))
+            # Proxies: a body that held what holds it would wait for the collector.
+            request.body = Body(Pieces(proxy(self), proxy(request), self.pieces))
         environ["wsgi.input"] = request.body or io.BytesIO()
         self.requests.append(request)
         self.current = request
@@ -217,6 +239,27 @@ class Reader:
             self.headers = []
 
 
+class Rest:
+    """A reader that passes over the first head, which stands for that of a request that was read already."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader, self.begun = reader, False
+        self.on_body, self.on_message_complete = reader.on_body, reader.on_message_complete
+
+    def on_url(self, piece: bytes) -> None:
+        if self.begun:
+            self.reader.on_url(piece)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.begun:
+            self.reader.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self.begun:
+            self.reader.on_headers_complete()
+        self.begun = True
+
+
 @lru_cache(REMEMBERED)
 def read_header(name: bytes, value: bytes) -> tuple[str, str] | None:
     """A header's name in the environment, and its value; None for `_`, which WSGI cannot tell from a hyphen there."""
@@ -238,15 +281,18 @@ def join_repeated(environ: dict[str, Any], headers: list[tuple[str, str]]) -> No
         environ[name] = ",".join(several)
 
 
-def split_target(method: str, target: str) -> tuple[str, str]:
-    """Path and query of a target that is more, or something else, than these."""
+def split_target(method: str, target: str) -> tuple[str, str, str | None]:
+    """Path, query and authority of a target that is more, or something else, than the first two."""
     try:
         if not target.isascii() or (target[:1] == "*" and (target, method) != ("*", "OPTIONS")):
             raise ValueError
         parts = util.split_request_uri(target)
+        whole = method != "CONNECT" and target[:1] not in ("/", "*")
+        if whole and (parts.scheme not in ("http", "https") or not named(parts.netloc)):
+            raise ValueError
     except ValueError:
         raise InvalidRequestLine(target) from None
-    return parts.path or "", parts.query or ""
+    return parts.path or "", parts.query or "", parts.netloc if whole else None
 
 
 class Pieces(io.RawIOBase):
@@ -330,6 +376,14 @@ def end_reading(client: Any) -> None:
         client._sock.shutdown(SHUT_RD)
 
 
+def is_asked(client: Any) -> bool:
+    """Whether something has come on a connection that nobody has read yet."""
+    try:
+        return bool(client._sock.recv(1, MSG_PEEK))
+    except OSError:  # nothing has, or it is gone
+        return False
+
+
 class Connections(Pool):  # type: ignore[misc]
     """The connections of a process: whoever asks whether all places are taken has somebody who waits for one."""
 
@@ -387,7 +441,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def make_room(self) -> None:
         """End the connection that is idle longest; where none is, the next look tries again."""
-        if client := next(iter(self.idle), None):
+        if client := next(filterfalse(is_asked, self.idle), None):
             del self.idle[client]
             end_reading(client)
 
@@ -398,7 +452,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             # A client that asks without pause is told in its next answer, and not cut in between.
             due = time.monotonic() - (self.cfg.keepalive if self.alive else LOOK_EVERY)
             for client, since in [*self.idle.items()]:
-                if since <= due:
+                if since <= due and not is_asked(client):
                     end_reading(client)
             if self.places.wanted:
                 self.places.full()

@@ -21,9 +21,10 @@ import pytest
 
 import db
 from db.pool import connect
-from handlers.messages.notifier import consume
+from handlers.messages.delivery import Due, leave, send_lines
+from handlers.messages.notifier import consume, drain
 from handlers.messages.senders import Channel
-from tests.conftest import ROOT, free_port, serve, wait_for
+from tests.conftest import ROOT, first, free_port, serve, wait_for
 
 BROKER = os.environ.get("AMQP_URL") or "amqp://guest:guest@127.0.0.1:5672/"
 
@@ -109,11 +110,14 @@ def test_whoever_inserts_an_event_has_queued_it(service, database):
 
 
 class Receiver:
-    """A webhook that goes by the Idempotency-Key: `effects` has each event once, `tries` how often it came."""
+    """A webhook that goes by the Idempotency-Key: `effects` has each event once, `tries` how often it came.
+
+    What is for a user whose name begins with "hanging" is not answered before `end`.
+    """
 
     def __init__(self, chance_to_fail=0.0):
         self.effects, self.tries, self.lock = [], Counter(), threading.Lock()
-        self.chance_to_fail = chance_to_fail
+        self.chance_to_fail, self.end = chance_to_fail, threading.Event()
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -123,6 +127,8 @@ class Receiver:
                     return  # its sender was killed meanwhile
                 body = json.loads(content)
                 assert body["event_id"] == self.headers["Idempotency-Key"]
+                if body["user_id"].startswith("hanging"):
+                    outer.end.wait()
                 fails = random.random() < outer.chance_to_fail
                 if not fails:
                     outer.take(body)
@@ -147,6 +153,7 @@ class Receiver:
         return self
 
     def __exit__(self, *_):
+        self.end.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -235,6 +242,8 @@ def test_after_five_tries_an_event_has_failed_and_can_be_queued_again(alone):
             assert status(alone, first) == "Failed"
             failures = alone.get(f"/events/{first['event_id']}/failures").json()["items"]
             assert [failure["try"] for failure in failures] == [1, 2, 3, 4, 5]
+            tries = alone.get(f"/events/{first['event_id']}/failures?fields=try").json()["items"]
+            assert tries == [{"try": number} for number in range(1, 6)]
             assert {failure["reason"] for failure in failures} == {"HTTP Error 500: Internal Server Error"}
             receiver.chance_to_fail = 0
             again = alone.post(f"/events/{first['event_id']}/requeue")
@@ -255,6 +264,100 @@ def test_a_line_waits_for_its_first_and_holds_no_other_up(alone):
         assert [effect["event_id"] for effect in receiver.effects] == [
             made["event_id"] for made in (other, first, second)
         ]
+
+
+def hanging_and_others(service, hanging, each, settings):
+    """Seconds that 30 users wait for their event beside some whose webhook hangs, all queued at once."""
+    with Receiver() as receiver, working(service, NOTIFY_URL=receiver.url, **settings):
+        first = event(service)
+        wait_for(lambda: status(service, first) == "Processed")  # it came up
+        with connect(service.database) as connection:
+            connection.execute(
+                "insert into events (user_id, description)"
+                " select 'hanging ' || h, 'x' from generate_series(1, $1::int) as h, generate_series(1, $2::int)"
+                " union all select 'user ' || i, 'x' from generate_series(1, 30) as i",
+                [hanging, each],
+            )
+            began = time.monotonic()
+            left = "select 1 from events where status = 'NotProcessed' and user_id like 'user %' limit 1"
+            wait_for(lambda: not connection.execute(left).fetchone())
+            return time.monotonic() - began
+
+
+@pytest.mark.parametrize(("hanging", "each"), first(1, [(3, 100), (3, 1), (1, 1)]))
+def test_users_whose_webhook_hangs_hold_no_other_up(alone, hanging, each):
+    assert hanging_and_others(alone, hanging, each, {}) < 5
+
+
+@pytest.mark.parametrize(("hanging", "each"), first(1, [(3, 100), (1, 1)]))
+def test_users_whose_webhook_hangs_hold_no_other_up_behind_a_broker_either(alone, queue, hanging, each):
+    assert hanging_and_others(alone, hanging, each, queue.settings) < 5
+
+
+def sending_in_turn(database, send, delays):
+    """Let one sender send what waits, until nothing is NotProcessed; returns nothing."""
+    stop = threading.Event()
+    way = Channel(send, at_once=1, senders=1)
+    with connect(database) as looking, connect(database) as connection:
+        sender = threading.Thread(target=drain, args=(connection, Due(), way, delays, stop))
+        sender.start()
+        try:
+            wait_for(lambda: not looking.execute("select 1 from outbox limit 1").fetchone())
+        finally:
+            stop.set()
+            sender.join()
+
+
+def test_a_line_that_failed_is_put_behind_the_others(database):
+    came = []
+
+    def send(events):
+        came.extend(event.user_id for event in events)
+        if events[0].user_id == "bad":
+            raise OSError("no")
+
+    with connect(database) as connection:
+        connection.execute(
+            "insert into events (user_id, description) select u, 'x' from unnest('{bad,bad,a,b,c,d,e,f}'::text[]) as u"
+        )
+    sending_in_turn(database, send, (0, 0))
+    assert came[:7] == ["bad", "a", "b", "c", "d", "e", "f"]
+    assert came[7:] == ["bad"] * 5
+
+
+def test_a_long_line_lets_others_have_their_turn(database, monkeypatch):
+    came = []
+    monkeypatch.setattr("handlers.messages.delivery.TURN", 0.0001)
+    with connect(database) as connection:
+        connection.execute(
+            "insert into events (user_id, description) select u, 'x' from unnest('{a,a,a,a,b,a,a,a}'::text[]) as u"
+        )
+    sending_in_turn(database, lambda events: came.extend(event.user_id for event in events), ())
+    assert came[:2] == ["a", "b"]
+    assert came.count("a") == 7
+
+
+def test_what_comes_while_its_line_is_in_hand_is_sent_by_whoever_has_it(database):
+    """Whoever finds the line locked leaves it, at the latest moment: when nothing more was seen in it."""
+    with connect(database) as connection, connect(database) as another:
+        assert [row.user_id for row in db.run(another, "outbox.lock", user_ids=["ann", "bob"])] == ["ann", "bob"]
+        connection.execute("insert into events (user_id, description) values ('ann', 'x'), ('bob', 'x')")
+        due = Due()
+        users = due.take(connection, 10)
+        way = Channel(lambda events: pytest.fail("it is not its turn"), at_once=10, senders=1)
+        assert send_lines(connection, users, way, (), threading.Event()) == set()
+        assert due.take(connection, 10) == []
+        leave(another, ["ann", "bob"])
+        assert sorted(due.take(connection, 10)) == ["ann", "bob"]
+
+
+def test_what_was_claimed_and_not_sent_is_due_at_once_when_a_notifier_stops(database):
+    stop = threading.Event()
+    way = Channel(lambda events: stop.set(), at_once=1, senders=1)
+    with connect(database) as connection:
+        connection.execute("insert into events (user_id, description) values ('a', 'x'), ('a', 'y'), ('b', 'x')")
+        drain(connection, Due(), way, (), stop)
+        assert len([*db.run(connection, "outbox.claim", limit=10, seconds=60)]) == 2
 
 
 def whatever_breaks(service, receiver, events, workers, break_something, chance, within=60.0):
@@ -428,7 +531,10 @@ class Queue:
     def channel(self):
         connection = pika.BlockingConnection(self.parameters)
         try:
-            yield connection.channel()
+            channel = connection.channel()
+            # A queue that is just being made may lose what nobody waits for.
+            channel.confirm_delivery()
+            yield channel
         finally:
             connection.close()
 
@@ -483,24 +589,34 @@ def test_many_events_go_through_the_broker_and_are_noted_at_once(alone, queue):
 
 
 def test_what_a_notifier_that_is_stopped_did_not_send_stays_in_the_queue(alone, queue):
-    stop, sent = threading.Event(), []
-    way = Channel(sent.extend, at_once=10, senders=1)
-    with (
-        working(alone, "relay", **queue.settings),
-        connect(alone.database) as another,
-        connect(alone.database) as connection,
-    ):
-        db.run(another, "outbox.lock", user_ids=["ann"])
-        event(alone)
+    stop, sends, sent = threading.Event(), threading.Event(), []
+
+    def send(events):
+        sends.set()
+        stop.wait(60)
+        sent.extend(event.user_id for event in events)
+
+    way = Channel(send, at_once=1, senders=1)
+    with working(alone, "relay", **queue.settings), connect(alone.database) as connection:
+        event(alone, "ann")
         notifier = threading.Thread(target=consume, args=(connection, queue.url, queue.name, way, (), stop))
         notifier.start()
-        wait_for(lambda: another.execute("select from pg_locks where not granted").fetchone() is not None)
-        stop.set()
-        db.run(another, "outbox.unlock")
-        notifier.join()
+        try:
+            wait_for(sends.is_set)
+            unsent = {event(alone, user)["event_id"] for user in ("ann", "bob")}
+        finally:
+            stop.set()
+            notifier.join(60)
         with queue.channel() as channel:
-            wait_for(lambda: channel.basic_get(queue.name)[0])
-    assert sent == []
+            found = []
+
+            def stays():
+                _, properties, _ = channel.basic_get(queue.name)
+                found.extend([properties.message_id] if properties else [])
+                return unsent <= {*found}
+
+            wait_for(stays)
+    assert sent == ["ann"]
 
 
 def test_a_queue_that_vanished_is_made_again_and_no_event_is_lost(alone, queue):
@@ -624,7 +740,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize(
     ("command", "times"),
-    [("notifier", 2), *[pytest.param(name, 25, marks=pytest.mark.thorough) for name in COMMANDS]],
+    [("notifier", 2), *[pytest.param(name, 10, marks=pytest.mark.thorough) for name in COMMANDS]],
 )
 def test_however_often_it_is_signalled_it_ends(database, tmp_path, command, times):
     chance = random.Random(times)

@@ -1,5 +1,6 @@
 """The worker: what it reads is what gunicorn and h11 read, or it refuses; nothing holds it for ever."""
 
+import gc
 import io
 import json
 import random
@@ -7,17 +8,21 @@ import re
 import socket
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from itertools import combinations
+from itertools import combinations, product
 from typing import NamedTuple
 
 import h11
+import psutil
 import pytest
 from gunicorn.config import Config
 from gunicorn.http.errors import (
+    InvalidHeader,
+    InvalidRequestLine,
     InvalidRequestMethod,
     LimitRequestHeaders,
     LimitRequestLine,
@@ -31,7 +36,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.sync.client import connect
 
-from tests.conftest import ROOT, serve
+from tests.conftest import ROOT, first, serve, wait_for
 from worker import Limits, Reader
 
 RAW = ROOT.parent / "shared/data/http-raw"
@@ -161,12 +166,15 @@ def differences(data: bytes) -> Iterator[str]:
         for our, their in zip(ours.requests, theirs.requests, strict=False):
             keys = their.environ.keys() if name == "h11" else our.environ.keys() | their.environ.keys()
             for key in keys:
-                if our.environ.get(key) != their.environ.get(key):
+                # Whom a target names is the Host for us alone.
+                named = key == "HTTP_HOST" and "://" in our.environ["RAW_URI"]
+                if our.environ.get(key) != their.environ.get(key) and not named:
                     yield f"{name}: {key} {our.environ.get(key)!r} {their.environ.get(key)!r}"
             if None not in (our.body, their.body) and our.body != their.body:
                 yield f"{name}: body {our.body!r} {their.body!r}"
-        # Methods and schemes of nobody's, and bodies of other codings, which gunicorn passes on as they are.
+        # Methods, schemes and hosts of nobody's, and bodies of other codings, which gunicorn passes on as they are.
         known = isinstance(ours.error, InvalidRequestMethod | UnsupportedTransferCoding) or " url" in str(ours.error)
+        known = known or (b"://" in data and isinstance(ours.error, InvalidRequestLine | InvalidHeader))
         if name == "gunicorn" and len(ours.requests) < len(theirs.requests) and not known:
             yield f"gunicorn: reads what we refuse: {ours.error}"
         # Several blanks around a target, empty lines before a request and empty members of a list mean nothing else so.
@@ -221,10 +229,10 @@ def written(method: str, target: str, headers: list[tuple[str, str, str]], body:
     return "\r\n".join(lines).encode("latin-1") + b"\r\n" + b"".join(line + b"\r\n" for line in odd) + body
 
 
-def check_read_as_others_read(odd: st.SearchStrategy, at_least: float) -> None:
+def check_read_as_others_read(odd: st.SearchStrategy, at_least: float, examples: int) -> None:
     counts: Counter[str] = Counter()
 
-    @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None, derandomize=True)
+    @settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow], deadline=None, derandomize=True)
     @given(st.lists(st.builds(written, METHODS, TARGETS, HEADERS, BODIES, odd), min_size=1, max_size=3))
     def check(requests: list[bytes]) -> None:
         data = b"".join(requests)
@@ -248,12 +256,14 @@ def test_a_verb_of_nobodys_is_read_but_never_out_of_a_body():
         assert [seen.environ["REQUEST_METHOD"] for seen in as_we_read(cuts).requests] == ["POST"]
 
 
-def test_what_is_plain_is_read_as_others_read_it():
-    check_read_as_others_read(st.just([]), 0.9)
+@pytest.mark.parametrize("examples", first(1, [100, 1000]))
+def test_what_is_plain_is_read_as_others_read_it(examples):
+    check_read_as_others_read(st.just([]), 0.9, examples)
 
 
-def test_what_is_odd_is_read_as_others_read_it_or_refused():
-    check_read_as_others_read(st.lists(ODD, max_size=1), 0.4)
+@pytest.mark.parametrize("examples", first(1, [400, 1000]))
+def test_what_is_odd_is_read_as_others_read_it_or_refused(examples):
+    check_read_as_others_read(st.lists(ODD, max_size=1), 0.4, examples)
 
 
 def raw(kind: str) -> dict[str, bytes]:
@@ -301,6 +311,16 @@ SAMPLES = [
     POST % (b"/a", b"Transfer-Encoding: chunked") + b"3;x=y\r\nabc\r\nA\r\n0123456789\r\n0\r\nT: x\r\n\r\n" + GET,
     b"GET /%41?b HTTP/1.0\r\nConnection: keep-alive\r\nA: b\r\na:  c \r\n\r\n" + GET,
     b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n" + GET,
+    *[
+        b"%b / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: %b\r\n%b" % (method, protocol, body) + GET
+        for method in (b"GET", b"POST", b"DELETE")
+        for protocol in (b"websocket", b"h2c")
+        for body in (
+            b"Content-Length: 0\r\n\r\n",
+            b"Content-Length: %d\r\n\r\n%b" % (len(GET), GET),
+            b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(GET), GET),
+        )
+    ],
     b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\nIf_Match: b\r\n\r\nGET / HTTP/3.0\r\n\r\n",
 ]
 
@@ -397,6 +417,7 @@ def test_nothing_that_never_ends_is_kept(begun):
 HOSTS = [
     *([], [""], ["[::1]", "[::1]"], ["[::1]", "a"], ["a b"], ["a,b"], ["a/b"], ["u@[::1]"], ["[::1"], ["[::g]"]),
     *(["[::1]:x"], [":80"], ["[::1]:123456"], ["é"], ["http://[::1]"], ["a?b"], ["a#b"], ["%5B::1]"]),
+    *(["[127.0.0.1]"], ["[v1.x]"], ["[1::2::3]"], ["[]"], ["[::1%lo]"], ["..localhost"], ["localhost:65536"]),
 ]
 
 
@@ -415,6 +436,50 @@ def test_a_request_says_once_and_well_formed_to_whom_it_speaks_whoever_reads_it(
             assert json.loads(body)["request_id"]
 
 
+AUTHORITIES = {
+    "evil.example": 421,
+    "evil.example:8000": 421,
+    "localhost": 200,
+    "LOCALHOST:80": 200,
+    "[::1]:8000": 200,
+    **dict.fromkeys(("", ":80", "user@localhost", "localhost@", "[127.0.0.1]", "..localhost", "localhost:65536"), 400),
+    **dict.fromkeys(("localhost:x", "[::1", "localhost,evil.example", "%6cocalhost"), 400),
+}
+"""What may stand in a target before its path, and how that is answered without tokens."""
+
+
+@pytest.mark.parametrize("more", ["", "Connection: close\r\n"])
+def test_a_target_with_an_authority_says_to_whom_it_speaks(service, more):
+    """It is what the Host would be (RFC 9112, 3.2.2), which must be there and well-formed all the same."""
+    for scheme in ("http", "https", "HTTP"):
+        for authority, status in AUTHORITIES.items():
+            for host, path in product(("localhost", "evil.example", authority), ("/ping", "/ping?")):
+                line = f"GET {scheme}://{authority}{path} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n"
+                assert answered(service, line) == (400 if host == authority and status == 400 else status), line
+        for hosts in ([], ["a b"], ["[127.0.0.1]"], ["localhost", "localhost"], ["localhost:65536"]):
+            head = "".join(f"Host: {host}\r\n" for host in hosts)
+            assert answered(service, f"GET {scheme}://localhost/ping HTTP/1.1\r\n{head}{more}\r\n") == 400, hosts
+    assert answered(service, f"GET http://localhost/ping HTTP/1.0\r\n{more}\r\n") == 200
+    assert answered(service, f"GET http://evil.example/ping HTTP/1.0\r\n{more}\r\n") == 421
+    for scheme in ("ftp", "ws", "file"):
+        assert answered(service, f"GET {scheme}://localhost/ping HTTP/1.1\r\nHost: localhost\r\n{more}\r\n") == 400
+
+
+@pytest.mark.parametrize("method", ["POST", "BREW"])
+def test_a_page_is_of_the_origin_that_the_target_names(service, method):
+    for authority, origin, own in (
+        ("localhost:1", "http://localhost:1", True),
+        ("localhost:1", "http://localhost:2", False),
+    ):
+        line = f"{method} http://{authority}/users HTTP/1.1\r\nHost: localhost:2\r\nOrigin: {origin}\r\n\r\n"
+        assert (answered(service, line) != 403) is own
+
+
+def answered(service, head: str) -> int:
+    """The status of what a head is answered."""
+    return int(said(service, head.encode("latin-1"), pause=0).split(b" ", 2)[1])
+
+
 def test_without_a_host_older_http_is_refused_too(service):
     assert said(service, b"GET /ping HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 400 ")
 
@@ -426,6 +491,27 @@ def test_a_name_with_an_underscore_is_no_header(service, more):
         heard = said(service, f"GET /ping HTTP/1.1\r\nHost: [::1]\r\n{name}: 999\r\n{more}\r\n".encode(), pause=0)
         assert heard.startswith(b"HTTP/1.1 200 OK"), name
         assert b"999\r\n" not in heard
+
+
+@pytest.mark.parametrize("read", [True, False])
+@pytest.mark.parametrize(
+    "length", ["Content-Length: 5\r\n\r\nHello", "Transfer-Encoding: chunked\r\n\r\n5\r\nHello\r\n0\r\n\r\n"]
+)
+def test_a_request_with_a_body_is_gone_once_nobody_holds_it(length, read):
+    """Not only when the collector comes: until then what it holds would wait, too."""
+    reader = Reader(lambda _: b"", COMMON, LIMITS, {})
+    reader.feed(f"POST / HTTP/1.1\r\nHost: x\r\n{length}".encode())
+    request = reader.requests.popleft()
+    if read:
+        assert request.body.read() == b"Hello"
+    gone = weakref.ref(request)
+    del reader.parser  # as the worker does
+    gc.disable()
+    try:
+        del reader, request
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def said(service, *pieces: bytes, answers: int = 1, pause: float = 0.05) -> bytes:
@@ -475,6 +561,32 @@ def test_what_nobody_read_of_a_body_is_not_taken_for_a_request(service):
         head = b"GET %b HTTP/1.1\r\nHost: [::1]\r\nContent-Length: %d\r\n\r\n" % (path, len(hidden))
         heard = said(service, head, hidden, GET, answers=2)
         assert heard.count(b"HTTP/1.1 ") == 2
+
+
+@pytest.mark.parametrize("offer", [b"websocket", b"h2c", b"x", b"websocket\r\nSec-WebSocket-Version: 13"])
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: %d\r\n\r\n%b", b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"]
+)
+@pytest.mark.parametrize("path", first(2, [b"/projects", b"/ws/events", b"/ping", b"/nowhere"]))
+def test_what_comes_with_an_offer_to_upgrade_is_a_body_and_no_request(service, unique, path, framing, offer):
+    name = unique("smuggled").encode()
+    made = b'{"name": "%b"}' % name
+    hidden = POST % (b"/projects", b"Content-Length: %d" % len(made)) + made
+    for method, cut in ((b"GET", False), (b"POST", False), (b"POST", True)):
+        head = b"%b %b HTTP/1.1\r\nHost: [::1]\r\nConnection: Upgrade\r\nUpgrade: %b\r\n" % (method, path, offer)
+        head += b"Content-Type: application/json\r\n"
+        asked = head + framing % (len(hidden), hidden)
+        at = asked.index(b"\r\n\r\n") + 4 + 9 * cut
+        heard = said(service, asked[:at], asked[at:], GET, answers=2)
+        assert heard.count(b"HTTP/1.1 ") <= 2 and b"201 CREATED" not in heard, heard
+    assert service.get("/projects", params={"name": name.decode()}).json()["items"] == []
+
+
+def test_an_offer_to_upgrade_is_ignored_with_the_body_of_its_request(service, unique):
+    made = b'{"name": "%b"}' % unique("offered").encode()
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
+    heard = said(service, POST % (b"/projects", offer + b"Content-Length: %d" % len(made)) + made + GET, answers=2)
+    assert heard.startswith(b"HTTP/1.1 201 CREATED") and heard.count(b"HTTP/1.1 200 OK") == 1
 
 
 def test_a_plain_request_and_one_that_is_not_share_a_connection(service):
@@ -573,7 +685,7 @@ def dribble(clients: list[socket.socket], done: threading.Event) -> None:
 def test_idle_connections_make_room_and_those_that_are_asked_on_stay(database):
     """Three times as many connections as there are places: none is refused, none is cut that is asked on."""
     with (
-        serve(database, WORKERS="1", CONNECTIONS_LIMIT="12", BODY_TIMEOUT="30") as service,
+        serve(database, WORKERS="1", CONNECTIONS_LIMIT="12", BODY_TIMEOUT="300") as service,
         ExitStack() as open_ones,
         ThreadPoolExecutor(1) as other,
     ):
@@ -613,8 +725,9 @@ def test_idle_connections_make_room_and_those_that_are_asked_on_stay(database):
 def test_who_waits_for_a_place_has_the_first_that_becomes_idle(database):
     """At first there is none: something is asked on all of them."""
     with serve(database, WORKERS="1", CONNECTIONS_LIMIT="12", BODY_TIMEOUT="30") as service, ExitStack() as open_ones:
-        busy = [open_ones.enter_context(service.raw()) for _ in range(12)]
-        for client in busy:
+        busy = []
+        for _ in range(12):
+            busy.append(client := open_ones.enter_context(service.raw()))
             client.sendall(POST % (b"/users", b"Content-Length: 9") + b'{"a"')
         time.sleep(1)  # a slow peer
         waiting = open_ones.enter_context(service.raw())
@@ -624,6 +737,31 @@ def test_who_waits_for_a_place_has_the_first_that_becomes_idle(database):
             client.sendall(b": 70}")
             assert client.recv(1000).startswith(b"HTTP/1.1 422")
         waiting.settimeout(5)
+        assert waiting.recv(1000).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_whoever_has_asked_already_makes_no_room(database):
+    """What is asked on all of them comes in the same moment as the one who takes the last place."""
+    with ExitStack() as open_ones:
+        running = serve(database, CONNECTIONS_LIMIT="12", BODY_TIMEOUT="30")
+        service = open_ones.enter_context(running)
+        (worker,) = psutil.Process(running.process.pid).children()
+        wait_for(lambda: not [each for each in worker.net_connections("tcp") if each.raddr])
+        asked = [open_ones.enter_context(service.raw()) for _ in range(11)]
+        for client in asked:
+            client.sendall(GET)
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        worker.suspend()
+        open_ones.callback(worker.resume)
+        for client in asked:
+            client.sendall(POST % (b"/users", b"Content-Length: 9") + b'{"a"')
+        waiting = open_ones.enter_context(service.raw())
+        waiting.sendall(GET)
+        worker.resume()
+        time.sleep(1)  # a slow peer
+        for client in asked:
+            client.sendall(b": 70}")
+            assert client.recv(1000).startswith(b"HTTP/1.1 422")
         assert waiting.recv(1000).startswith(b"HTTP/1.1 200 OK")
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from typing import Any
 
 import db
@@ -17,34 +18,88 @@ Delays = tuple[float, ...]
 REASON = 1000
 """Characters that are kept of why an event could not be sent: a receiver may have written them."""
 
+CLAIM, CLAIM_SECONDS = 50, 60
+"""Without a broker: how many events are taken from the outbox at a time, and for how many seconds."""
+
+RECKON_EVERY = 5.0
+"""Seconds between two looks at whether the clock was set back."""
+
+TURN = 1.0
+"""Seconds after which a sender turns to other lines, though this one goes on; after a failure it does so at once."""
+
 SENT = Counter("rowhouse_events_sent_total", "Events sent.")
 FAILED = Counter("rowhouse_events_failed_total", "Tries to send an event that failed.")
 GIVEN_UP = Counter("rowhouse_events_given_up_total", "Events that became Failed.")
 
 
+class Due:
+    """What is due in the outbox, taken line by line by all senders: one that hangs keeps back only the line it has."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self.lines: dict[str, list[str]] = {}
+        self.reckoned = float("-inf")
+
+    def take(self, connection: db.Connection, at_once: int) -> list[str]:
+        """The users of the next lines; none where nothing is due."""
+        with self.turn:
+            if time.monotonic() - self.reckoned > RECKON_EVERY:
+                db.run(connection, "outbox.reckon")
+                self.reckoned = time.monotonic()
+            if not self.lines:
+                for row in db.run(connection, "outbox.claim", limit=CLAIM, seconds=CLAIM_SECONDS):
+                    self.lines.setdefault(row.user_id, []).append(row.event_id)
+            users = [*self.lines][:at_once]
+            for user in users:
+                del self.lines[user]
+            return users
+
+    def put_back(self, connection: db.Connection) -> None:
+        """Whoever comes next need not wait until what was claimed is due again."""
+        with self.turn:
+            ids = [id for line in self.lines.values() for id in line]
+            self.lines.clear()
+            db.run(connection, "outbox.postpone", ids=",".join(ids), seconds=0)
+
+
 def send_lines(
     connection: db.Connection, user_ids: list[str], way: Channel, delays: Delays, stop: threading.Event
 ) -> set[str]:
-    """Send what waits for these users, each line in order, until nothing is left that may be sent; the events met."""
+    """Send what waits for these users, each line in order, until nothing may be sent or others have their turn.
+
+    Returns the events met. Lines that somebody else has in hand are left to them.
+    """
     met: set[str] = set()
-    heads = {"user_ids": user_ids, "limit": way.at_once}
+    mine = [row.user_id for row in db.run(connection, "outbox.lock", user_ids=user_ids)]
+    if not mine:
+        return met
+    until = time.monotonic() + TURN
     try:
-        with connection.pipeline():
-            db.run(connection, "outbox.lock", user_ids=user_ids)
-            rows = db.run(connection, "outbox.first", **heads)
+        heads = {"user_ids": mine, "limit": way.at_once}
+        rows = db.run(connection, "outbox.first", **heads)
         while (events := [*rows]) and not stop.is_set():
             met |= {event.event_id for event in events}
             with connection.pipeline():
-                send(connection, events, way, delays)
+                well = send(connection, events, way, delays)
                 rows = db.run(connection, "outbox.first", **heads)
+            if not well or time.monotonic() > until:
+                break
     finally:
         if not connection.closed:
-            db.run(connection, "outbox.unlock")
+            leave(connection, mine)
     return met
 
 
-def send(connection: db.Connection, events: list[Any], way: Channel, delays: Delays) -> None:
-    """Send some events, and note how that went."""
+def leave(connection: db.Connection, user_ids: list[str]) -> None:
+    """Let others have these lines; what they found locked meanwhile, and so left to us, is due at once."""
+    db.run(connection, "outbox.unlock")
+    # One by one: several rows in one transaction, and two notifiers might wait for each other.
+    for row in [*db.run(connection, "outbox.left", user_ids=user_ids)]:
+        db.run(connection, "outbox.due", event_id=row.event_id)
+
+
+def send(connection: db.Connection, events: list[Any], way: Channel, delays: Delays) -> bool:
+    """Send some events, and note how that went; whether it went well."""
     try:
         way.send(events)
     except Closed:
@@ -52,9 +107,10 @@ def send(connection: db.Connection, events: list[Any], way: Channel, delays: Del
     except Exception as error:  # whatever a channel raises is why it failed
         for event in events:
             note_failure(connection, event, escape(str(error) or type(error).__name__)[:REASON], delays)
-        return
+        return False
     SENT.inc(len(events))
     db.run(connection, "outbox.processed", ids=",".join(event.event_id for event in events))
+    return True
 
 
 def note_failure(connection: db.Connection, event: Any, reason: str, delays: Delays) -> None:

@@ -15,20 +15,18 @@ from uuid import UUID
 import psycopg
 
 import db
-from db.pool import connect
-from handlers.http.metrics import Counter, Gauge
+from db import partitions
+from db.pool import SERVICE, connect
+from handlers.http.metrics import Counter
 from handlers.messages import rabbitmq
-from handlers.messages.delivery import Delays, send_lines
+from handlers.messages.delivery import Delays, Due, send_lines
 from handlers.messages.relay import BACK_OFF, OPTIONS, POLL, relay, run
 from handlers.messages.senders import Channel, Closed
 
 log = logging.getLogger("rowhouse")
 
-CLAIM, CLAIM_SECONDS = 50, 60
-"""Without a broker: how many events are taken from the outbox at a time, and for how many seconds."""
-
 PREFETCH = 50
-"""Messages that wait here for their turn, beside those that are sent at once."""
+"""Messages that wait here for their turn, beside those that are sent at once; none where others could send them."""
 
 GATHER = 0.02
 """Seconds in which messages are gathered to be sent at once, where a channel takes several."""
@@ -36,15 +34,11 @@ GATHER = 0.02
 MESSAGE_LIMIT = 64 * 1024
 """Bytes of a message; ours are smaller."""
 
-MEASURE_EVERY = 5.0
-"""Seconds between two counts of what waits."""
+SEAL_LOOK = 60.0
+"""Seconds between two looks at whether history is to be sealed."""
 
 REDELIVERED = Counter("rowhouse_events_redelivered_total", "Messages that the broker delivered more than once.")
 DEAD = Counter("rowhouse_events_dead_total", "Messages put aside, because they are no events of ours.")
-WAITING = Gauge("rowhouse_events_waiting", "Events in the outbox.", multiprocess_mode="mostrecent")
-OLDEST = Gauge(
-    "rowhouse_events_oldest_seconds", "How long the oldest event in the outbox waits.", multiprocess_mode="mostrecent"
-)
 
 
 class NotAnEvent(Exception):
@@ -53,8 +47,8 @@ class NotAnEvent(Exception):
 
 def notify(dsn: str, amqp_url: str, queue: str, way: Channel, delays: Delays, stop: threading.Event) -> None:
     """Send events until told to stop: from RabbitMQ, with a relay beside, or without it from the outbox itself."""
-
     why = ["A thread of the notifier ended."]
+    due = Due()
 
     def work() -> None:
         wait = BACK_OFF[0]
@@ -65,7 +59,7 @@ def notify(dsn: str, amqp_url: str, queue: str, way: Channel, delays: Delays, st
                     if amqp_url:
                         consume(connection, amqp_url, queue, way, delays, stop)
                     else:
-                        drain(connection, way, delays, stop)
+                        drain(connection, due, way, delays, stop)
             except Closed as error:
                 why[0] = str(error)
                 return
@@ -75,7 +69,7 @@ def notify(dsn: str, amqp_url: str, queue: str, way: Channel, delays: Delays, st
                 wait = BACK_OFF[0] if lasted else min(wait * 2, BACK_OFF[1])
                 stop.wait(wait)
 
-    threads = [threading.Thread(target=measure, args=(dsn, stop))]
+    threads = [threading.Thread(target=watch, args=(dsn, stop)) for watch in (seal, partitions.keep)]
     threads += [threading.Thread(target=work) for _ in range(way.senders)]
     if amqp_url:
         threads.append(threading.Thread(target=relay, args=(dsn, amqp_url, queue, stop)))
@@ -85,20 +79,19 @@ def notify(dsn: str, amqp_url: str, queue: str, way: Channel, delays: Delays, st
         sys.exit(why[0])
 
 
-def drain(connection: db.Connection, way: Channel, delays: Delays, stop: threading.Event) -> None:
+def drain(connection: db.Connection, due: Due, way: Channel, delays: Delays, stop: threading.Event) -> None:
     """Send what is due in the outbox."""
-    while not stop.is_set():
-        rows = [*db.run(connection, "outbox.claim", limit=CLAIM, seconds=CLAIM_SECONDS)]
-        users = [*dict.fromkeys(row.user_id for row in rows)]
-        try:
-            for start in range(0, len(users), way.at_once):
-                with suppress(psycopg.errors.LockNotAvailable):  # another notifier is at it
-                    send_lines(connection, users[start : start + way.at_once], way, delays, stop)
-        except Closed:
-            db.run(connection, "outbox.postpone", ids=",".join(row.event_id for row in rows), seconds=0)
-            raise
-        if not rows:
-            stop.wait(POLL)
+    try:
+        while not stop.is_set():
+            users = due.take(connection, way.at_once)
+            # Where somebody else changes one of these events for long, another try is due later.
+            with suppress(psycopg.errors.LockNotAvailable):
+                send_lines(connection, users, way, delays, stop)
+            if not users:
+                stop.wait(POLL)
+    finally:
+        if not connection.closed:
+            due.put_back(connection)
 
 
 def consume(
@@ -107,7 +100,7 @@ def consume(
     """Take messages and send what they are about; they are acknowledged once nothing more is to be done for them."""
     channel = rabbitmq.open_channel(url, queue)
     try:
-        channel.basic_qos(prefetch_count=PREFETCH + way.at_once)
+        channel.basic_qos(prefetch_count=way.at_once + (PREFETCH if way.senders == 1 else 0))
         bodies: list[bytes] = []
         began, tag = 0.0, 0
         for method, _, body in channel.consume(queue, inactivity_timeout=GATHER):
@@ -129,7 +122,7 @@ def consume(
                     rabbitmq.put_aside(channel, queue, bad, reason)
                 channel.basic_ack(tag, multiple=True)
             except psycopg.errors.LockNotAvailable:
-                # Another notifier is at the line of one of these users for long: a webhook that does not answer.
+                # Somebody else changes one of these events for long.
                 channel.basic_nack(tag, multiple=True)
             bodies = []
     finally:
@@ -170,16 +163,13 @@ def about(body: bytes) -> tuple[str, str]:
     return event_id, user_id
 
 
-def measure(dsn: str, stop: threading.Event) -> None:
-    """Keep the gauges of what waits."""
+def seal(dsn: str, stop: threading.Event) -> None:
+    """Seal history once each hour, whichever notifier comes first; the first seal may take long."""
     while not stop.is_set():
         try:
-            with connect(dsn, OPTIONS, "notifier") as connection:
-                while not stop.is_set():
-                    db.run(connection, "outbox.reckon")
-                    row = next(db.run(connection, "outbox.waiting"))
-                    WAITING.set(row.events)
-                    OLDEST.set(row.seconds)
-                    stop.wait(MEASURE_EVERY)
-        except psycopg.Error:
-            stop.wait(MEASURE_EVERY)
+            with connect(dsn, SERVICE, "notifier") as connection:
+                connection.execute("set statement_timeout = 0; set lock_timeout = 0")
+                db.run(connection, "seals.make", only_if_due="yes")
+        except psycopg.Error as error:
+            log.warning("History could not be sealed and is tried again: %s", str(error).partition("\n")[0])
+        stop.wait(SEAL_LOOK)

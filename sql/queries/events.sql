@@ -20,7 +20,8 @@ cross join jsonb_populate_record(null::events, past.object) as e
 -- A page of events by id, which is the order of time, after the one with `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select e.listed
     from (
@@ -38,7 +39,8 @@ from page(array(
 -- The same from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select e.listed
     from (
@@ -109,7 +111,8 @@ returning
 -- A page of the tries that failed, after the one with `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select f.listed
     from (
@@ -127,7 +130,8 @@ from page(array(
 -- The same from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select f.listed
     from (

@@ -52,18 +52,43 @@ from handed_on as h
 where o.event_id = h.event_id
 
 -- name: lock
--- The lines of these users, for this connection alone until it unlocks them or is gone: events of one user are sent one after the other.
--- By the order of their keys, so that no two connections wait for each other.
-select pg_advisory_lock(line.key)
-from (
-    select distinct hashtextextended('outbox of ' || u.user_id, 0)
-    from unnest(:'user_ids'::text[]) as u (user_id)
-    order by 1
-) as line (key)
+-- Which of these users' lines are this connection's alone, until it unlocks them or is gone: events of one user are sent one after the
+-- other. Those that another connection has are left to it: to wait for them would hold up other users.
+select u.user_id
+from unnest(:'user_ids'::text[]) as u (user_id)
+where pg_try_advisory_lock(hashtextextended('outbox of ' || u.user_id, 0))
+order by u.user_id
 
 -- name: unlock
 -- All lines that this connection has, left to others.
 select pg_advisory_unlock_all()
+
+-- name: left
+-- The heads of these users' lines that nobody would hand on soon, though they wait for no next try: asked after the lines were unlocked,
+-- as whoever was told of them meanwhile found them locked and left them.
+select o.event_id::text
+from unnest(:'user_ids'::text[]) as u (user_id)
+cross join lateral (
+    select
+        o.event_id,
+        o.relay_at,
+        o.retry_at
+    from outbox as o
+    where o.user_id = u.user_id
+    order by o.place
+    limit 1
+) as o
+where o.relay_at > now()
+    and (o.retry_at is null or o.retry_at <= now())
+order by o.event_id
+
+-- name: due
+-- An event is to be handed on at once, unless it waits for its next try.
+update outbox as o
+set relay_at = now(),
+    dated_at = now()
+where o.event_id = :'event_id'::uuid
+    and (o.retry_at is null or o.retry_at <= now())
 
 -- name: first
 -- The events at the heads of these users' lines, at most so many, in order; none that waits for its next try, and none behind such a one.
@@ -147,12 +172,26 @@ where not exists (select from events as e where e.id = u.event_id)
 order by u.event_id
 
 -- name: waiting
--- How many events wait, and for how many seconds the oldest of them.
+-- How many events wait, counted up to so many, and for how many seconds the oldest of them: ids count up with time.
 select
-    count(*) as events,
-    greatest(extract(epoch from clock_timestamp() - min(e.created_at)), 0)::float as seconds
-from outbox as o
-join events as e on e.id = o.event_id
+    (
+        select count(*)
+        from (
+            select
+            from outbox as o
+            limit :'most'::integer
+        ) as counted
+    ) as events,
+    coalesce(
+        (
+            select greatest(extract(epoch from clock_timestamp() - e.created_at), 0)
+            from outbox as o
+            join events as e on e.id = o.event_id
+            order by o.event_id
+            limit 1
+        ),
+        0
+    )::float as seconds
 
 -- name: say
 -- Whether the broker takes events, for outbox.broker.

@@ -2,8 +2,15 @@
 
 -- name: constraint
 -- A broken constraint or unique index: its kind, its sentence, and the column that it is about: the one its name names, else the last of
--- a key, or the first of a check. No row: there is none.
-with broken as (
+-- a key, or the first of a check. No row: there is none. By the catalog: to_regclass() fails in a schema that the service may not use.
+with named as (
+    select c.oid, c.relname
+    from pg_class as c
+    join pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = :'schema'
+        and c.relname in (:'table', :'name')
+),
+broken as (
     select
         k.conrelid as table_id,
         k.conkey as columns,
@@ -14,7 +21,7 @@ with broken as (
         end as kind,
         obj_description(k.oid, 'pg_constraint') as sentence
     from pg_constraint as k
-    where k.conrelid = to_regclass(format('%I.%I', :'schema'::text, :'table'::text))
+    where k.conrelid = (select r.oid from named as r where r.relname = :'table')
         and k.conname = :'name'
     union all
     select
@@ -23,7 +30,7 @@ with broken as (
         'unique',
         obj_description(x.indexrelid, 'pg_class')
     from pg_index as x
-    where x.indexrelid = to_regclass(format('%I.%I', :'schema'::text, :'name'::text))
+    where x.indexrelid = (select r.oid from named as r where r.relname = :'name')
         and not exists (select from pg_constraint as k where k.conindid = x.indexrelid)
 )
 select

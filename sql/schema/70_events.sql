@@ -28,8 +28,8 @@ create table if not exists events (
     created_at  timestamptz not null default now(),
     updated_at  timestamptz not null default now(),
     constraint events_pkey primary key (id),
-    constraint events_user_id_check check (char_length(user_id) <= 200 and says_something(user_id)),
-    constraint events_description_check check (char_length(description) <= 10000 and says_something(description)),
+    constraint events_user_id_check check (char_length(user_id) <= 200 and is_not_blank(user_id)),
+    constraint events_description_check check (char_length(description) <= 10000 and is_not_blank(description)),
     constraint events_status_check check (status in ('NotProcessed', 'Processed', 'Failed'))
 );
 
@@ -226,3 +226,4 @@ comment on constraint broker_pkey on broker is 'There is one row a queue.';
 -- History -------------------------------------------------------------------------------------------------------------
 
 select history.track('events', 'event');
+select history.show_past('events');
