@@ -1,5 +1,6 @@
 """How many may come in, and what the master does before and after them: the database made ready, the first words."""
 
+import ctypes
 import errno
 import gc
 import json
@@ -12,9 +13,7 @@ import subprocess
 import sys
 import time
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import gunicorn.app.base
@@ -22,6 +21,7 @@ from gunicorn import util
 from gunicorn.workers.base import Worker
 
 import logs
+import settings
 import supervisor
 from supervisor import Beside, Master
 
@@ -37,31 +37,23 @@ def end(*_: object) -> None:
 signal.signal(signal.SIGINT, end)
 
 
-def number(name: str, default: int, most: int = 10**6) -> int:
-    """A setting that is a number, from 1 on; or the end of it all, in one line."""
-    text = os.environ.get(name) or str(default)
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= most):
-        sys.exit(f"{name}={text} must be a whole number from 1 to {most}.")
-    return int(text)
-
-
-HOST = os.environ.get("HOST") or "127.0.0.1"
-PORT = number("PORT", 8000, 65535)
-DATA_DIR = Path(os.environ.get("DATA_DIR") or ".data").absolute()
+SETTINGS = settings.read()
+HOST, PORT, DATA_DIR = SETTINGS["HOST"], SETTINGS["PORT"], SETTINGS["DATA_DIR"]
 METRICS = DATA_DIR / f"metrics-{PORT}"
+
+FAMILY = socket.AF_INET6 if ":" in HOST else socket.AF_INET
 
 wsgi_app = "app:serve()"
 bind = f"[{HOST}]:{PORT}" if ":" in HOST else f"{HOST}:{PORT}"
 
-# One process keeps one core busy; the database wants some of it as well.
-workers = number("WORKERS", min(4, os.cpu_count() or 1), 1000)
+workers = SETTINGS["WORKERS"]
 
 # Plain synchronous handlers, each in a greenlet: a slow client or an open socket takes no request's place. It is
 # gunicorn's gevent worker, in which llhttp reads HTTP: bare Flask answers twice as many so.
 worker_class = "worker.Worker"
 
 # Requests and sockets that a process holds at once: idle ones make room for more, which else wait in the backlog.
-worker_connections = number("CONNECTIONS_LIMIT", 5000)
+worker_connections = SETTINGS["CONNECTIONS_LIMIT"]
 backlog = 1024
 
 # A worker whose loop stood still this long is replaced; no handler computes for more than a moment.
@@ -71,7 +63,7 @@ timeout = 30
 graceful_timeout = 5
 
 # Seconds a client may keep an idle connection; more than the 60 that proxies commonly use.
-keepalive = number("IDLE_TIMEOUT", 65)
+keepalive = SETTINGS["IDLE_TIMEOUT"]
 
 # A header SCRIPT_NAME would say which route is asked for, also from a proxy.
 forwarder_headers = ""
@@ -80,8 +72,8 @@ forwarder_headers = ""
 limit_request_line = 8190
 
 # How many headers a request may have, and bytes of one.
-limit_request_fields = number("HEADERS_LIMIT", 100)
-limit_request_field_size = number("HEADER_LIMIT", 8190)
+limit_request_fields = SETTINGS["HEADERS_LIMIT"]
+limit_request_field_size = SETTINGS["HEADER_LIMIT"]
 
 # Seconds in which the notifier and then the private PostgreSQL must have stopped.
 NOTIFIER_WITHIN, DATABASE_WITHIN = 1.5, 5
@@ -90,7 +82,11 @@ NOTIFIER_WITHIN, DATABASE_WITHIN = 1.5, 5
 PORT_WITHIN = 3
 
 # Seconds in which a client must take what it is sent, before the system cuts it off.
-SEND_TIMEOUT = number("SEND_TIMEOUT", 30)
+SEND_TIMEOUT = SETTINGS["SEND_TIMEOUT"]
+
+# Bytes from which on memory is a mapping of its own, which goes back to the system when it is freed. Left to itself
+# glibc raises its bound with the first large body, and keeps what the next ones leave.
+M_MMAP_THRESHOLD, MMAP_THRESHOLD = -3, 128 * 1024
 
 # The default one is shared between instances on a machine.
 control_socket_disable = True
@@ -116,10 +112,7 @@ util.write_error = write_problem
 
 gunicorn.app.base.Arbiter = Master
 
-LOG_LEVEL = (os.environ.get("LOG_LEVEL") or "INFO").upper()
-if LOG_LEVEL not in logging.getLevelNamesMapping():
-    sys.exit(f"LOG_LEVEL={LOG_LEVEL} must be DEBUG, INFO, WARNING, ERROR or CRITICAL.")
-logconfig_dict = logs.config(LOG_LEVEL)
+logconfig_dict = logs.config(SETTINGS["LOG_LEVEL"])
 
 database: Beside | None = None
 notifier: Beside | None = None
@@ -127,53 +120,47 @@ notifier: Beside | None = None
 
 def on_starting(server: object) -> None:
     """Before anything else: make sure that it can work, or end with one line that says why not."""
+    settings.check_directories(SETTINGS)
     check_address()
-    prepare_metrics()
-    if os.environ.get("DATABASE_URL"):
-        if flask("migrate"):
+    if SETTINGS["DATABASE_URL"]:
+        if aside("db.migrate"):
             sys.exit(1)
     else:
         start_private_database()
     check_tokens()
+    prepare_metrics()
 
 
-def flask(*command: str) -> int:
-    """How a command of ours ends; out of Ctrl-C's reach, but not of this process's end."""
-    arguments = [sys.executable, "-m", "flask", "--app", "app", *command]
-    return subprocess.run(arguments, stdout=subprocess.DEVNULL, start_new_session=True).returncode
+def aside(*module: str) -> int:
+    """How a module of ours ends that is run beside; out of Ctrl-C's reach, but not of this process's end."""
+    command = [sys.executable, "-m", *module]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, start_new_session=True).returncode
 
 
 def check_tokens() -> None:
     """On an address that others reach, there must be an issuer of tokens, or one must have been made."""
-    if issuer := os.environ.get("OIDC_ISSUER"):
-        check_issuer(issuer)
+    if SETTINGS["OIDC_ISSUER"]:
         return
-    if HOST == "localhost" or ip_address(HOST).is_loopback:
+    # A name may have several addresses, of which any may be taken.
+    addresses = {found[4][0] for found in socket.getaddrinfo(HOST, PORT, FAMILY, socket.SOCK_STREAM)}
+    if all(ip_address(found).is_loopback for found in addresses):
         return
-    if flask("token", "exist"):
+    if aside("flask", "--app", "app", "token", "exist"):
         sys.exit(f"HOST={HOST} is reachable from elsewhere: without tokens Rowhouse answers on loopback only.")
-
-
-def check_issuer(issuer: str) -> None:
-    """Its keys must not be tampered with on the way, and its tokens must be meant for us."""
-    if not os.environ.get("OIDC_AUDIENCE"):
-        sys.exit("OIDC_AUDIENCE must say for whom the tokens of OIDC_ISSUER are: those for others would be let in.")
-    where = urlsplit(issuer)
-    if where.scheme != "https" and where.hostname not in ("localhost", "127.0.0.1", "::1"):
-        sys.exit(f"OIDC_ISSUER={issuer} must be an https URL.")
 
 
 def check_address() -> None:
     """The port must be free; workers whose master was killed have it for a second more."""
-    family = socket.AF_INET6 if ":" in HOST else socket.AF_INET
     deadline = time.monotonic() + PORT_WITHIN
     while True:
-        with socket.socket(family) as probe:
+        with socket.socket(FAMILY) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, PORT))
                 return
             except OSError as error:
+                if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                    sys.exit(f"HOST={HOST} is no address of this machine: {error.strerror}.")
                 if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                     sys.exit(f"Cannot listen on {bind}: {error.strerror}. PORT= chooses another port.")
         time.sleep(0.1)
@@ -196,12 +183,12 @@ def start_private_database() -> None:
     command = [sys.executable, "-m", "db.private_postgres", str(DATA_DIR)]
     database = Beside("The supervisor of the private PostgreSQL", *command, stdout=subprocess.PIPE)
     database.start()
+    Master.beside.append(database)
     assert database.process.stdout
     answer = json.loads(database.process.stdout.readline() or b'{"error": "The private PostgreSQL did not start."}')
     if "error" in answer:
         sys.exit(answer["error"])
     os.environ["DATABASE_URL"] = answer["url"]
-    Master.beside.append(database)
 
 
 def when_ready(server: Any) -> None:
@@ -210,7 +197,7 @@ def when_ready(server: Any) -> None:
         # Connections have it from the socket that they came by; other systems than Linux do without.
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT * 1000)
-    if os.environ.get("NOTIFIER") != "no":
+    if SETTINGS["NOTIFIER"] == "yes":
         start_notifier()
     url = f"http://{bind}"
     lines = [
@@ -256,6 +243,8 @@ def post_worker_init(worker: Worker) -> None:
         close_all()
 
     gevent.spawn(farewell)
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
     for handler in logging.root.handlers:
         if isinstance(handler, logs.Handler):
             handler.count = DROPPED.inc

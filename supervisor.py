@@ -19,6 +19,9 @@ RESTART_AFTER = 1.0
 """Seconds before what died, or could not start, is started again."""
 
 
+REFUSED_WITHIN = 5.0
+"""Seconds in which what stands beside a start that is refused should have ended."""
+
 output = logs.Writer(1)
 """Standard output, which nobody waits for."""
 
@@ -60,14 +63,20 @@ class Beside:
             return os.read(self.process.stdout.fileno(), 2**16)
         return b""
 
-    def stop(self, within: float) -> None:
-        """Let it end; it is killed where it does not in time."""
+    def let_go(self, within: float) -> bool:
+        """Let it end; whether it did in time."""
         assert self.process.stdin
         with suppress(OSError):
             self.process.stdin.close()
         try:
             self.process.wait(within)
         except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def stop(self, within: float) -> None:
+        """Let it end; it is killed where it does not in time."""
+        if not self.let_go(within):
             self.process.kill()
 
 
@@ -83,6 +92,15 @@ class Master(Arbiter):  # type: ignore[misc]
 
     beside: ClassVar[list[Beside]] = []
     served = renew = False
+
+    def start(self) -> None:
+        """A start that is refused leaves nothing behind; what is not ready to go is not killed, and goes by itself."""
+        try:
+            super().start()
+        except SystemExit:
+            for each in self.beside:
+                each.let_go(REFUSED_WITHIN)
+            raise
 
     def handle_hup(self) -> None:
         """Workers start anew, with the code as it is now. Settings stay: they are of the environment."""

@@ -34,6 +34,9 @@ actor: ContextVar[tuple[str, str]] = ContextVar("actor", default=("", ""))
 project: ContextVar[str] = ContextVar("project", default="")
 """The only project that may be seen, by its id; empty for all there is. Row-level security holds statements to it."""
 
+as_of: ContextVar[str] = ContextVar("as_of", default="")
+"""The moment as of which tables are read, in ISO 8601; empty for the present."""
+
 _bound: ContextVar[BoundConnection | None] = ContextVar("bound", default=None)
 
 STREAM_SLICE = 100
@@ -80,14 +83,25 @@ def run(connection: Connection, name: str, /, **parameters: Any) -> Iterator[Any
     statement = STATEMENTS[name].fit(parameters)
     values = statement.values(parameters)
     cursor = connection.cursor(row_factory=namedtuple_row)
-    # A list that is filtered is planned for its values (see sql/README.md), and what is held to a project with its
-    # policies; all else keeps one prepared plan.
-    return cursor.execute(statement.sql, values, prepare=None if statement.kept and not project.get() else False)
+    # A list that is filtered is planned for its values (see sql/README.md), what is held to a project with its
+    # policies, what reads the past with its views; all else keeps one prepared plan.
+    return cursor.execute(statement.sql, values, prepare=None if statement.kept and not restricted() else False)
+
+
+def restricted() -> bool:
+    """Whether what this context reads is held to a project or to a moment."""
+    return bool(project.get() or as_of.get())
+
+
+def unrestrict() -> None:
+    """Let this context read all there is, as it is now."""
+    project.set("")
+    as_of.set("")
 
 
 def bound() -> bool:
-    """Whether this context is within a transaction, or held to a project: it cannot share a connection."""
-    return bool(_bound.get() or project.get())
+    """Whether this context is within a transaction, or restricted: it cannot share a connection."""
+    return bool(_bound.get() or restricted())
 
 
 def read(name: str, /, **parameters: Any) -> Any:
@@ -108,16 +122,18 @@ def read(name: str, /, **parameters: Any) -> Any:
 
 
 def read_from_pool(name: str, parameters: dict[str, Any]) -> Any:
-    with lend() as connection, connection.pipeline() if project.get() else nullcontext():
-        set_project(connection)
+    with lend() as connection, connection.pipeline() if restricted() else nullcontext():
+        restrict(connection)
         rows = run(connection, name, **parameters)
     return next(rows, None)
 
 
-def set_project(connection: Connection) -> None:
-    """Hold all that follows in this transaction to the project of this context, if it has one."""
+def restrict(connection: Connection) -> None:
+    """Hold all that follows in this transaction to the project and the moment of this context, if it has them."""
     if project.get():
         run(connection, "access.bind", project=project.get())
+    if as_of.get():
+        run(connection, "history.look_back", moment=as_of.get())
 
 
 def write(name: str, /, **parameters: Any) -> Any:
@@ -130,7 +146,7 @@ def write(name: str, /, **parameters: Any) -> Any:
     # A pipeline is one round trip and one transaction: history learns who acts, and the connection keeps nothing of it.
     with lend() as connection, connection.pipeline():
         set_actor(connection)
-        set_project(connection)
+        restrict(connection)
         rows = run(connection, name, **parameters)
     return next(rows, None)
 
@@ -142,7 +158,7 @@ def stream(name: str, /, statement_timeout: int, **parameters: Any) -> Generator
     that waits for a client may read it (handlers/http/streaming.py reads ahead).
     """
     with pool().lend() as connection, connection.transaction(), connection.allowed(statement_timeout):
-        set_project(connection)
+        restrict(connection)
         yield from streamed(connection, name, **parameters)
 
 
@@ -212,7 +228,7 @@ def snapshot(statement_timeout: int | None = None) -> Iterator[Connection]:
     with pool().lend() as connection, watched(connection), connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         with connection.allowed(statement_timeout) if statement_timeout else nullcontext():
-            set_project(connection)
+            restrict(connection)
             yield connection
 
 
@@ -226,7 +242,7 @@ def transaction(statement_timeout: int | None = None) -> Iterator[Connection]:
         if statement_timeout:
             stack.enter_context(connection.allowed(statement_timeout))
         set_actor(connection)
-        set_project(connection)
+        restrict(connection)
         token = _bound.set(connection)
         try:
             yield connection

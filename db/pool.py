@@ -1,5 +1,6 @@
 """The pool of connections: opened after the fork, every wait bounded, and emptied as soon as one connection is lost."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.abc import RV, AdaptContext, Buffer, PQGen
 from psycopg.adapt import Dumper, Loader
+from psycopg.conninfo import make_conninfo
 from psycopg.errors import _WaitTimeout
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -18,6 +20,9 @@ CONNECT_TIMEOUT = 3
 
 LONGER = 2.0
 """Seconds that an answer may take beyond what the server may compute for it."""
+
+LONG, SILENT = 10.0, 4.0
+"""Seconds from which on an answer takes long, and without a word of it after which somebody asks if all is well."""
 
 SETTINGS = {
     "timezone": "UTC",
@@ -60,20 +65,6 @@ def configure(context: AdaptContext) -> None:
     context.adapters.register_loader("json", Bytes)
 
 
-def connect(dsn: str, options: str = OWNER, application_name: str = "") -> "psycopg.Connection[tuple]":
-    """A connection of its own, for the command line, the migrations, the feed, the relay; the caller closes it."""
-    connection = psycopg.connect(
-        dsn,
-        autocommit=True,
-        connect_timeout=CONNECT_TIMEOUT,
-        cursor_factory=psycopg.RawCursor,
-        options=options,
-        application_name=application_name,
-    )
-    configure(connection)
-    return connection
-
-
 class NoAnswer(psycopg.OperationalError):
     """The server did not refuse, and did not answer either: nobody knows what it did."""
 
@@ -81,15 +72,48 @@ class NoAnswer(psycopg.OperationalError):
 class BoundConnection(psycopg.Connection[tuple[Any, ...]]):
     """A connection on which no answer is waited for longer than the server may take for it."""
 
-    answer_within = 0.0
-    """Seconds for each statement, and for each part of one."""
+    answer_within: float | None = None
+    """Seconds for each statement, and for each part of one; None: as long as it takes."""
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        within = self.answer_within if timeout is None else timeout
         try:
-            return super().wait(gen, interval, self.answer_within if timeout is None else timeout)
+            return super().wait(gen if within and within <= LONG else self.listened(gen), interval, within)
         except _WaitTimeout:
             self.close()
             raise NoAnswer("no answer came") from None
+
+    def listened(self, gen: PQGen[RV]) -> PQGen[RV]:
+        """An answer that may take long, as if its time was over where the server has none for anybody else either."""
+        heard = time.monotonic()
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if ready:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > SILENT:
+                    self.check_there()
+                    heard = time.monotonic()
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            answer: RV = end.value
+            return answer
+
+    def check_there(self) -> None:
+        """Raises _WaitTimeout where the server takes no other connection: it froze, or is gone with its machine.
+
+        One that refuses is there; where it has died, this connection is told so by itself.
+        """
+        info = self.info
+        here: dict[str, Any] = {"host": info.host, "hostaddr": info.hostaddr or None, "port": info.port}
+        here |= {"password": info.password, "target_session_attrs": "any"}
+        try:
+            psycopg.connect(make_conninfo(info.dsn, **here), connect_timeout=CONNECT_TIMEOUT).close()
+        except psycopg.errors.ConnectionTimeout as error:
+            raise _WaitTimeout from error
+        except psycopg.OperationalError:
+            pass
 
     @contextmanager
     def allowed(self, seconds: int) -> Iterator[None]:
@@ -100,6 +124,20 @@ class BoundConnection(psycopg.Connection[tuple[Any, ...]]):
             yield
         finally:
             self.answer_within = before
+
+
+def connect(dsn: str, options: str = OWNER, application_name: str = "") -> BoundConnection:
+    """A connection of its own, for the command line, the migrations, the feed, the relay; the caller closes it."""
+    connection = BoundConnection.connect(
+        dsn,
+        autocommit=True,
+        connect_timeout=CONNECT_TIMEOUT,
+        cursor_factory=psycopg.RawCursor,
+        options=options,
+        application_name=application_name,
+    )
+    configure(connection)
+    return connection
 
 
 class Pool(ConnectionPool[BoundConnection]):

@@ -6,11 +6,11 @@ with its owner, however that went.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import re
 import select
-import shlex
 import shutil
 import signal
 import subprocess
@@ -33,6 +33,9 @@ DATABASE = "rowhouse"
 
 START_WITHIN, FAIL_WITHIN = 60, 3
 """Seconds for the server to be ready, crash recovery included, and in which one that cannot live is tried again."""
+
+READY_WITHIN = 2
+"""Seconds for a server without anything to recover."""
 
 STOP_WITHIN, HURRY_WITHIN, END_WITHIN = 3, 1, 5
 """Seconds for the server to stop in order, at once, and for what was killed to be gone."""
@@ -110,10 +113,10 @@ def find(directory: Path) -> str | None:
     try:
         with (directory / "keeper").open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return None
     except BlockingIOError:
         return (directory / "keeper").read_text().strip() or None
+    except OSError:  # whoever would start one is told why not
+        return None
     return None
 
 
@@ -277,25 +280,43 @@ def launch(data: Path) -> psutil.Process:
         create(data)
     server = pgserver.get_server(data, cleanup_mode=None, start=False)
     server.ensure_pgdata_inited()
-    sockets = pgserver.utils.find_suitable_socket_dir(data, server.runtime_path)
-    if sockets != data and server.system_user:
-        pgserver.utils.ensure_prefix_permissions(sockets)
-        sockets.chmod(0o777)
+    sockets = socket_directory(server, data)
     for name in LEFT:
         for directory in (data, sockets):
             (directory / name).unlink(missing_ok=True)
-    options = f"-h '' -k {shlex.quote(str(sockets))}"
-    command = ("-w", "-t", "2", "-o", options, "-l", str(data / "log"), "-D", str(data), "start")
+    # Not by pg_ctl, which gives paths to a shell that reads more in them than quotes.
+    listed = '"' + str(sockets).replace('"', '""') + '"'
+    command = [str(server.bin_path / "postgres"), "-D", str(data), "-h", "", "-k", listed]
+    log = os.open(data / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        pgserver.pgexec.pgexec("pg_ctl", command, bin_path=server.bin_path, user=server.system_user, timeout=10)
-    except subprocess.SubprocessError:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=server.system_user, start_new_session=True
+        )
+    finally:
+        os.close(log)
+    deadline = time.monotonic() + READY_WITHIN
+    while pid_file(data)[:1] != [str(process.pid)] or pid_file(data)[7:] != ["ready"]:
+        if process.poll() is not None:
+            raise subprocess.CalledProcessError(process.returncode, command)
         # Recovery may take longer; a server that lives is waited for.
-        if not running(data):
-            raise
-    found = running(data)
-    if not found:
-        raise NotYet("it ended as soon as it had started")
-    return found
+        if time.monotonic() > deadline:
+            raise NotYet(f"process {process.pid} is starting")
+        time.sleep(0.02)
+    return psutil.Process(process.pid)
+
+
+def socket_directory(server: Any, data: Path) -> Path:
+    """Where the server's socket is: with its data, unless that path is too long, or libpq would take it for several."""
+    if "," in str(data):
+        name = hashlib.sha256(f"{data}-{data.stat().st_ino}".encode()).hexdigest()[:10]
+        sockets = Path(server.runtime_path) / name
+        sockets.mkdir(exist_ok=True)
+    else:
+        sockets = Path(library().utils.find_suitable_socket_dir(data, server.runtime_path))
+    if sockets != data and server.system_user:
+        library().utils.ensure_prefix_permissions(sockets)
+        sockets.chmod(0o777)
+    return sockets
 
 
 def library() -> Any:

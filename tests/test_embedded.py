@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from db import private_postgres
-from tests.conftest import answers, free_port, wait_for
+from tests.conftest import comes_up, free_port, wait_for
 from tests.test_running import postmaster, start
 
 
@@ -109,6 +109,38 @@ def some(cases, normal=1):
     return [pytest.param(case, marks=mark) for case, mark in zip(cases, marks, strict=True)]
 
 
+PATHS = [
+    """a, b 'c' "d" $HOME `e` \\f #?&%20=@:;*[g]é\u3000""",
+    *(
+        "a,b",
+        "a b",
+        "a'b",
+        'a"b',
+        "$HOME",
+        "`a`",
+        "a\\",
+        "a\\b",
+        "-a",
+        " a ",
+        "a%20b",
+        "a?b&c=d#e",
+        "[a]",
+        "é",
+        "a" * 120,
+        "~",
+    ),
+]
+"""What a shell, a list of directories and an address would each read something in."""
+
+
+@pytest.mark.parametrize("path", some(PATHS))
+def test_a_server_starts_whatever_its_directory_is_called(path):
+    with tempfile.TemporaryDirectory(prefix="rowhouse-") as found:
+        works(Path(found) / path)
+        works(Path(found) / path)
+        assert [each.name for each in Path(found).iterdir()] == [path], "nothing is made beside it"
+
+
 @pytest.mark.parametrize("found", some(FOUND))
 def test_no_number_in_a_file_is_believed(directory, bystander, found):
     with crashed(directory, orphans=True) as data:
@@ -165,35 +197,30 @@ KILLED = [*itertools.permutations(["postgres", "keeper", "workers", "master"])]
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("order", KILLED, ids="-".join)
-@pytest.mark.parametrize("pause", [0, 0.7])
+@pytest.mark.parametrize(("order", "pause"), [*zip(KILLED, itertools.cycle([0, 0.7]), strict=False)])
 def test_after_kill_9_of_everything_in_any_order_the_next_start_works_at_once(directory, order, pause):
     port = str(free_port())
     url = f"http://127.0.0.1:{port}"
-    process = start(directory, PORT=port, WORKERS="2")
-    wait_for(lambda: answers(url) or process.poll() is not None)
-    assert process.poll() is None, process.communicate()
-    children = psutil.Process(process.pid).children()
-    keeper = [each.pid for each in children if "db.private_postgres" in each.cmdline()]
-    groups = {
-        "master": lambda: [process.pid],
-        "workers": lambda: [each.pid for each in children if each.pid not in keeper],
-        "keeper": lambda: keeper,
-        "postgres": lambda: [int(found) for found in [postmaster(directory)] if found],
-    }
-    for name in order:
-        for pid in groups[name]():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(pause)  # any moment
-    process.communicate(timeout=15)
-    process = start(directory, PORT=port, WORKERS="2")
-    try:
-        wait_for(lambda: answers(url) or process.poll() is not None, within=15)
+    with start(directory, PORT=port, WORKERS="2") as process:
+        comes_up(url, process)
         assert process.poll() is None, process.communicate()
-    finally:
-        process.terminate()
+        children = psutil.Process(process.pid).children()
+        keeper = [each.pid for each in children if "db.private_postgres" in each.cmdline()]
+        groups = {
+            "master": lambda: [process.pid],
+            "workers": lambda: [each.pid for each in children if each.pid not in keeper],
+            "keeper": lambda: keeper,
+            "postgres": lambda: [int(found) for found in [postmaster(directory)] if found],
+        }
+        for name in order:
+            for pid in groups[name]():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(pause)  # any moment
         process.communicate(timeout=15)
+    with start(directory, PORT=port, WORKERS="2") as process:
+        comes_up(url, process, within=15)
+        assert process.poll() is None, process.communicate()
     assert private_postgres.processes(directory / "postgres") == []
 
 
@@ -205,27 +232,27 @@ def test_a_keeper_or_server_that_dies_is_replaced_and_a_full_disk_waited_out():
             pytest.skip(f"a small disk cannot be had: {mounted.stderr.decode().strip()}")
         directory, port = Path(name), str(free_port())
         url = f"http://127.0.0.1:{port}"
-        process = start(directory, PORT=port)
         said: list[str] = []
-        threading.Thread(target=lambda: said.extend(process.stdout)).start()
         try:
-            wait_for(lambda: answers(url))
-            keeper = next(
-                each for each in psutil.Process(process.pid).children() if "db.private_postgres" in each.cmdline()
-            )
-            end(keeper.pid)
-            with (directory / "fill").open("wb", buffering=0) as file, suppress(OSError):
-                while file.write(bytes(2**16)):
-                    pass
-            end(int(postmaster(directory)))
-            wait_for(lambda: "No space left on device" in "".join(said))
-            assert requests.get(f"{url}/health/ready", timeout=5).json()["reasons"] == ["database"]
-            assert requests.get(f"{url}/health/live", timeout=5).status_code == 200
-            (directory / "fill").unlink()
-            wait_for(lambda: answers(url))
+            with start(directory, PORT=port) as process:
+                threading.Thread(target=lambda: said.extend(process.stdout)).start()
+                comes_up(url)
+                keeper = next(
+                    each for each in psutil.Process(process.pid).children() if "db.private_postgres" in each.cmdline()
+                )
+                end(keeper.pid)
+                with (directory / "fill").open("wb", buffering=0) as file, suppress(OSError):
+                    while file.write(bytes(2**16)):
+                        pass
+                end(int(postmaster(directory)))
+                wait_for(lambda: "No space left on device" in "".join(said))
+                assert requests.get(f"{url}/health/ready", timeout=5).json()["reasons"] == ["database"]
+                assert requests.get(f"{url}/health/live", timeout=5).status_code == 200
+                (directory / "fill").unlink()
+                comes_up(url, within=20)
+                process.terminate()
+                process.wait(15)
         finally:
-            process.terminate()
-            process.wait(15)
             still = private_postgres.processes(directory / "postgres")
             subprocess.run(["umount", name], check=True)
     assert still == []

@@ -5,27 +5,27 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from contextlib import AbstractContextManager, nullcontext, suppress
+from types import TracebackType
 
-import psycopg
 from flask import Blueprint, current_app
 
 import logs
-from db import private_postgres, schema
+from db import private_postgres
+from db.migrate import one_line
 from handlers.bulk import errors
 
 commands = Blueprint("cli", __name__, cli_group=None)
 
 ONE_LINE = (
-    schema.Refused,
-    private_postgres.Unavailable,
-    psycopg.Error,
     OSError,
     errors.Unreadable,
     errors.Damaged,
     errors.TooLarge,
     errors.TooManyRejects,
     errors.NoBackup,
+    errors.NoSuchType,
 )
 """Errors whose first line is all that a person needs."""
 
@@ -34,15 +34,33 @@ class one_line_errors(AbstractContextManager[None]):
     """Ends a command with one line on standard error where the database cannot be used."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, psycopg.OperationalError):
-            sys.exit(f"The database is not reachable: {str(error).splitlines()[0]}")
-        if isinstance(error, psycopg.IntegrityError):
-            # Not the details: they may hold the row.
-            sys.exit(error.diag.message_primary or "The database refused it.")
-        if isinstance(error, psycopg.ProgrammingError) and not error.sqlstate:
-            sys.exit(f"DATABASE_URL cannot be read: {str(error).splitlines()[0]}")
+        if error and (line := one_line(error)):
+            sys.exit(line)
+        if isinstance(error, OSError) and of_output(error):
+            sys.exit(unwritten(error))
         if isinstance(error, ONE_LINE):
             sys.exit(str(error).splitlines()[0])
+
+
+def of_output(error: BaseException) -> bool:
+    """Whether it was raised by click.echo, for commands of Flask's own as well."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(frame.name == "echo" and frame.filename.endswith("click/utils.py") for frame in frames)
+
+
+def unwritten(error: OSError) -> str:
+    return f"Standard output cannot be written: {error.strerror}."
+
+
+def one_line_hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As sys.excepthook, but for what no command can help: where it prints to."""
+    if isinstance(error, OSError) and of_output(error):
+        print(unwritten(error), file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = one_line_hook
 
 
 def stopped(until_eof: bool = False) -> threading.Event:

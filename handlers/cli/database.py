@@ -1,9 +1,6 @@
-"""flask migrate, seed, explain, history prune."""
-
-from datetime import UTC, datetime
+"""flask migrate, seed, explain."""
 
 import click
-from flask.cli import AppGroup
 
 import db
 from db import schema, seeding
@@ -12,9 +9,6 @@ from handlers.cli.common import commands, database, one_line_errors
 
 MOST = click.IntRange(0, 10_000_000)
 SEEDS = click.IntRange(0, 2**31 - 1)
-
-history = AppGroup("history", help="Care for the history.")
-commands.cli.add_command(history)
 
 
 @commands.cli.command("migrate")
@@ -59,15 +53,16 @@ def seed(users: int | None, projects: int, userstories: int | None, seed: int) -
 @click.argument("parameters", nargs=-1, metavar="[NAME=VALUE]...")
 def explain(statement: str, parameters: tuple[str, ...]) -> None:
     """Run a named statement, show its plan, and take back what it changed: flask explain users.get id=7"""
+    values: dict[str, str] = {}
+    known = (STATEMENTS[statement].filtered or STATEMENTS[statement]).parameters
+    for parameter in parameters:
+        name, separator, value = parameter.partition("=")
+        if not separator:
+            raise click.UsageError(f"{parameter} is no NAME=VALUE.")
+        if name in values:
+            raise click.UsageError(f"{name} is given twice.")
+        if name not in known:
+            raise click.UsageError(f"{statement} has no parameter {name}; it has {', '.join(known) or 'none'}.")
+        values[name] = value
     with one_line_errors(), database() as url:
-        values = dict(parameter.split("=", 1) for parameter in parameters)
         click.echo("\n".join(db.explain(url, statement, values)))
-
-
-@history.command("prune")
-@click.option("--before", type=click.DateTime(["%Y-%m-%d"]), required=True, help="The first day to be kept.")
-def prune(before: datetime) -> None:
-    """Drop the months of history that ended before a day (by UTC): they can no longer be read or resumed from."""
-    with one_line_errors(), database() as url:
-        dropped = schema.prune(url, before.replace(tzinfo=UTC))
-        click.echo(f"Dropped {', '.join(dropped)}." if dropped else "There was nothing to drop.")

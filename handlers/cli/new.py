@@ -29,7 +29,7 @@ class Type(NamedTuple):
 TYPES = {
     "text": Type(
         "text        not null",
-        "char_length({0}) <= 200 and says_something({0})",
+        "char_length({0}) <= 200 and is_not_blank({0})",
         "Must be 1 to 200 characters, not blank.",
         'Text(200, required=True, metadata={{"example": "A {0}"}})',
         '"A {0}"',

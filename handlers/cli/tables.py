@@ -1,9 +1,14 @@
 """flask upload, backup, restore: whole tables, with a progress bar."""
 
+import errno
 import getpass
+import os
+import shutil
+import stat
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,10 +16,12 @@ import click
 from flask import current_app
 
 import db
+import settings
 from db import actor
 from handlers.bulk.backup import ALL, TABLES, back_up
 from handlers.bulk.backup_store import BackupStore
-from handlers.bulk.loading import COLUMNS, load
+from handlers.bulk.csv_header import COLUMNS
+from handlers.bulk.loading import load
 from handlers.bulk.progress import Progress
 from handlers.bulk.restore import files_of, restore
 from handlers.cli.common import commands, database, one_line_errors
@@ -43,6 +50,26 @@ def by_rows(bar: Any) -> Progress:
     return progress
 
 
+@contextmanager
+def on_disk(file: BinaryIO) -> Iterator[BinaryIO]:
+    """The file, which may be read from any place; what comes through a pipe is written down first."""
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        yield file
+        return
+    with tempfile.TemporaryFile() as spool:
+        shutil.copyfileobj(file, spool)
+        spool.seek(0)
+        yield spool
+
+
+def backup_dir() -> Path:
+    """BACKUP_DIR, which need not be there. Ends the command where something else is."""
+    directory: Path = current_app.config["BACKUP_DIR"]
+    if settings.fault(directory) == errno.ENOTDIR:
+        sys.exit(f"BACKUP_DIR {directory} is not a directory.")
+    return directory
+
+
 @commands.cli.command("upload")
 @click.argument("table", type=click.Choice([*COLUMNS]))
 @click.argument("file", type=click.File("rb"))
@@ -50,14 +77,15 @@ def by_rows(bar: Any) -> Progress:
 @click.option("--mode", type=click.Choice(["partial", "atomic", "dry-run"]), default="partial", show_default=True)
 @click.option("--max-errors", type=click.IntRange(0), help="With more rejects nothing is kept.")
 def upload(table: str, file: BinaryIO, header: str, mode: str, max_errors: int | None) -> None:
-    """Move a CSV file into departments, jobs or employees; rejects are kept aside: GET /errors/TABLE."""
-    with working(f"Uploading {table}") as bar:
-        bar.length = Path(file.name).stat().st_size
+    """Move a CSV file (- for standard input) into departments, jobs or employees; rejects: GET /errors/TABLE."""
+    with working(f"Uploading {table}") as bar, on_disk(file) as source:
+        bar.length = os.fstat(source.fileno()).st_size
 
         def progress(rows: int, of: int | None = None) -> None:
-            bar.update(file.tell() - bar.pos)
+            bar.update(source.tell() - bar.pos)
 
-        row, sha256, undone = load(table, file, progress, current_app.config["REJECTS_LIMIT"], header, mode, max_errors)
+        limit = current_app.config["REJECTS_LIMIT"]
+        row, sha256, undone = load(table, source, progress, limit, header, mode, max_errors)
     kept = "Nothing was kept." if undone else f"Upload {row.upload_id}."
     click.echo(f"{kept} {row.rows} rows: {row.accepted} accepted, {row.rejected} rejected. SHA-256 {sha256}")
     for reject in undone.rejects if undone else []:
@@ -70,22 +98,28 @@ def upload(table: str, file: BinaryIO, header: str, mode: str, max_errors: int |
 @click.argument("table", type=click.Choice([*TABLES, ALL]))
 def backup_table(table: str) -> None:
     """Back a table up, or all from one snapshot, into BACKUP_DIR."""
+    directory = backup_dir()
     with working(f"Backing up {table}") as bar:
-        manifest = back_up(current_app.config["BACKUP_DIR"], table, by_rows(bar))
-    click.echo(f"{manifest['name']}: {manifest['rows']} rows in {current_app.config['BACKUP_DIR']}")
+        manifest = back_up(directory, table, by_rows(bar))
+    click.echo(f"{manifest['name']}: {manifest['rows']} rows in {directory}")
 
 
 @commands.cli.command("restore")
 @click.argument("table", type=click.Choice([*TABLES, ALL]))
 @click.option("--backup", "name", help="Its name; the newest of the table by default.")
-@click.option("--file", type=click.File("rb"), help="An Avro file instead.")
+@click.option("--file", type=click.File("rb"), help="An Avro file instead; - for standard input.")
 @click.option("--dry-run", is_flag=True, help="Only tell what it would change.")
 def restore_table(table: str, name: str | None, file: BinaryIO | None, dry_run: bool) -> None:
     """Make a table, or all, equal to a backup; readers see the old rows or the new."""
-    store = BackupStore(current_app.config["BACKUP_DIR"])
-    with working(f"Restoring {table}") as bar:
+    if file and name:
+        raise click.UsageError("Either --backup or --file says what is restored.")
+    if file and table == ALL:
+        raise click.UsageError("A file holds one table; all is restored from a backup.")
+    store = BackupStore(backup_dir())
+    with working(f"Restoring {table}") as bar, ExitStack() as stack:
+        source = stack.enter_context(on_disk(file)) if file else None
         name = None if file else store.manifest(name or store.newest(table))["name"]
-        with files_of(store.directory, table, name, file) as files:
+        with files_of(store.directory, table, name, source) as files:
             found = restore(table, files, name or "a file", dry_run, by_rows(bar))
     for each in found:
         click.echo("{table}: {rows} rows, {added} added, {removed} removed, {changed} changed".format(**each))

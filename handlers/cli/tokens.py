@@ -54,13 +54,15 @@ def create(name: str, role: str, project: int | None, expires: str) -> None:
         digest = hashlib.sha256(secret.encode()).hexdigest()
         of = "" if project is None else project
         given = {"name": name, "role": role, "sha256": digest, "expires": expires, "project": of}
-        try:
-            made = next(db.run(connection, "access.create", **given), None)
-        except psycopg.errors.UniqueViolation:
-            sys.exit(f"There is a token of the name {name} already, if only a revoked one.")
-        if not made:
-            sys.exit(f"There is no project {project}.")
-    click.echo(secret)
+        # Kept only once it was printed: nobody else could ever say what it is.
+        with connection.transaction():
+            try:
+                made = next(db.run(connection, "access.create", **given), None)
+            except psycopg.errors.UniqueViolation:
+                sys.exit(f"There is a token of the name {name} already, if only a revoked one.")
+            if not made:
+                sys.exit(f"There is no project {project}.")
+            click.echo(secret)
 
 
 @token.command("list")

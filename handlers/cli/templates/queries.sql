@@ -21,7 +21,8 @@ cross join jsonb_populate_record(null::${noun}, past.object) as r
 select
     page.next,
     page.body,
-    (select true from projects as p where p.id = :'project_id'::bigint) as parent
+    (select true from projects as p where p.id = :'project_id'::bigint) as parent,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -41,7 +42,8 @@ from page(array(
 select
     page.next,
     page.body,
-    (select true from projects as p where p.id = :'project_id'::bigint) as parent
+    (select true from projects as p where p.id = :'project_id'::bigint) as parent,
+    history.place() as place
 from page(array(
     select r.listed
     from (

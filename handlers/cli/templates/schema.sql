@@ -32,6 +32,8 @@ execute function count_version();
 
 select history.track('$noun', '$one', 'project_id');
 
+select history.show_past('$noun');
+
 select fence('$noun');
 
 do $$$$
