@@ -63,8 +63,9 @@ bench-tree: .venv-bench/made ## Measure the tree of a project beside FastAPI wit
 	$(BIN)/python -m bench.tree
 	$(BIN)/python -m bench.tree --large
 
-bench-events: .venv/test ## Measure what history costs writers, and the channel with 1,000 and 4,000 sockets
+bench-events: .venv/test ## Measure what history and its seals cost writers, and the channel with 1,000 and 4,000 sockets
 	$(BIN)/python -m bench.history
+	$(BIN)/python -m bench.seals
 	$(BIN)/python -m bench.events
 
 bench-notifications: .venv-bench/made .venv/test ## Measure events from POST to Processed through RabbitMQ; kills and stops it

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,7 +120,7 @@ def wait_for(url: str, within: float = 30) -> None:
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return
-        except urllib.error.URLError:
+        except OSError:  # refused, or not answered in time
             assert time.monotonic() < deadline, f"{url} does not answer"
             time.sleep(0.1)
 

@@ -1,7 +1,11 @@
 """Whether the service lives, whether it can work, and its numbers: for load balancers, orchestrators and Prometheus."""
 
+import glob
 import os
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import psycopg
@@ -10,9 +14,17 @@ from marshmallow import Schema, fields
 
 from db import read
 from db.schema import expected
+from handlers.http import subscribers
 from handlers.http.auth import requires_role
 from handlers.http.contract import gives
-from handlers.http.metrics import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
+from handlers.http.metrics import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    GaugeMetricFamily,
+    generate_latest,
+    multiprocess,
+)
 from handlers.http.problems import ProblemException
 from handlers.http.responses import answer
 
@@ -28,9 +40,41 @@ stops: Callable[[], bool] = bool
 """Whether the service is about to stop; gunicorn.conf.py has a worker ask its master."""
 
 
+LOOK_EVERY, COUNTED = 1.0, 1_000_000
+"""Seconds between two looks at what waits, whoever asks for the metrics; and how many events are counted then."""
+
+
+class Waiting:
+    """What waits in the outbox, asked of the database: a notifier that is away could not say."""
+
+    def __init__(self) -> None:
+        self.turn, self.at, self.row = threading.Lock(), float("-inf"), None
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        with self.turn:
+            if time.monotonic() - self.at > LOOK_EVERY:
+                self.row = None
+                # Where it is away, or was never opened, the other numbers are told all the same.
+                with suppress(psycopg.Error, RuntimeError):
+                    self.row = read("outbox.waiting", most=COUNTED)
+                self.at = time.monotonic()
+            row = self.row
+        if row:
+            yield GaugeMetricFamily("rowhouse_events_waiting", f"Events in the outbox, up to {COUNTED}.", row.events)
+            yield GaugeMetricFamily(
+                "rowhouse_events_oldest_seconds", "How long the oldest event in the outbox waits.", row.seconds
+            )
+
+
+WAITING = Waiting()
+
+
 class Health(Schema):
     status = fields.String(metadata={"example": "ready"})
     reasons = fields.List(fields.String(), metadata={"description": "What is away, where the status is degraded."})
+    feed_seconds = fields.Float(
+        metadata={"description": "How long ago the process last looked for changes, if somebody listens there."}
+    )
 
 
 class Pong(Schema):
@@ -66,7 +110,8 @@ def ready() -> Response:
         broker = read("outbox.broker", name=current_app.config["AMQP_QUEUE"], seconds=BROKER_WITHIN)
         if broker is None or not broker.up:
             return answer('{"status":"degraded","reasons":["broker"]}')
-    return answer('{"status":"ready"}')
+    age = subscribers.feed.age()
+    return answer('{"status":"ready"%s}' % ("" if age is None else f',"feed_seconds":{age:.3f}'))
 
 
 @health.get("/ping")
@@ -82,8 +127,11 @@ def ping() -> Response:
 @gives(media=("text/plain",))
 def metrics() -> Response:
     """Counters and histograms of all processes, in Prometheus's text format."""
-    registry = REGISTRY
+    registry = CollectorRegistry()
+    registry.register(WAITING)
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        collector = multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        collector._path = glob.escape(collector._path)  # which it takes for a pattern
+    else:
+        registry.register(REGISTRY)
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

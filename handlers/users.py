@@ -5,15 +5,16 @@ from collections.abc import Callable
 from typing import Any
 from unicodedata import normalize
 
-from flask import Blueprint, Response, abort
+from flask import Blueprint, Response
 from marshmallow import Schema
 
 from db import read, write
+from handlers.http.addresses import asked_email, email, is_web_address, nobody_has
 from handlers.http.auth import requires_role
 from handlers.http.concurrency import changed, removed
 from handlers.http.contract import gives, takes
 from handlers.http.crud_history import add_history_routes
-from handlers.http.fields import BIGINT, IntegerParam, StrictInteger, Text, email, is_web_address
+from handlers.http.fields import BIGINT, IntegerParam, StrictInteger, Text
 from handlers.http.preconditions import Expected
 from handlers.http.responses import created, item, page
 from handlers.http.schemas import Item, PageQuery, VersionQuery, fields_of, instant, item_query, page_query
@@ -24,7 +25,7 @@ users = Blueprint("users", __name__)
 class User(Item):
     """A person."""
 
-    email = email(required=True)
+    email = email()
     name = Text(30, required=True, metadata={"example": "Ann"})
     address = Text(100, required=True, metadata={"example": "1 Main Street, Springfield"})
     image = Text(
@@ -76,14 +77,11 @@ SEARCHED = {"address", "after_key", "after_id", *PageQuery._declared_fields, "fi
 class EmailQuery(Schema):
     """Whom /user means."""
 
-    email = email(required=True)
+    email = email()
 
 
-EmailUserQuery = Schema.from_dict({"email": email(required=True), "only": fields_of(User)}, name="EmailUserQuery")
-
-
-class EmailVersionQuery(EmailQuery, VersionQuery):
-    """Whom /user means, and the version to be deleted."""
+EmailUserQuery = Schema.from_dict({"email": asked_email(), "only": fields_of(User)}, name="EmailUserQuery")
+EmailVersionQuery = VersionQuery.from_dict({"email": asked_email()}, name="EmailVersionQuery")
 
 
 @users.get("/users")
@@ -116,7 +114,7 @@ def search(body: dict[str, Any], query: dict[str, Any]) -> Response:
 
 def found(query: dict[str, Any]) -> Response:
     """A page; where three letters or more of an address are all there is to fit, by the plan that is kept for it."""
-    searched = query.keys() <= SEARCHED and len(normalize("NFC", query.get("address", ""))) >= 3
+    searched = query.keys() <= SEARCHED and len(normalize("NFC", query.get("address", "").replace("i", "I"))) >= 3
     return page("users.search" if searched else "users.list", query)
 
 
@@ -177,7 +175,7 @@ def get_short(id: int, query: dict[str, Any]) -> Response:
 @gives(SavedUser)
 def get_by_email(query: dict[str, Any]) -> Response:
     """One user by e-mail, whatever the case."""
-    return item(read("users.by_email", **query))
+    return item(read("users.by_email", **query) or nobody_has(query["email"]))
 
 
 @users.post("/user")
@@ -196,5 +194,5 @@ def put_by_email(body: dict[str, Any], query: dict[str, Any]) -> Response:
 @gives(status=204)
 def remove_by_email(query: dict[str, Any], expected: Expected) -> Response:
     """Delete the user with this e-mail; where a version is named, only that one."""
-    row = read("users.id_by_email", email=query["email"]) or abort(404, "There is no such object.")
+    row = read("users.id_by_email", email=query["email"]) or nobody_has(query["email"])
     return removed("users", row.id, expected)

@@ -40,12 +40,15 @@ class Tab:
             if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
                 self.errors.append(message["params"])
             if message.get("id") == self.number:
-                return message["result"]
+                return message
 
     def evaluate(self, script: str) -> object:
+        """What a script gives; None while one page is left for the next."""
         answer = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        return answer["result"].get("value")
+        if "error" in answer:
+            return None
+        assert "exceptionDetails" not in answer["result"], answer["result"]["exceptionDetails"]
+        return answer["result"]["result"].get("value")
 
     def open(self, url: str) -> None:
         self.send("Page.navigate", url=url)

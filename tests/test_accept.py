@@ -19,8 +19,17 @@ MET = [
     "*/*; q=0.1, {0}; charset=utf-8; q=0.2",
     "*/*; q=0.1, {main}/*; q=0.1, {0}; charset=utf-8",
 ]
-UNMET = ["image/tiff", "{0}; charset=utf-8; q=0", "{0};q=0, image/tiff", "image/*; version=1"]
-ANY = ["", " ", "*/*", "*/*; q=0.5", "*/*; version=1"]
+UNMET = [
+    "image/tiff",
+    "*; q=.0",
+    "*.*",
+    "{0}; q=.0, image/*; q=.5",
+    "{0}; charset=utf-8; q=0",
+    "{0};q=0, image/tiff",
+    "image/*; version=1",
+]
+ANY = ["", " ", "*/*", "*/*; q=0.5", "*/*; version=1", "*", "*;q=.2", "image/gif, image/jpeg, *; q=.2, */*; q=.2"]
+"""The last is what Java sends until 18, and whoever is made of its HttpURLConnection."""
 
 
 @pytest.mark.parametrize("offers", OFFERS, ids=" ".join)

@@ -34,7 +34,10 @@ WRITING = sorted(
     for method in rule.methods & {"POST", "PUT", "PATCH", "DELETE"}
 )
 
-numbers = count(10_000)
+numbers, undone = count(10_000), count(0)
+
+UNDONE = 100
+"""Requests that can be undone."""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,8 @@ def alone(module_database, tmp_path_factory):
     with serve(module_database, BACKUP_DIR=str(tmp_path_factory.mktemp("backups"))) as service:
         service.made = resources.create_all(service)
         assert service.post("/backup/all").status_code == 201
+        for number in range(UNDONE):
+            service.post("/projects", json={"name": "Undone"}, headers={"X-Request-Id": f"undone-{number}"})
         yield service
 
 
@@ -72,6 +77,8 @@ def requests_of(service, method, rule):
         body = NEW[rule](number)
     elif rule.endswith("/revert"):
         body = {"version": 1, "to": 1}
+    elif rule == "/undo":
+        body = {"request_id": f"undone-{next(undone)}"}
     elif method in ("PATCH", "PUT"):
         body = (
             {"version": 1}

@@ -5,7 +5,7 @@ import threading
 import psycopg
 import pytest
 
-from tests.conftest import serve
+from tests.conftest import first, serve
 from tests.test_seed import seed
 
 PEOPLE = 100_000
@@ -39,7 +39,7 @@ class Crowd(threading.Thread):
                 self.changes += 1
 
 
-@pytest.mark.parametrize("sort", ["id", "-email", "name"])
+@pytest.mark.parametrize("sort", first(1, ["-email", "id", "name"]))
 def test_who_stays_is_seen_once_whoever_comes_and_goes(town, sort):
     with psycopg.connect(town.database) as connection:
         staying = {id for (id,) in connection.execute("select id from users where id % 2 = 1")}

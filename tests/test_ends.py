@@ -89,7 +89,10 @@ def open_transactions(connection) -> int:
 
 @contextmanager
 def nothing_left(house):
-    """Afterwards no place is taken, no transaction open, no part of a file there, and other work is done at once."""
+    """Afterwards no place is taken, no transaction open, no part of a file there, and other work is done at once.
+
+    Work whose client has left at once may begin only while this looks.
+    """
     yield
     wait_for(lambda: taken(house) == 0, within=30)
     with psycopg.connect(house.database, autocommit=True) as connection:
@@ -97,7 +100,7 @@ def nothing_left(house):
     answer = house.post("/upload/departments", data=b"1,D\n", headers=CSV)
     assert answer.status_code == 200, answer.text
     assert house.post("/backup/departments").status_code == 201
-    assert not [*(house.disk / "backups").glob("*.part")]
+    wait_for(lambda: not [*(house.disk / "backups").glob("*.part")], within=30)
 
 
 def begin(house, work):

@@ -3,7 +3,9 @@
 
 def test_a_ready_service_says_so(service):
     assert service.get("/health/live").json() == {"status": "live"}
-    assert service.get("/health/ready").json() == {"status": "ready"}
+    told = service.get("/health/ready").json()
+    told.pop("feed_seconds", None)  # as long as somebody of another test listens
+    assert told == {"status": "ready"}
 
 
 def test_ping_tells_the_time_in_utc(service):

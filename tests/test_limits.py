@@ -7,6 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import psutil
 import psycopg
 import pytest
 import requests
@@ -143,6 +144,91 @@ def test_a_body_that_nobody_wants_holds_nobody_up(impatient):
                 client.sendall(b" " * 99_999)
 
 
+MEBI = 1_000_000
+"""Bytes of a body that is refused for something else than its size."""
+
+FORM = b'--b\r\nContent-Disposition: form-data; name="x"; filename="y"\r\n\r\n'
+
+REFUSED = {
+    "too large": (413, "/events", JSON, b" " * 5 * MEBI),
+    "too full": (422, "/audios", JSON, b'{"ticks": [' + b"1," * (MEBI // 2) + b"1]}"),
+    "malformed": (400, "/events", JSON, b'{"user_id": "' + b"x" * MEBI),
+    "no UTF-8": (400, "/events", JSON, b'{"user_id": "\xff' + b"x" * MEBI + b'"}'),
+    "too deep": (400, "/events", JSON, b'{"a":' * (MEBI // 5)),
+    "too deep a list": (400, "/events", JSON, b"[" * MEBI),
+    "too long a text": (422, "/events", JSON, b'{"user_id": "x", "description": "' + b"y" * MEBI + b'"}'),
+    "too long a text of wide characters": (
+        422,
+        "/events",
+        JSON,
+        b'{"user_id": "' + b"\xf0\x9f\x98\x80" * 250_000 + b'"}',
+    ),
+    "a member nobody knows": (422, "/events", JSON, b'{"user_id": "x", "z": "' + b"y" * MEBI + b'"}'),
+    "a member's name": (422, "/events", JSON, b'{"' + b"y" * MEBI + b'": 1}'),
+    "a batch of too many rows": (422, "/batch", JSON, b'{"jobs": [' + b",".join([b" " * 900 + b"{}"] * 1001) + b"]}"),
+    "no token": (401, "/events", JSON | {"Authorization": "Bearer rh_none"}, b" " * MEBI),
+    "another type": (415, "/events", {"Content-Type": "text/plain"}, b" " * MEBI),
+    "another coding": (415, "/events", JSON | {"Content-Encoding": "br"}, b" " * MEBI),
+    "a path nobody knows": (404, "/nothing", JSON, b" " * MEBI),
+    "another verb": (405, "/ping", JSON, b" " * MEBI),
+    "a parameter nobody knows": (400, "/events?x=1", JSON, b" " * MEBI),
+    "a form without its file": (
+        422,
+        "/upload/jobs",
+        {"Content-Type": "multipart/form-data; boundary=b"},
+        FORM + b"x" * MEBI + b"\r\n--b--\r\n",
+    ),
+    "a form that is none": (
+        413,
+        "/upload/jobs",
+        {"Content-Type": "multipart/form-data; boundary=b"},
+        b"--b\r\n" + b"x" * MEBI,
+    ),
+    "a batch of a row that is kept as refused": (
+        200,
+        "/batch",
+        JSON,
+        b'{"jobs": [{"id": 1, "job": "%b"}]}' % (b"y" * MEBI),
+    ),
+    "a file of a row that is kept as refused": (
+        200,
+        "/upload/jobs?header=no",
+        {"Content-Type": "text/csv"},
+        b"1," + b"x" * MEBI,
+    ),
+    "no Avro": (422, "/restore/jobs", {"Content-Type": "application/avro"}, b"x" * MEBI),
+}
+"""Bodies that are refused, with the answer: one for each way to be."""
+
+
+@pytest.mark.thorough
+def test_refused_bodies_of_every_kind_leave_no_memory_behind(database):
+    with psycopg.connect(database, autocommit=True) as connection:
+        holder = {"Authorization": f"Bearer {make_token(connection)}"}
+    running = serve(database)
+    with running as service, ThreadPoolExecutor(8) as crowd:
+        (worker,) = psutil.Process(running.process.pid).children()
+
+        def send(kind: str) -> int:
+            _, path, headers, body = REFUSED[kind]
+            return requests.post(service.url + path, data=body, headers=holder | headers, timeout=30).status_code
+
+        def least() -> float:
+            """MiB once what is under way is done."""
+            found = []
+            for _ in range(10):
+                time.sleep(0.1)  # asks again
+                found.append(worker.memory_info().rss / 2**20)
+            return min(found)
+
+        assert {kind: send(kind) for kind in REFUSED} == {kind: REFUSED[kind][0] for kind in REFUSED}
+        before, kept = least(), {}
+        for kind in REFUSED:
+            list(crowd.map(send, [kind] * 60))
+            kept[kind] = round(least() - before)
+        assert max(kept.values()) <= 30, kept
+
+
 def test_a_client_that_does_not_read_is_cut_off(impatient):
     asked = 400
     size = len(impatient.get("/openapi.json").content)
@@ -216,6 +302,20 @@ def test_scripts_of_other_origins_are_not_let_in(service):
     assert "Access-Control-Allow-Origin" not in service.request("OPTIONS", "/users/1", headers=preflight).headers
 
 
+def headers_taken(service):
+    """Every header that the OpenAPI document says a route takes, and what goes with a body, a token or a log."""
+    paths = service.get("/openapi.json").json()["paths"]
+    told = {
+        each["name"]
+        for operations in paths.values()
+        for operation in operations.values()
+        for each in operation["parameters"]
+        if each["in"] == "header"
+    }
+    assert "Last-Event-ID" in told
+    return told | {"Authorization", "Content-Type", "X-Request-Id"}
+
+
 def test_scripts_of_listed_origins_are(database, holders):
     listed, other = "https://a.example", "https://a.example.evil"
     with serve(database, CORS_ORIGINS=f"{listed} https://b.example") as service:
@@ -229,6 +329,10 @@ def test_scripts_of_listed_origins_are(database, holders):
         assert allowed.headers["Access-Control-Allow-Origin"] == listed
         assert "PATCH" in allowed.headers["Access-Control-Allow-Methods"]
         assert allowed.headers["Access-Control-Allow-Headers"] == "authorization, if-match"
+        for name in headers_taken(service):
+            asked = preflight | {"Access-Control-Request-Headers": name.lower()}
+            answer = service.request("OPTIONS", "/users/1", headers=asked)
+            assert answer.headers.get("Access-Control-Allow-Headers") == name.lower()
         answer = service.get("/users", headers={"Origin": listed} | holders[0])
         assert answer.status_code == 200 and answer.headers["Access-Control-Allow-Origin"] == listed
         assert "ETag" in answer.headers["Access-Control-Expose-Headers"] and "Origin" in answer.headers["Vary"]

@@ -91,6 +91,24 @@ def test_the_filter_is_kept_in_the_address(browser, service, story):
     assert browser.shows("task")
 
 
+@pytest.mark.parametrize("project", ["0", "00", "-1", "1.5", "1e3", "x", "9" * 19, "١"])
+def test_a_filter_that_can_be_none_leads_to_no_problem(browser, service, project):
+    live(browser, service)
+    browser.evaluate(
+        f"document.forms.filter.elements.project.value = '{project}'; document.forms.filter.requestSubmit()"
+    )
+    assert browser.evaluate("document.forms.filter.checkValidity()") is False
+    assert browser.evaluate("location.search") == ""
+    assert service.get("/", params={"project": project}).status_code == 422
+
+
+def test_a_filter_of_spaces_is_none(browser, service):
+    live(browser, service)
+    browser.evaluate("document.forms.filter.elements.obj_type.value = '  '; document.forms.filter.requestSubmit()")
+    wait_for(lambda: browser.evaluate("document.getElementById('state')?.textContent") == "live")
+    assert browser.evaluate("location.search") == ""
+
+
 def test_the_page_takes_nothing_from_elsewhere(service):
     answer = service.get("/")
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'")

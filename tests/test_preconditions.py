@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from tests.conftest import serve
+from tests.conftest import first, serve
 from tests.resources import ABOVE, NEW, created
 from tests.test_refusals import CONTRACTS
 
@@ -73,7 +73,7 @@ def send(objects, method, noun, headers):
     return answer, now, headers
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", first(1, RULES))
 def test_each_method_heeds_both(objects, rule):
     noun, asked = rule.split("/")[1], 0
     for method, match, none_match in product(("GET", "HEAD", "PUT", "PATCH", "DELETE"), (None, *TAGS), (None, *TAGS)):

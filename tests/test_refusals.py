@@ -65,7 +65,7 @@ PATHS = sorted({path for _, path in ROUTES})
 SUITE = ROOT.parent / "shared/data/JSONTestSuite/test_parsing"
 
 JSON = {"Content-Type": "application/json"}
-LEAK = re.compile(r"Traceback|File \"|/handlers/|psycopg|\bselect\b.*\bfrom\b|\binsert into\b", re.IGNORECASE)
+LEAK = re.compile(r"Traceback|File \"|/handlers/|psycopg|\bselect\b.*\bfrom\s+\w|\binsert into\b", re.IGNORECASE)
 
 
 def somewhere(path):
@@ -178,6 +178,26 @@ def test_no_route_falls_over(service, method, path):
             check_problem(answer)
 
 
+DOUBLED = {
+    "top level": (b'{"x": [1], "y": 1, "x": [2]}', "x"),
+    "top level, escaped": (b'{"x": 1, "\\u0078": 1}', "x"),
+    "the version": (b'{"version": 1, "version": 2}', "version"),
+    "nested": (b'{"departments": [{"id": 1, "name": 1, "id": 2}]}', "id"),
+    "nested deeply": (b'{"a": {"b": [[{"c": null, "": 1, "c": null}]]}}', "c"),
+    "long": (b'{"%b": 1, "%b": 2}' % (b"n" * 9000, b"n" * 9000), "n" * 200 + "\\u2026"),
+}
+
+
+@pytest.mark.parametrize("doubled", DOUBLED)
+@pytest.mark.parametrize("method, path", BODIES)
+def test_no_member_is_lost_because_another_has_its_name(service, method, path, doubled):
+    body, name = DOUBLED[doubled]
+    answer = service.request(method, somewhere(path), data=body, headers=JSON, params=needed(method, path))
+    check_problem(answer)
+    assert (answer.status_code, answer.json()["type"]) == (400, f"{PREFIX}not-json")
+    assert answer.json()["detail"] == f"The member '{name}' is given 2 times."
+
+
 @pytest.mark.parametrize("method, path", ROUTES)
 def test_no_route_takes_a_parameter_nobody_knows_or_one_twice(service, method, path):
     for name in ("nonsense", *parameters(CONTRACTS[method, path].query)):
@@ -189,7 +209,8 @@ def test_no_route_takes_a_parameter_nobody_knows_or_one_twice(service, method, p
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_wrong_verb_is_told_the_right_ones(service, path):
-    allowed = {"OPTIONS", *(method for method, other in ROUTES if other == path)}
+    # Two rules may have a first path in common: of backups one is of all tables together.
+    allowed = {"OPTIONS", *(method for method, other in ROUTES if somewhere(other) == somewhere(path))}
     allowed |= {"HEAD"} if "GET" in allowed else set()
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "BREW"} - allowed:
         answer = service.request(method, somewhere(path))
@@ -268,7 +289,9 @@ def test_json_is_what_the_standard_says(service, path, route):
     assert answer.status_code < 500
     if path.name.startswith("n_"):
         assert answer.status_code == 400
-    if path.name.startswith("y_"):
+    if "duplicated_key" in path.name:
+        assert answer.status_code == 400  # RFC 8259: names should be unique; of two values one would be lost
+    elif path.name.startswith("y_"):
         assert answer.status_code in (200, 201, 422)
     if answer.status_code >= 400:
         check_problem(answer)

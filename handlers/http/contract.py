@@ -3,6 +3,7 @@
 The same statements make the OpenAPI document (docs.py), so that it cannot promise anything else.
 """
 
+import re
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
@@ -21,6 +22,9 @@ from handlers.http.schemas import VersionQuery
 
 NDJSON, CSV = "application/x-ndjson", "text/csv"
 AVRO, GZIP, MULTIPART = "application/avro", "application/gzip", "multipart/form-data"
+
+SHORT_QUALITY = re.compile(r"(;[ \t]*q=)(?=\.?\d)(\d*)\.(\d*)", re.IGNORECASE)
+"""A quality with a point that has no digit on one side, as well as others: what Werkzeug cannot read it passes over."""
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -48,7 +52,7 @@ class Contract:
         self.media: tuple[str, ...] = (JSON,)
         self.files: tuple[str, ...] = ()
         """The media types of a body that is a file; it may also be a part of a form."""
-        self.long = False
+        self.long = self.tells_place = False
 
     @cached_property
     def passes_query(self) -> bool:
@@ -101,14 +105,19 @@ def gives(
     also: tuple[int, ...] = (),
     many: bool = False,
     media: tuple[str, ...] | None = None,
+    tells_place: bool = False,
 ) -> Callable[[View], View]:
-    """State the answer: its schema, statuses and media types, the first by default; `many` for a collection."""
+    """State the answer: its schema, statuses and media types, the first by default; `many` for a collection.
+
+    It `tells_place` where it says from where on the feed goes on; lists do anyway.
+    """
 
     def state(view: View) -> View:
         contract = contract_of(view)
         contract.answer = answer() if answer else None
         contract.status, contract.also, contract.many = status, also, many
         contract.media = media or ((JSON, NDJSON, CSV) if many else (JSON,))
+        contract.tells_place = tells_place or (many and NDJSON in contract.media)
         return view
 
     return state
@@ -162,8 +171,9 @@ def media(offers: tuple[str, ...], asked: Request) -> str:
 @lru_cache(1024)
 def acceptable(offers: tuple[str, ...], accept: str) -> str | None:
     """The best of the media types on offer; the first where the header is empty. Parameters but q mean nothing."""
-    found = parse_accept_header(accept, MIMEAccept)
-    ranges = [(kind.partition(";")[0].strip(), quality) for kind, quality in found]
+    found = parse_accept_header(SHORT_QUALITY.sub(r"\g<1>0\2.\g<3>0", accept), MIMEAccept)
+    # An asterisk alone is what Java's HttpURLConnection says of any.
+    ranges = [(name if (name := kind.partition(";")[0].strip()) != "*" else "*/*", quality) for kind, quality in found]
     return MIMEAccept(ranges).best_match(offers) if accept.strip(" \t,") else offers[0]
 
 

@@ -28,7 +28,13 @@ def fetch(url: str, within: float, limit: int, data: bytes | None = None, header
 
 
 class BoundedResponse(http.client.HTTPResponse):
-    """An answer whose head came whole: Python takes one that was cut for it."""
+    """An answer whose head came whole: Python takes one that was cut for it, and of those before it knows only 100."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        # 101 is an answer: to a request for another protocol, and we made none.
+        interim = 100 <= status < 200 and status != http.HTTPStatus.SWITCHING_PROTOCOLS
+        return version, http.HTTPStatus.CONTINUE if interim else status, reason
 
     def begin(self) -> None:
         super().begin()

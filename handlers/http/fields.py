@@ -2,10 +2,7 @@
 
 import re
 from datetime import UTC
-from ipaddress import ip_address
 from typing import Any
-from unicodedata import normalize
-from urllib.parse import urlsplit
 
 from marshmallow import ValidationError, fields, validate
 
@@ -16,7 +13,7 @@ BLANK = (
     r"\u180B-\u180F\u2000-\u200F\u2028-\u202F\u205F-\u206F\u2800\u3000\u3164\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFFB"
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-"""Characters that are not seen, as says_something() in sql/schema/10_common.sql has them."""
+"""Characters that are not seen, as is_not_blank() in sql/schema/10_common.sql has them."""
 
 SEEN = re.compile(f"[^{BLANK}]")
 
@@ -24,7 +21,7 @@ WRITTEN = re.compile(
     "[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.,][0-9]+)?)?"
     "([Zz]|[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?)?)?"
 )
-"""A moment in ISO 8601, as datetime_fault() in sql/schema/80_hiring.sql has it."""
+"""A moment in ISO 8601, as datetime_fault() in sql/schema/82_loading.sql has it."""
 
 
 def not_blank(value: str) -> None:
@@ -138,48 +135,21 @@ class Timestamp(fields.AwareDateTime):
         return moment.isoformat().replace("+00:00", "Z")
 
 
-class VersionOrTimestamp(Timestamp):
+def as_of_time() -> Timestamp:
+    """The moment that a list or a tree is asked as of."""
+    return Timestamp(metadata={"description": "All as it was at this time.", "example": "2021-11-07T02:48:42Z"})
+
+
+class VersionOrTimestamp(fields.String):
     """A version, or a moment in ISO 8601; loaded as text."""
 
+    TIMESTAMP = Timestamp(error_messages={"invalid": "Not a version, nor a time in ISO 8601."})
+
     def __init__(self, **options: Any) -> None:
-        super().__init__(error_messages={"invalid": "Not a version, nor a time in ISO 8601."}, **options)
+        either = {"anyOf": [{"pattern": "^[0-9]+$"}, {"format": "date-time"}]}
+        super().__init__(metadata=either | options.pop("metadata", {}), **options)
 
     def _deserialize(self, value: Any, *args: Any, **options: Any) -> Any:
         if re.fullmatch("[0-9]+", value):
             return str(IntegerParam(most=INTEGER).deserialize(value))
-        return super()._deserialize(value, *args, **options)
-
-
-WEB_ADDRESS = validate.URL(schemes={"http", "https"}, require_tld=False)
-
-
-def is_web_address(value: str) -> None:
-    """An http or https URL, also of a host without a dot, or with "_", which Marshmallow does not know."""
-    WEB_ADDRESS(value.replace("_", "x"))
-    try:
-        parts = urlsplit(value)
-        hostname, _ = parts.hostname or "", parts.port  # whose number has a bound
-        if hostname.replace(".", "").isdecimal():
-            ip_address(hostname)
-    except ValueError:
-        raise ValidationError(WEB_ADDRESS.error) from None
-
-
-EMAIL = validate.Email()
-
-
-def is_email(value: str) -> None:
-    """An e-mail address as Marshmallow knows it; composed or not, and without its quoted "@"."""
-    EMAIL(normalize("NFC", value))
-    if value.count("@") != 1:
-        raise ValidationError(EMAIL.error)
-
-
-def email(**options: Any) -> Text:
-    """An e-mail address."""
-    return Text(
-        254,
-        validate=[is_email],
-        metadata={"description": "Unique whatever the case.", "example": "ann@example.com", "format": "idn-email"},
-        **options,
-    )
+        return self.TIMESTAMP.deserialize(value)

@@ -20,6 +20,7 @@ from prometheus_client import (
     multiprocess,
     values,
 )
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.mmap_dict import _INITIAL_MMAP_SIZE, MmapedDict
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "CollectorRegistry",
     "Counter",
     "Gauge",
+    "GaugeMetricFamily",
     "Histogram",
     "generate_latest",
     "multiprocess",

@@ -11,12 +11,27 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import current_app
 
 from handlers.http.contract import MULTIPART, Contract, parameters
+from handlers.http.event_stream import EVENTS
 from handlers.http.idempotency import is_once
-from handlers.http.parameters import header_parameters, path_parameters, query_parameters, reads_one, schema_name
+from handlers.http.parameters import (
+    header_parameters,
+    path_parameters,
+    query_parameters,
+    reads_one,
+    reads_pages,
+    schema_name,
+)
 from handlers.http.request_body import JSON, PATCHES
 from handlers.http.schemas import Problem, Versioned, VersionProblem, over_version
 
 TITLE, VERSION = "Rowhouse", "0.1.0"
+
+FOLLOWING: dict[str, tuple[str, Any]] = {
+    "406": ("None of these media types is taken.", Problem),
+    "429": ("The token has as many sockets and streams as it may.", Problem),
+    "503": ("There are too many sockets and streams, or the feed is away.", Problem),
+}
+"""Why a stream may not begin."""
 
 
 @cache
@@ -83,7 +98,7 @@ def body_schema(contract: Contract) -> Any:
 def responses(rule: Any, view: Any) -> dict[str, Any]:
     """The answers of a route: the one it is for, and the failures it may tell of."""
     contract: Contract = view.contract
-    good: dict[str, Any] = {"description": HTTPStatus(contract.status).phrase, "headers": headers(contract)}
+    good: dict[str, Any] = {"description": HTTPStatus(contract.status).phrase, "headers": headers(rule, contract)}
     if contract.status != 204:
         good["content"] = content(contract)
     if contract.status == 201 and (found := links(rule, contract)):
@@ -98,8 +113,13 @@ def responses(rule: Any, view: Any) -> dict[str, Any]:
             problems["428"] = ("No version is named.", Problem)
     elif reads_one(rule, contract):
         problems["412"] = ("If-Match does not name the version.", Problem)
+    elif reads_pages(rule, contract):
+        problems["412"] = ("If-Match names tags, and a page has a weak one.", Problem)
     elif is_once(rule, view):
-        problems["409"] = ("Something unique is taken, or the first with this Idempotency-Key is running.", Problem)
+        kind = VersionProblem if contract.answer and "conflicts" in contract.answer.fields else Problem
+        problems["409"] = ("Something unique is taken, or the first with this Idempotency-Key is running.", kind)
+    if EVENTS in contract.media:
+        problems |= FOLLOWING
     if rule.arguments:
         problems["404"] = ("There is no such object.", Problem)
     if contract.body or parameters(contract.query):
@@ -110,6 +130,8 @@ def responses(rule: Any, view: Any) -> dict[str, Any]:
     }
     if reads_one(rule, contract):
         told["304"] = {"description": "If-None-Match names the version."}
+    if reads_pages(rule, contract):
+        told["304"] = {"description": "The page is as it was.", "headers": headers(rule, contract)}
     for status in contract.also:
         told[str(status)] = good | {"description": HTTPStatus(status).phrase}
     if contract.long:
@@ -142,14 +164,19 @@ def links(rule: Any, contract: Contract) -> dict[str, Any]:
     }
 
 
-def headers(contract: Contract) -> dict[str, Any]:
+def headers(rule: Any, contract: Contract) -> dict[str, Any]:
     names = {"X-Request-Id": "The request's id."}
-    if isinstance(contract.answer, Versioned) and not contract.many and contract.status != 204:
+    one = isinstance(contract.answer, Versioned) and not contract.many and not contract.tells_place
+    if one and contract.status != 204:
         names["ETag"] = "The version."
     if contract.status == 201:
         names["Location"] = "Where the new object is."
     if contract.many:
         names["Link"] = "The next page, if there is one."
+    if reads_pages(rule, contract):
+        names["ETag"] = "A page's, which is weak, and the same as long as the page is; what is streamed has none."
+    if contract.tells_place:
+        names["Feed-Cursor"] = "From where on /changes and the channel bring what is not in it, as `since`."
     return {name: {"description": text, "schema": {"type": "string"}} for name, text in names.items()}
 
 

@@ -6,10 +6,11 @@ from typing import Any
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 
 from handlers.http.contract import Contract, parameters
+from handlers.http.event_stream import EVENTS
 from handlers.http.idempotency import HEADER, KEY_LIMIT, is_once
 
-TAGS = r'^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$'
-"""What If-Match and If-None-Match are."""
+TAGS = r'^(\*|[0-9]+|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$'
+"""What If-Match and If-None-Match are: a version may lack its quotes."""
 
 ID = {"type": "integer", "format": "int64", "minimum": 1}
 
@@ -55,6 +56,10 @@ def header_parameters(rule: Any, view: Any) -> list[dict[str, Any]]:
     if reads_one(rule, contract):
         found.append(header("If-Match", "412 where it is none of these.", example='"1"', pattern=TAGS))
         found.append(header("If-None-Match", "304 where it is of these.", example='"0"', pattern=TAGS))
+    if reads_pages(rule, contract):
+        found.append(header("If-None-Match", "304 where the page is of these.", example='W/"0"', pattern=TAGS))
+    if EVENTS in contract.media:
+        found.append(header("Last-Event-ID", "The `cursor` of the last frame one has seen, instead of `since`."))
     if contract.long:
         found.append(
             header("Prefer", "Do not wait: 202, and the work goes on as an operation.", example="respond-async")
@@ -69,6 +74,11 @@ def header_parameters(rule: Any, view: Any) -> list[dict[str, Any]]:
 def reads_one(rule: Any, contract: Contract) -> bool:
     """Whether the route answers one object with its ETag."""
     return "GET" in rule.methods and not contract.many and "fields" in parameters(contract.query)
+
+
+def reads_pages(rule: Any, contract: Contract) -> bool:
+    """Whether the route answers pages with their weak ETag."""
+    return "GET" in rule.methods and contract.many and contract.tells_place
 
 
 def header(name: str, description: str, **schema: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Tags(NamedTuple):
         """Whether this version is named by a strong tag."""
         return self.star or str(version) in self.strong()
 
-    def match_weakly(self, version: int) -> bool:
+    def match_weakly(self, version: int | str) -> bool:
         return self.star or str(version) in (named for _, named in self.named)
 
 
@@ -49,6 +49,13 @@ def is_known(environ: dict[str, Any], version: int) -> bool:
     if "HTTP_IF_MATCH" in environ and not tags(environ["HTTP_IF_MATCH"]).match(version):
         abort(412, f"The object is at version {version}.")
     return "HTTP_IF_NONE_MATCH" in environ and tags(environ["HTTP_IF_NONE_MATCH"]).match_weakly(version)
+
+
+def known_pages(environ: dict[str, Any]) -> Tags:
+    """The pages that the client of a GET has. Their tags are weak ones, and If-Match takes none of those: 412."""
+    if "HTTP_IF_MATCH" in environ and not tags(environ["HTTP_IF_MATCH"]).star:
+        abort(412, "A page has a weak ETag, which If-Match takes for none: ask by If-None-Match.")
+    return tags(environ["HTTP_IF_NONE_MATCH"]) if "HTTP_IF_NONE_MATCH" in environ else Tags(False, [])
 
 
 class Expected(NamedTuple):
@@ -76,11 +83,16 @@ def precondition(payload: Any, query: dict[str, Any], *, any_version: bool = Fal
 def starting(base: int | None, any_version: bool) -> Expected:
     if "If-Match" in request.headers:
         return if_match(tags(request.headers["If-Match"]))
-    if base is None and any_version:
-        return Expected("*", None, strict=False)
-    if base is None:
+    expected = Expected(str(base or "*"), base, strict=False)
+    if not any_version:
+        require_version(expected)
+    return expected
+
+
+def require_version(expected: Expected) -> None:
+    """428 where a change does not name the version that it starts from."""
+    if expected.base is None and not expected.strict:
         raise ProblemException(428, "Name the version you start from: in If-Match, or as version.")
-    return Expected(str(base), base, strict=False)
 
 
 def read_only(payload: Any, body: Schema | None, answer: Schema | None) -> dict[str, Any]:

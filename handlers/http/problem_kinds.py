@@ -18,8 +18,8 @@ KINDS = {
         "A parameter of the query is unknown, missing or given twice. Send those that the documentation names, each"
         " once."),
     "not-json": Kind(400, "Not JSON",
-        "The body is not JSON in UTF-8, or is nested too deeply. The detail says where it ceases to be: mend it"
-        " there."),
+        "The body is not JSON in UTF-8, is nested too deeply, or names a member of an object twice. The detail says"
+        " where it ceases to be, or which member: mend it there."),
     "cut-body": Kind(400, "Broken body",
         "The body ended early, or its chunks cannot be told apart. Nothing was done: send it again, whole."),
     "unauthenticated": Kind(401, "No good token",
@@ -51,6 +51,9 @@ KINDS = {
     "conflict": Kind(409, "Conflict",
         "Somebody else changed the same members since the version that was named. Decide by conflicts and current,"
         " and send the change over the current version."),
+    "changed-since": Kind(409, "Changed since",
+        "What would be undone was changed by others since, or refers to what is gone. The conflicts say what, object by"
+        " object: undo the rest with conflicts: keep theirs, or bring back first what is gone."),
     "taken": Kind(409, "Taken",
         "Another object has a value that only one may have. The field in errors names it: choose another value."),
     "in-use": Kind(409, "In use",

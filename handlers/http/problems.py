@@ -24,7 +24,6 @@ log = logging.getLogger("rowhouse")
 RETRY_AFTER = "1"
 """Seconds after which a client may try again where the database was away."""
 
-
 FAULTS_LIMIT, NAME_LIMIT = 100, 200
 """Faults that are told of one request, and characters of an unknown member's name."""
 
@@ -38,11 +37,14 @@ BROKEN = {
 """What a broken constraint is answered with, by its kind: what hangs on its parent is not there without it."""
 
 SQLSTATES = {
+    "RH404": ("not-found", "History does not reach back so far."),
     "57014": ("timeout", "The statement took longer than its time limit."),
     "55P03": ("overtaken", "The object is locked by somebody else's change."),
     "40001": ("overtaken", "Another change came in between."),
     "40P01": ("overtaken", "Another change came in between."),
     "25006": ("database-away", "The database takes no changes just now."),
+    "23001": ("in-use", "Something refers to it that is not the service's."),
+    "23503": ("in-use", "Something refers to it that is not the service's."),
     "53100": ("disk-full", "The disk of the database is full."),
     "53": ("busy", "The database is at its limits."),
     "08": ("database-away", "The database is not reachable."),
@@ -174,18 +176,25 @@ ANSWERS: dict[type[Exception], Callable[[Any], Response]] = {
     errors.Damaged: lambda error: problem("unreadable-file", f"This cannot be restored: {error}"),
     errors.TooLarge: lambda error: problem(413, str(error)),
     errors.TooManyRejects: lambda error: problem("too-many-rejects", str(error)),
+    errors.ChangedSince: lambda error: problem("changed-since", str(error), conflicts=error.conflicts),
     errors.NoBackup: lambda error: problem(404, str(error)),
+    errors.NoSuchType: lambda error: problem("wrong-state", str(error)),
     Exception: of_bug,
 }
 """What answers which exception."""
 
 
 def of(error: Exception) -> Response:
-    """The answer for an exception, also outside of a request."""
-    return next(answer for kind, answer in ANSWERS.items() if isinstance(error, kind))(error)
+    """The answer for an exception, also outside of a request. The frames that it came through are forgotten."""
+    try:
+        return next(answer for kind, answer in ANSWERS.items() if isinstance(error, kind))(error)
+    finally:
+        # marshmallow and Werkzeug keep it in a frame of these: the request and its body would wait for the collector.
+        past: BaseException | None = error
+        while past:
+            past.__traceback__, past = None, past.__context__
 
 
 def init_app(app: Flask) -> None:
     """Answer every failure of this app as a problem."""
-    for kind, answer in ANSWERS.items():
-        app.register_error_handler(kind, answer)
+    app.register_error_handler(Exception, of)

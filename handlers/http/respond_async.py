@@ -19,7 +19,9 @@ from handlers.http.responses import answer
 
 
 def prefers_async() -> bool:
-    """Whether the client does not wait (RFC 7240)."""
+    """Whether the client does not wait (RFC 7240). One with a token of one project does: it sees no operations."""
+    if db.project.get():
+        return False
     preferred = request.headers.get("Prefer", "").lower().replace(";", ",").split(",")
     return "respond-async" in (each.strip() for each in preferred)
 
@@ -92,7 +94,7 @@ def has_gone(client: Any) -> bool:
     """Whether the other side of a connection was closed. What it sent before that stays where it is."""
     try:
         # Not gevent's own recv(), which would wait, and be in the way of who reads the next request.
-        return not client._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return not client._sock.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
         return False
     except OSError:

@@ -1,11 +1,8 @@
 """The answers of the routes: one object with its ETag, a page, a stream of pages."""
 
-import csv
-import io
-import json
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator
 from contextlib import closing
-from functools import partial
+from hashlib import sha256
 from itertools import chain, islice
 from typing import Any
 from urllib.parse import urlencode
@@ -13,17 +10,14 @@ from urllib.parse import urlencode
 from flask import abort, g, request
 from flask.globals import request_ctx
 
-from db import read, run, snapshot
-from handlers.http.auth import current_view
-from handlers.http.contract import CSV
+from db import as_of, read, run, snapshot
+from db.feed import Cursor
 from handlers.http.flask_app import Response
-from handlers.http.preconditions import is_known
+from handlers.http.forms import Form, form_of
+from handlers.http.preconditions import Tags, is_known, known_pages
 from handlers.http.request_body import JSON
 from handlers.http.schemas import PAGE_LIMIT, decoded
 from handlers.http.streaming import Blocks, ahead
-
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-"""What a formula begins with, for spreadsheets."""
 
 BLOCK = 2**16
 """Characters of lines that are sent at once."""
@@ -31,7 +25,8 @@ BLOCK = 2**16
 SLICE = 2**18
 """Bytes of a page that are sent at once."""
 
-Form = Callable[[Iterator[str]], Iterator[bytes]]
+TAG_LENGTH = 32
+"""Hexadecimal digits of SHA-256 in the ETag of a page: 128 bits."""
 
 
 def answer(body: bytes | str, status: int = 200) -> Response:
@@ -60,27 +55,38 @@ def created(row: Any, location: str) -> Response:
     return response
 
 
-def streamed(blocks: Blocks, media: str) -> Response:
+def streamed(blocks: Blocks, media: str, places: list[str | None]) -> Response:
     """An answer sent block by block while it is being found. What fails before the first is answered as a problem.
 
-    What fails midway breaks the connection off, so that nobody takes a part for the whole.
+    What fails midway breaks the connection off, so that nobody takes a part for the whole. Where the feed was is in
+    `places` once the first is there.
     """
     sent = ahead(blocks)
     first = [*islice(sent, 1)]
     response = Response(chain(first, sent), mimetype=media)
     response.call_on_close(sent.close)
+    tell_place(response, places[0] if places else None)
     return response
+
+
+def tell_place(response: Response, place: str | None) -> None:
+    """From where on the feed brings what is not in the answer; nowhere where that is of the past, or of a standby."""
+    if place and not as_of.get():
+        feed, snapshot = place.split("|")
+        response.headers["Feed-Cursor"] = str(Cursor(feed, snapshot))
 
 
 def document(rows: Generator[Any, None, None]) -> Response:
     """One JSON document out of the lines of a statement; 404 where there are none."""
-    return streamed(blocks(rows), JSON)
+    places: list[str | None] = []
+    return streamed(blocks(rows, places), JSON, places)
 
 
-def blocks(rows: Generator[Any, None, None]) -> Blocks:
+def blocks(rows: Generator[Any, None, None], places: list[str | None]) -> Blocks:
     """The first line at once, the others in blocks that are worth sending."""
     with closing(rows):
         first = next(rows, None) or abort(404, "There is no such object.")
+        places += [first.place] if "place" in first._fields else []
         yield f"{first.line}\n".encode()
         lines, size = [], 0
         for row in rows:
@@ -100,12 +106,33 @@ def page(name: str, query: dict[str, Any]) -> Response:
 
     `name` is the statement of the list in the order of ids: its other orders are blocks beside it.
     """
+    as_of.set(query.pop("as_of", ""))
+    environ = request_ctx.request.environ
+    known = known_pages(environ) if environ["REQUEST_METHOD"] in ("GET", "HEAD") else None
     name = in_order(name, query.get("sort", ""))
     if g.media != JSON and "limit" not in query:
-        return streamed(selection(name, query, form_of(query)), g.media)
+        places: list[str | None] = []
+        return streamed(selection(name, query, form_of(query), places), g.media, places)
     row = found(read(name, **query if g.media == JSON else query | {"form": "lines"}))
     response = answer(row.body) if g.media == JSON else Response(form_of(query)(iter([row.body])), mimetype=g.media)
     link_next(response, row.next)
+    tell_place(response, row.place)
+    return response if known is None else revalidated(response, known)
+
+
+def revalidated(response: Response, known: Tags) -> Response:
+    """A page with its weak ETag, which is of what it says and where the next one is; 304 where the client has this one.
+
+    It has its place either way: a client whose page is as it was follows on from the newer place.
+    """
+    told = sha256(response.get_data())
+    told.update(response.headers.get("Link", "").encode())
+    tag = told.hexdigest()[:TAG_LENGTH]
+    response.headers.add("ETag", f'W/"{tag}"')
+    if known.match_weakly(tag):
+        response.status_code = 304
+        response.set_data(b"")
+        del response.headers["Content-Type"], response.headers["Content-Length"]
     return response
 
 
@@ -115,9 +142,9 @@ def in_order(name: str, sort: str) -> str:
     return name + f"_by_{key}" * (key not in ("", "id")) + "_desc" * sort.startswith("-")
 
 
-def selection(name: str, query: dict[str, Any], form: Form) -> Blocks:
+def selection(name: str, query: dict[str, Any], form: Form, places: list[str | None]) -> Blocks:
     """A whole selection in blocks that a slow client may be sent one of."""
-    with closing(pages(name, query)) as lines:
+    with closing(pages(name, query, places)) as lines:
         for block in form(lines):
             for start in range(0, len(block), SLICE):
                 yield block[start : start + SLICE]
@@ -130,24 +157,17 @@ def found(row: Any) -> Any:
     return row
 
 
-def pages(name: str, query: dict[str, Any]) -> Generator[str, None, None]:
+def pages(name: str, query: dict[str, Any], places: list[str | None]) -> Generator[str, None, None]:
     """The lines of a whole selection, page by page, all of one snapshot."""
     query = query | {"limit": PAGE_LIMIT, "form": "lines"}
     with snapshot() as connection:
         while True:
             row = found(next(run(connection, name, **query)))
+            places[:] = places or [row.place]
             yield row.body
             if not row.next:
                 return
             query |= decoded(row.next)[1]
-
-
-def form_of(query: dict[str, Any]) -> Form:
-    """What makes of JSON lines what is asked for: NDJSON, or CSV of these fields."""
-    if g.media != CSV:
-        return lambda lines: (f"{some}\n".encode() for some in lines if some)
-    columns = query["fields"].split(",") if query.get("fields") else members()
-    return partial(csv_lines, columns=columns, neutral=query.get("formulas") == "neutral")
 
 
 def link_next(response: Response, cursor: str | None) -> None:
@@ -155,33 +175,3 @@ def link_next(response: Response, cursor: str | None) -> None:
     if cursor:
         arguments = request.args.to_dict() | {"cursor": cursor}
         response.headers["Link"] = f'<{request.path}?{urlencode(arguments)}>; rel="next"'
-
-
-def members() -> list[str]:
-    """The members of what this route answers with, in the schema's order."""
-    return [field.data_key or name for name, field in current_view().contract.answer.fields.items()]
-
-
-def csv_lines(lines: Iterable[str], columns: list[str], neutral: bool) -> Iterator[bytes]:
-    """JSON lines as RFC 4180, with a header row; what is neither text nor number stays JSON."""
-    value = neutral_value if neutral else csv_value
-    for number, some in enumerate(lines):
-        if number == 0:  # not before the first lines are here: there may be none to head
-            yield csv_block([columns])
-        rows = (json.loads(line) for line in some.split("\n") if line)
-        yield csv_block([value(row[column]) for column in columns] for row in rows)
-
-
-def csv_block(rows: Iterable[list[Any]]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer).writerows(rows)
-    return buffer.getvalue().encode()
-
-
-def csv_value(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list | dict | bool) else value
-
-
-def neutral_value(value: Any) -> Any:
-    """As csv_value; a text that a spreadsheet would take for a formula becomes one it takes for text."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else csv_value(value)

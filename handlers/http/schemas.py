@@ -9,7 +9,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, post_load, validate
 
-from handlers.http.fields import INTEGER, IntegerParam, StrictInteger, Text, VersionOrTimestamp
+from handlers.http.fields import INTEGER, IntegerParam, StrictInteger, Text, VersionOrTimestamp, as_of_time
 from handlers.http.problem_kinds import KINDS, PREFIX
 
 PAGE_SIZE, PAGE_LIMIT = 50, 1000
@@ -57,14 +57,16 @@ class Problem(Schema):
 
 
 class Conflict(Schema):
-    """A member changed on both sides."""
+    """A member changed on both sides; of an undo also the object, null where a whole table is meant."""
 
-    field = fields.String()
-    base = fields.Raw(allow_none=True, metadata={"description": "What it was in the version you read."})
+    obj_type = fields.String(metadata={"example": "userstory"})
+    obj_id = fields.Raw(allow_none=True)
+    field = fields.String(allow_none=True, metadata={"description": "Null where the whole object is meant."})
+    base = fields.Raw(allow_none=True, metadata={"description": "What it was in the version you read, or undo."})
     yours = fields.Raw(allow_none=True)
     theirs = fields.Raw(allow_none=True)
     changed_by = fields.String(allow_none=True)
-    changed_at = fields.String(metadata={"format": "date-time"})
+    changed_at = fields.String(allow_none=True, metadata={"format": "date-time"})
 
 
 class VersionProblem(Problem):
@@ -90,26 +92,32 @@ def over_version(kind: type[Schema]) -> type[Schema]:
     return type(f"Save{kind.__name__}", (kind,), {"version": version})
 
 
-def known_fields(answer: type[Schema]) -> Callable[[str], None]:
+def member_names(answer: type[Schema]) -> list[str]:
+    """Its members, by the names that answers have."""
+    return [field.data_key or name for name, field in answer._declared_fields.items()]
+
+
+def known_fields(names: list[str]) -> Callable[[str], None]:
     def check(value: str) -> None:
-        unknown = [name for name in value.split(",") if name not in answer._declared_fields]
+        unknown = [name for name in value.split(",") if name not in names]
         if unknown:
-            raise ValidationError(f"Unknown: {', '.join(unknown)}. There are {', '.join(answer._declared_fields)}.")
+            raise ValidationError(f"Unknown: {', '.join(unknown)}. There are {', '.join(names)}.")
 
     return check
 
 
 def fields_of(answer: type[Schema]) -> Text:
-    names = "|".join(answer._declared_fields)
+    names = member_names(answer)
+    pattern = "|".join(names)
     return Text(
         500,
         data_key="fields",
         attribute="fields",
-        validate=[known_fields(answer)],
+        validate=[known_fields(names)],
         metadata={
             "description": "The members to answer with, separated by commas; all by default.",
-            "example": "id",
-            "pattern": f"^({names})(,({names}))*$",
+            "example": "id" if "id" in names else names[0],
+            "pattern": f"^({pattern})(,({pattern}))*$",
         },
     )
 
@@ -180,6 +188,8 @@ def page_query(
         ),
         "only": fields_of(answer),
     }
+    if issubclass(answer, Versioned):
+        members["as_of"] = as_of_time()
     return type(f"{answer.__name__}PageQuery", (PageQuery,), members | filters)
 
 

@@ -94,7 +94,8 @@ function show(frame) {
 
 $("filter").onsubmit = (event) => {
   event.preventDefault();
-  const wanted = [...new FormData(event.target)].filter(([, value]) => value !== "");
+  const given = [...new FormData(event.target)].map(([name, value]) => [name, value.trim()]);
+  const wanted = given.filter(([, value]) => value !== "");
   location.search = new URLSearchParams(wanted);
 };
 

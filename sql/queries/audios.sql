@@ -20,7 +20,8 @@ cross join jsonb_populate_record(null::audios, past.object) as r
 -- A page of audios by id, after the one with `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -38,7 +39,8 @@ from page(array(
 -- The same from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -56,7 +58,8 @@ from page(array(
 -- By session_id, after the one with `after_key` and `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -74,7 +77,8 @@ from page(array(
 -- By session_id, from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -92,7 +96,8 @@ from page(array(
 -- By created_at, after the one with `after_key` and `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (
@@ -110,7 +115,8 @@ from page(array(
 -- By created_at, from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select r.listed
     from (

@@ -36,7 +36,8 @@ where email_key(u.email) = email_key(:'email')
 -- A page of users by id, after the one with `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select u.listed
     from (
@@ -54,7 +55,8 @@ from page(array(
 -- The same from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select u.listed
     from (
@@ -72,7 +74,8 @@ from page(array(
 -- By email, after the one with `after_key` and `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select u.listed
     from (
@@ -90,7 +93,8 @@ from page(array(
 -- By email, from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select u.listed
     from (
@@ -108,7 +112,8 @@ from page(array(
 -- By name, after the one with `after_key` and `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select u.listed
     from (
@@ -126,7 +131,8 @@ from page(array(
 -- By name, from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select u.listed
     from (
@@ -144,7 +150,8 @@ from page(array(
 -- By created_at, after the one with `after_key` and `after_id`.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select u.listed
     from (
@@ -162,7 +169,8 @@ from page(array(
 -- By created_at, from the last to the first.
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select u.listed
     from (
@@ -254,7 +262,8 @@ remaining as materialized (
 )
 select
     page.next,
-    page.body
+    page.body,
+    history.place() as place
 from page(array(
     select listed(user_json(u), '', u.id::text, :'fields')
     from (

@@ -40,11 +40,15 @@ comment on function current_project() is 'The project that rowhouse_project sees
 
 -- It names only people whom it sees already. Anybody else is refused as an id that does not exist is, by the same foreign key and before
 -- that is asked, so that nobody can tell the two apart. A policy asks it: for those who see all it costs nothing. Volatile, because a
--- row that waited for another's change is checked as it is then.
+-- row that waited for another's change is checked as it is then. Who undoes
+-- what they did themselves names again whom it named (18_undo.sql).
 create or replace function works_on(person bigint, relation regclass, foreign_key text) returns boolean
 language plpgsql
 as $$
 begin
+    if current_setting('app.undo', true) = 'own' then
+        return true;
+    end if;
     if not exists (select from people_of(current_project()) as known (id) where known.id = person) then
         raise foreign_key_violation using
             message = format('the project has no person %s', person),

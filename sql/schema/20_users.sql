@@ -13,10 +13,10 @@ create table if not exists users (
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     constraint users_pkey primary key (id),
-    constraint users_email_check check (char_length(email) <= 254 and email ~ '^[^@[:space:]]+@[^@[:space:]]+$' and not has_invisible(email)),
-    constraint users_name_check check (char_length(name) <= 30 and says_something(name)),
-    constraint users_address_check check (char_length(address) <= 100 and says_something(address)),
-    constraint users_image_check check (char_length(image) <= 100 and image ~* '^https?://[^[:space:]]+$'),
+    constraint users_email_check check (char_length(email) <= 254 and is_email(email)),
+    constraint users_name_check check (char_length(name) <= 30 and is_not_blank(name)),
+    constraint users_address_check check (char_length(address) <= 100 and is_not_blank(address)),
+    constraint users_image_check check (char_length(image) <= 100 and is_web_address(image)),
     constraint users_text_check check (char_length(text) <= 1000)
 );
 
@@ -108,3 +108,6 @@ return (matches.id = '' or u.id = nullif(matches.id, '')::bigint)
 comment on function matches(users, text, text, text, text) is 'Whether a user fits all filters that are given.';
 
 select history.track('users', 'user', loads => true);
+select history.show_past('users', for_all => true);
+
+grant select (id, name, image) on past.users to rowhouse_project;

@@ -93,3 +93,4 @@ return (matches.id = '' or r.id = nullif(matches.id, '')::bigint)
 comment on function matches(audios, text, text) is 'Whether an audio fits all filters that are given.';
 
 select history.track('audios', 'audio');
+select history.show_past('audios');

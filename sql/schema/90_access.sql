@@ -14,7 +14,7 @@ create table if not exists tokens (
     constraint tokens_pkey primary key (id),
     constraint tokens_name_key unique (name),
     constraint tokens_sha256_key unique (sha256),
-    constraint tokens_name_check check (char_length(name) <= 100 and says_something(name)),
+    constraint tokens_name_check check (char_length(name) <= 100 and is_not_blank(name)),
     constraint tokens_role_check check (role in ('reader', 'writer', 'admin')),
     constraint tokens_sha256_check check (sha256 ~ '^[0-9a-f]{64}$')
 );
@@ -63,17 +63,28 @@ grant usage, select, update on all sequences in schema public to rowhouse_servic
 
 grant select on all tables in schema history to rowhouse_service;
 
--- These change what only the owner may change; the triggers and make_room() have the owner's rights for themselves.
+-- These change what only the owner may change; the triggers and what makes the months' partitions have the owner's rights for themselves.
 revoke execute on function
-    history.track(regclass, text, text, boolean),
+    history.track(regclass, text, text, boolean, boolean),
+    history.note(regclass),
     history.untrack(regclass),
     history.drop_triggers(regclass),
     history.prune(timestamptz),
+    history.seal(boolean),
+    history.create_partitions(integer, timestamptz),
+    history.close_partitions(timestamptz),
+    history.watch_for_late_entries(text),
     stage_employees(),
     append_employees(bigint)
 from public;
 
-grant execute on function stage_employees(), append_employees(bigint) to rowhouse_service;
+grant execute on function
+    history.create_partitions(integer, timestamptz),
+    history.close_partitions(timestamptz),
+    history.seal(boolean),
+    stage_employees(),
+    append_employees(bigint)
+to rowhouse_service;
 
 
 -- Projects ------------------------------------------------------------------------------------------------------------
@@ -83,7 +94,7 @@ grant usage on schema public, history to rowhouse_project;
 
 grant select (id, name, image) on users to rowhouse_project;
 
-grant select on history.tracked, history.horizon to rowhouse_project;
+grant select on history.tracked, history.horizon, history.closings, history.late_entries to rowhouse_project;
 
 
 -- People and backups ----------------------------------------------------------------------------------------------------
@@ -94,7 +105,7 @@ grant select on all tables in schema public, history to rowhouse_readonly, rowho
 
 grant select on all sequences in schema public, history to rowhouse_backup;
 
--- pg_dump reads each month by itself, also those that history.make_room() will make.
+-- pg_dump reads each month by itself, also those that history.create_partitions() will make.
 alter default privileges in schema history grant select on tables to rowhouse_backup;
 
 revoke select on tokens, first_answers from rowhouse_readonly;
