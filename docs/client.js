@@ -75,7 +75,7 @@ export class Model {
     if (object.action === "truncate") {
       for (const other of this.objects.keys()) if (other.startsWith(`${kind} `)) this.objects.delete(other)
     } else if (object.action !== "create" && !this.objects.has(key)) {
-      this.cursor = null // SQL moved it here: read anew
+      this.cursor = null // written behind history: read anew
     } else if (object.action === "delete") {
       this.objects.delete(key)
     } else {

@@ -67,7 +67,7 @@ class Model:
         if action == "truncate":
             self.objects = {key: members for key, members in self.objects.items() if key[0] != kind}
         elif action != "create" and (kind, id) not in self.objects:
-            self.cursor = None  # SQL moved it here: read anew
+            self.cursor = None  # written behind history: read anew
         elif action == "delete":
             del self.objects[kind, id]
         else:

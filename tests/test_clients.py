@@ -244,12 +244,13 @@ def test_a_model_is_kept_with_a_token_of_the_project(database):
 
 
 def test_a_model_is_what_the_tables_hold_though_sql_moves_what_is_there(database):
-    """What comes from another project is read anew, and a table that the tree does not have is passed over."""
+    """What goes to another project is gone, what comes is there; a table that the tree does not have is passed over."""
     with serve(database) as service:
         project, other = (service.post("/projects", json={"name": name}).json()["id"] for name in ("One", "Other"))
         with following(service.url, project, 1) as (_, clients), psycopg.connect(database, autocommit=True) as sql:
             sql.execute(
-                "insert into milestones (project_id, name) values (%s, 'here'), (%s, 'there')", [project, other]
+                "insert into milestones (project_id, name) values (%s, 'here'), (%s, 'there'), (%s, 'gone')",
+                [project, other, project],
             )
             wait_for(lambda: all(("milestone", 1) in each.model.objects for each in clients[:3]))
             sql.execute("create table orders (id int primary key, project_id bigint)")
@@ -257,6 +258,7 @@ def test_a_model_is_what_the_tables_hold_though_sql_moves_what_is_there(database
             sql.execute("select history.track('orders', 'order', 'project_id')")
             sql.execute("delete from orders")
             sql.execute("update milestones set project_id = %s, name = 'moved' where name = 'there'", [project])
+            sql.execute("update milestones set project_id = %s where name = 'gone'", [other])
             ended(database)
             for each in clients:
                 assert each.objects() == held(service, project), (type(each).__name__, each.form)

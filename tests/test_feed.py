@@ -100,6 +100,54 @@ def test_copy_and_truncate_come(database):
             assert ws.listen()["object"] == {"obj_type": "task", "obj_id": None, "action": "truncate"}
 
 
+MOVES = {
+    "milestone": "update milestones set project_id = %(there)s where id = %(id)s",
+    "userstory": "update userstories set project_id = %(there)s, ref = 99 where id = %(id)s",
+    "task": "update tasks set project_id = %(there)s, userstory_id = %(parent)s where id = %(id)s",
+    "comment": "update comments set project_id = %(there)s, userstory_id = %(parent)s where id = %(id)s",
+}
+"""What SQL can do and the API does not."""
+
+
+@pytest.mark.parametrize("kind", MOVES)
+def test_what_sql_moves_ends_in_one_project_and_begins_in_the_other(service, unique, kind):
+    """So is told who follows either, or both; and so say what was, what is otherwise, and the history."""
+    here, there = places = [service.post("/projects", json={"name": unique("P")}).json()["id"] for _ in range(2)]
+    stories = [service.post(f"/projects/{id}/userstories", json={"subject": "S"}).json()["id"] for id in places]
+    collections = {
+        "milestone": ("/projects/{}/milestones", places, {"name": "M"}),
+        "userstory": ("/projects/{}/userstories", places, {"subject": "S"}),
+        "task": ("/userstories/{}/tasks", stories, {"subject": "S"}),
+        "comment": ("/userstories/{}/comments", stories, {"text": "T"}),
+    }
+    path, parents, body = collections[kind]
+    id = service.post(path.format(parents[0]), json=body).json()["id"]
+    before = service.get(f"/history?sort=-id&project={here}").json()["items"][0]["operation_date"]
+    object = {"obj_type": kind, "obj_id": id}
+    ended = {"project": here, "object": object | {"action": "delete"}, "version": 1}
+    began = {"project": there, "object": object | {"action": "create"}, "version": 2}
+    with channel(service, project=here) as left, channel(service, project=there) as joined, channel(service) as every:
+        with psycopg.connect(service.database, autocommit=True) as connection:
+            connection.execute(MOVES[kind], {"id": id, "there": there, "parent": stories[1]})
+        for ws, frames in ((left, [ended]), (joined, [began]), (every, [ended, began])):
+            for frame in frames:
+                assert ws.listen().items() >= frame.items()
+            assert silent(ws)
+    for place, parent, frame, was in ((here, parents[0], ended, True), (there, parents[1], began, False)):
+        query = {"since": left.subscribed, "project": place}
+        (missed,) = service.get("/changes", params=query).json()["items"]
+        assert missed.items() >= frame.items()
+        newest = service.get(f"/history?sort=-id&project={place}").json()["items"][0]
+        assert {name: newest[name] for name in ("obj_type", "obj_id", "action", "version")} == (
+            frame["object"] | {"version": frame["version"]}
+        )
+        (change,) = service.get(f"/projects/{place}/diff", params={"from": before}).json()["changes"]
+        assert change.items() >= frame["object"].items()
+        for query, expected in (({"as_of": before}, was), ({}, not was)):
+            items = service.get(path.format(parent), params=query).json()["items"]
+            assert (id in [item["id"] for item in items]) == expected
+
+
 def test_one_may_listen_to_a_kind_or_an_object(service, project, story):
     other = service.post(f"/projects/{project['id']}/userstories", json={"subject": "Other"}).json()
     with (

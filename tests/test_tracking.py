@@ -415,6 +415,33 @@ def test_what_was_changed_while_nobody_looked_is_noted_as_what_it_was(foreign, s
     assert replayed(foreign, 13) == replayed(foreign, 14) == []
 
 
+@pytest.mark.parametrize("way", ["seen", "seen under another name", "unseen"])
+def test_what_moved_to_another_project_ends_there_and_begins_here(foreign, stock, way):
+    """Also to none and from none: history of each project, played again, is what the table holds."""
+    name, _ = stock
+    track(foreign, name)
+    called = "project"
+    if way == "seen under another name":
+        called = "belongs_to"
+        foreign.execute(f"alter table elsewhere.{name} rename project to {called}")
+    elif way == "unseen":
+        foreign.execute(f"select history.untrack('elsewhere.{name}')")
+    for id, project, version in ((1, 13, 6), (2, None, 6), (3, 15, 6)):
+        foreign.execute(
+            f"update elsewhere.{name} set {called} = %s, version = %s, n = n + 1 where id = %s", [project, version, id]
+        )
+    if way == "unseen":
+        track(foreign, name)
+    moved = [entry[:4] for entry in noted(foreign, name)[4:]]
+    assert [entry for entry in moved if entry[1] == "1"] == [("delete", "1", 14, 5), ("create", "1", 13, 6)]
+    assert [entry for entry in moved if entry[1] == "2"] == [("delete", "2", 13, 5), ("create", "2", None, 6)]
+    assert [entry for entry in moved if entry[1] == "3"] == [("delete", "3", 14, 5), ("create", "3", 15, 6)]
+    foreign.execute(f"update elsewhere.{name} set {called} = 14, version = 7 where id = 2")
+    assert [entry[:4] for entry in noted(foreign, name)[10:]] == [("delete", "2", None, 6), ("create", "2", 14, 7)]
+    if called == "project":
+        assert [replayed(foreign, project) for project in (13, 14, 15)] == [[], [], []]
+
+
 def test_what_was_emptied_begins_anew(foreign, stock):
     name, _ = stock
     track(foreign, name)

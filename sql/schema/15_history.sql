@@ -335,6 +335,15 @@ return case when jsonb_typeof(value) = 'number' then value::bigint end;
 
 comment on function history.number_in(jsonb) is 'The number that a value is; null where it is none.';
 
+create or replace function history.project(object jsonb, called text, relation oid) returns bigint
+language sql stable
+return case
+    when object ? called then history.number_in(object -> called)
+    when called <> '' then history.project(object, relation)
+end;
+
+comment on function history.project(jsonb, text, oid) is 'The project of a row, without a look at the catalog where the column that was called so still is.';
+
 create or replace function history.moment_in(value text) returns timestamptz
 language sql stable parallel safe
 return case when value like '____-__-__T__:__:__%+00:00' then value::timestamptz end;
@@ -384,6 +393,8 @@ declare
     object     jsonb;
     key        text;
     left_key   text;
+    belongs    bigint;
+    belonged   bigint;
     version    integer;
     said       timestamptz;
     -- Not now() alone: of two transactions, the one that began first may well change a row last.
@@ -421,6 +432,8 @@ begin
         end if;
     end if;
     left_key := obj_id(before, tg_argv[1], tg_relid);
+    belongs := project(object, tg_argv[2], tg_relid);
+    belonged := project(before, tg_argv[2], tg_relid);
     -- History is asked for what came before only where that may be later than the clock.
     if ended is not null
         or tg_argv[3] = ''
@@ -429,8 +442,9 @@ begin
     then
         changed_at := moment_after(tg_argv[0], key, changed_at);
     end if;
-    -- An object is what its key says: one that gets another key ends, and another begins.
-    if left_key <> key then
+    -- An object is what its key says, and what others see of it is by its project: one that gets another key or project ends there, and
+    -- begins here.
+    if left_key <> key or (tg_op = 'UPDATE' and belonged is distinct from belongs) then
         changed_at := moment_after(tg_argv[0], left_key, changed_at);
         insert into entries (operation_date, obj_type, obj_id, action, project, actor, request_id, version, old_obj)
         values (
@@ -438,7 +452,7 @@ begin
             tg_argv[0],
             left_key,
             'delete',
-            case when tg_argv[2] <> '' then project(before, tg_relid) end,
+            belonged,
             actor(),
             nullif(current_setting('app.request_id', true), ''),
             number_in(before -> tg_argv[4]),
@@ -452,10 +466,7 @@ begin
         tg_argv[0],
         key,
         case when before is null then 'create' when after is null then 'delete' else 'update' end,
-        case
-            when object ? tg_argv[2] then number_in(object -> tg_argv[2])
-            when tg_argv[2] <> '' then project(object, tg_relid)
-        end,
+        belongs,
         actor(),
         nullif(current_setting('app.request_id', true), ''),
         version,
@@ -678,7 +689,7 @@ begin
         $sql$
             with
                 live as materialized (
-                    select obj_id(r.object, %L, $1) as obj_id, r.object
+                    select obj_id(r.object, %L, $1) as obj_id, number_in(r.object -> $3) as project, r.object
                     from (select row_json(r) - computed($1) from %s as r) as r (object)
                 ),
                 emptied as (
@@ -713,16 +724,18 @@ begin
                         $2,
                         coalesce(l.obj_id, k.obj_id),
                         case when k.object is null then 'create' when l.object is null then 'delete' else 'update' end,
-                        case when l.object is null then k.project else number_in(l.object -> $3) end,
+                        case when l.object is null then k.project else l.project end,
                         actor(),
                         nullif(current_setting('app.request_id', true), ''),
                         case when l.object is null then k.version when $4 then number_in(l.object -> 'version') end,
                         k.object,
                         l.object
                     from live as l
-                    full join known as k on k.obj_id = l.obj_id
+                    full join known as k on k.obj_id = l.obj_id and k.project is not distinct from l.project
                     where l.object is distinct from k.object
                         and not (k.object is null and (select n.loaded from loaded as n))
+                    -- What moved to another project ends there before it begins here.
+                    order by l.obj_id is not null
                     returning obj_type, obj_id, action, version
                 )
             insert into deleted as d (obj_type, obj_id, version)
