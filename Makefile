@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help run test quick fuzz thorough seed lint format lock load bench bench-growth bench-soak bench-tree bench-events bench-notifications bench-tables bench-hostile audit clean
+.PHONY: help run test quick fuzz thorough seed lint format lock load load-ui bench bench-growth bench-soak bench-tree bench-events bench-notifications bench-tables bench-hostile audit clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -45,9 +45,15 @@ lock: .venv/test ## Take the newest versions of all dependencies
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade requirements.in -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade tests/requirements.in -c requirements.txt -o tests/requirements.txt
 
-load: .venv-bench/made ## Send the crowd of locustfile.py for a minute; report in load.html
-	@exec .venv-bench/bin/locust --headless --host $(or $(HOST),http://127.0.0.1:8000) --users $(or $(USERS),30) --spawn-rate 100 \
-		--run-time $(or $(TIME),60s) --html load.html --only-summary
+REPORT = load/$(shell date +%Y%m%dT%H%M%S)
+CROWD = .venv-bench/bin/locust --host $(or $(HOST),http://127.0.0.1:8000) --users $(or $(USERS),30) --spawn-rate 100 --stop-timeout 10
+
+load: .venv-bench/made ## Send the crowd of locustfile.py for a minute, report in load/: HOST= TOKEN= USERS= TIME= MAX_P95= MAX_FAILURES=
+	@REPORT=$(REPORT) && export REPORT && exec $(CROWD) --headless --run-time $(or $(TIME),60s) --only-summary --loglevel WARNING \
+		--html $$REPORT/report.html
+
+load-ui: .venv-bench/made ## The same, steered in a browser on http://127.0.0.1:8089
+	@exec $(CROWD) --web-host 127.0.0.1
 
 bench: .venv-bench/made ## Measure all beside FastAPI, Flask and the limits, some 15 minutes: USERS= GROWN= ROUNDS= SECONDS= KEEP=
 	$(BIN)/python -m bench.side_by_side $(if $(USERS),--users $(USERS)) $(if $(GROWN),--grown $(GROWN)) \

@@ -118,7 +118,7 @@ def test_settings_are_read_in_one_place():
         assert set(read) - {"LC_ALL", "PROMETHEUS_MULTIPROC_DIR"} <= MADE.get(path.name, set()), path
 
 
-MADE = {"app.py": {"DATABASE_URL"}, "gunicorn.conf.py": {"DATABASE_URL"}, "locustfile.py": {"RATE"}}
+MADE = {"app.py": {"DATABASE_URL"}, "gunicorn.conf.py": {"DATABASE_URL"}, "locustfile.py": {"REPORT", "TOKEN"}}
 """What may be read elsewhere: the address that gunicorn gives its workers, and what is no setting of the service."""
 
 
