@@ -58,9 +58,15 @@ class Refused(Exception):
 
 
 def migrate(dsn: str) -> list[str]:
-    """Bring the database up to date; returns the names of what was applied. Raises Refused, or psycopg's errors."""
+    """Bring the database up to date, unless it is a standby that is; returns the names of what was applied.
+
+    Raises Refused, or psycopg's errors.
+    """
     with connect(dsn) as connection:
         check_server(connection)
+        if connection.info.parameter_status("in_hot_standby") == "on":
+            check_standby(connection)
+            return []
         with connection.transaction():
             connection.execute(f"set local lock_timeout = '{LOCK_WAIT}'; set local statement_timeout = 0")
             connection.execute("select pg_advisory_xact_lock($1)", [LOCK])
@@ -81,6 +87,12 @@ def check_server(connection: Connection) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise Refused(f"The database is encoded in {encoding}: Rowhouse needs one in UTF8.")
+
+
+def check_standby(connection: Connection) -> None:
+    """Raises Refused where a standby, which takes nothing but from its primary, is not up to date."""
+    if not expected().items() <= checksums(connection).items():
+        raise Refused("The database is a standby, and not up to date: migrate its primary first.")
 
 
 def bring_up_to_date(connection: Connection) -> list[str]:

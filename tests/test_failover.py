@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.conftest import serve, stopped, tool, wait_for
+from tests.flask_command import flask
 from tests.test_changes import EVENTS, LINES, SOME, changes, told
 
 # PostgreSQL does not run as root.
@@ -176,3 +177,20 @@ def test_a_standby_that_reads_are_left_to_says_at_once_that_it_has_no_feed(pair)
             ws.recv(10)
         assert (ws.close_code, ws.close_reason) == (1013, NO_FEED)
         assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("pair", [False], indirect=True, ids=["asynchronous"])
+def test_a_service_on_a_standby_answers_what_its_primary_has(pair):
+    done = flask(pair.at("two"), "migrate")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "The database is a standby, and not up to date: migrate its primary first.\n",
+    )
+    with serve(pair.at("one")) as primary:
+        made = primary.post("/projects", json={"name": "One"}).json()
+        with serve(pair.at("two")) as standby:
+            wait_for(lambda: standby.get("/projects/1").status_code == 200)
+            assert standby.get("/projects/1").json() == made
+            assert standby.get("/health/ready").json() == {"status": "ready"}
+            refused = standby.post("/projects", json={"name": "Two"})
+            assert (refused.status_code, refused.json()["detail"]) == (503, "The database takes no changes just now.")
