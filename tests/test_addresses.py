@@ -256,7 +256,7 @@ def by_psql(service, member: str, value: str) -> bool:
 WAYS = {"POST": by_post, "PUT": by_change("PUT"), "PATCH": by_change("PATCH"), "/user": by_email, "psql": by_psql}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", first(2, WAYS))
 @pytest.mark.parametrize(
     ("member", "good", "bad"), [("email", EMAILS, NO_EMAILS), ("image", IMAGES, NO_IMAGES)], ids=["email", "image"]
 )
@@ -407,6 +407,7 @@ def letters(request) -> list[str]:
     ]
 
 
+@pytest.mark.thorough
 def test_what_no_address_holds_is_the_same_in_python_and_in_postgresql(connection, letters):
     for rule, form in (
         (is_email, "a{}@x.org"),
@@ -423,6 +424,7 @@ def test_what_no_address_holds_is_the_same_in_python_and_in_postgresql(connectio
         assert not {letter for letter in strangers if category(letter)[0] in "LMNPS" and SEEN.search(letter)}
 
 
+@pytest.mark.thorough
 def test_a_letter_of_a_domain_here_is_one_in_postgresql(connection, letters):
     """In letters and in Punycode. PostgreSQL may let in what came after Unicode 14."""
     letters = [letter for letter in letters if letter > "\x7f"]
@@ -456,6 +458,7 @@ MORE = st.sampled_from(
 ANY = st.lists(LETTERS | MORE | st.characters(categories=["L", "M"]), min_size=1, max_size=8).map("".join)
 
 
+@pytest.mark.thorough
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(st.builds("{}@{}.{}".format, ANY, ANY | st.just("xn--i-3wb"), ANY | st.just("org")) | st.sampled_from(EMAILS))
 def test_each_spelling_of_an_email_is_taken_and_is_the_same(connection, email):
@@ -467,7 +470,7 @@ def test_each_spelling_of_an_email_is_taken_and_is_the_same(connection, email):
     assert len({*keys}) == 1, dict(zip([email, *spelled], keys, strict=True))
 
 
-@pytest.mark.parametrize("email", EMAILS)
+@pytest.mark.parametrize("email", first(8, EMAILS))
 def test_who_is_stored_is_found_and_saved_again_in_each_spelling(service, unique, email):
     email = f'"{unique("m")}' + email[1:] if email[0] == '"' else unique("m") + email
     ann = service.post("/users", json=person("spelled", email=email)).json()

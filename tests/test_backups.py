@@ -512,7 +512,7 @@ def test_no_restore_takes_the_room_of_a_sequence(house, table):
     reject_some(house)
 
 
-@pytest.mark.parametrize("emptied", [False, True])
+@pytest.mark.parametrize("emptied", first(1, [False, True]))
 @pytest.mark.parametrize("table", FILES)
 @pytest.mark.parametrize(
     "member, values",
@@ -913,7 +913,7 @@ def test_the_commands_do_the_same(house, tmp_path):
         assert (refused.returncode, refused.stdout, "Traceback" in refused.stderr) == (1, "", False)
 
 
-@pytest.mark.parametrize("how", first(2, ["cat {} | {} -", "{1} <(cat {0})", "{1} - < {0}", "{1} /dev/stdin < {0}"]))
+@pytest.mark.parametrize("how", first(1, ["cat {} | {} -", "{1} <(cat {0})", "{1} - < {0}", "{1} /dev/stdin < {0}"]))
 def test_the_commands_read_what_is_no_file_on_disk(house, tmp_path, how):
     rows, live = tmp_path / "jobs.csv", tmp_path / "jobs.avro"
     rows.write_bytes(b"900,Baker\n,nobody\n")

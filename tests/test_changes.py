@@ -277,7 +277,7 @@ def test_the_service_stops_whoever_listens(database, media):
 
 
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("media", MEDIA)
+@pytest.mark.parametrize("media", first(1, MEDIA))
 def test_who_has_left_gives_its_place_back_at_once_though_nothing_changes(database, media, half):
     """Only closed, or for writing: who says that nothing more comes is gone here as in long work."""
     with psycopg.connect(database, autocommit=True) as connection:

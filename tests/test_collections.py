@@ -39,6 +39,7 @@ class Crowd(threading.Thread):
                 self.changes += 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sort", first(1, ["-email", "id", "name"]))
 def test_who_stays_is_seen_once_whoever_comes_and_goes(town, sort):
     with psycopg.connect(town.database) as connection:

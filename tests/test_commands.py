@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.conftest import make_token
+from tests.conftest import first, make_token
 from tests.flask_command import flask
 
 PRINTING = [
@@ -22,7 +22,7 @@ PRINTING = [
 ]
 
 
-@pytest.mark.parametrize("words", PRINTING)
+@pytest.mark.parametrize("words", first(2, PRINTING))
 def test_an_output_that_is_full_is_said_in_one_line_and_no_token_is_kept(module_database, tmp_path, words):
     with psycopg.connect(module_database, autocommit=True) as connection:
         make_token(connection)  # so that there is one to list

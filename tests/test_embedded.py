@@ -141,6 +141,7 @@ def test_a_server_starts_whatever_its_directory_is_called(path):
         assert [each.name for each in Path(found).iterdir()] == [path], "nothing is made beside it"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("found", some(FOUND))
 def test_no_number_in_a_file_is_believed(directory, bystander, found):
     with crashed(directory, orphans=True) as data:

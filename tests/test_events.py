@@ -289,6 +289,7 @@ def test_users_whose_webhook_hangs_hold_no_other_up(alone, hanging, each):
     assert hanging_and_others(alone, hanging, each, {}) < 5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("hanging", "each"), first(1, [(3, 100), (1, 1)]))
 def test_users_whose_webhook_hangs_hold_no_other_up_behind_a_broker_either(alone, queue, hanging, each):
     assert hanging_and_others(alone, hanging, each, queue.settings) < 5
@@ -388,6 +389,7 @@ def whatever_breaks(service, receiver, events, workers, break_something, chance,
     return sum(receiver.tries.values()) - events
 
 
+@pytest.mark.thorough
 def test_without_a_broker_nothing_is_lost_or_out_of_order_whatever_is_killed(alone):
     with Receiver(chance_to_fail=0.05) as receiver:
         settings = {"NOTIFY_URL": receiver.url, "NOTIFY_DELAYS": "0,0,0,0,0,0,0,0,0"}
@@ -579,6 +581,7 @@ def test_an_event_goes_through_the_broker(alone, queue):
             wait_for(lambda: status(alone, made) == "Processed")
 
 
+@pytest.mark.thorough
 def test_many_events_go_through_the_broker_and_are_noted_at_once(alone, queue):
     with working(alone, **queue.settings) as notifier:
         wait_for(lambda: declared(queue))

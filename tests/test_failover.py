@@ -16,7 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.conftest import serve, stopped, tool, wait_for
+from tests.conftest import first, serve, stopped, tool, wait_for
 from tests.flask_command import flask
 from tests.test_changes import EVENTS, LINES, SOME, changes, told
 
@@ -97,7 +97,7 @@ class Pair:
         self.directory.cleanup()
 
 
-@pytest.fixture(params=[True, False], ids=["synchronous", "asynchronous"])
+@pytest.fixture(params=first(1, [True, False]), ids=["synchronous", "asynchronous"])
 def pair(request, server):
     with ExitStack() as ends:
         made = Pair(server, request.param)

@@ -279,6 +279,7 @@ def test_broken_frames_end_the_socket_and_nothing_else(service):
     assert service.get("/ping").status_code == 200
 
 
+@pytest.mark.thorough
 def test_who_does_not_read_is_closed_and_holds_nobody_up(database):
     with serve(database, WORKERS="1") as service:
         made = service.post("/projects", json={"name": "Much"}).json()
@@ -392,6 +393,7 @@ def test_each_subscriber_gets_each_committed_change_exactly_once_in_order(databa
     assert falls > 10 * times / 12
 
 
+@pytest.mark.thorough
 def test_a_database_that_is_killed_and_comes_back_loses_and_repeats_nothing(tmp_path):
     """PostgreSQL is killed with -9 between changes; its keeper starts it again, and the reader finds its place."""
     with (

@@ -188,6 +188,7 @@ def test_a_server_that_is_away_is_not_waited_for():
         gevent.sleep(0.01)  # any moment
 
 
+@pytest.mark.thorough
 def test_no_request_notices_what_happens_to_the_connections(database):
     """Every answer is right and good while the shared connection is killed again and again."""
     with psycopg.connect(database) as connection:

@@ -198,6 +198,7 @@ def test_no_jwt_is_good_whose_claims_are_odd(guarded, claims):
         assert answer == 201, longest
 
 
+@pytest.mark.thorough
 def test_an_answer_kept_for_a_key_is_told_to_nobody_of_another_reach(guarded, claims):
     """Callers of one name, each before each: the second is answered as if there had been no first."""
     with psycopg.connect(guarded.database, autocommit=True) as connection:

@@ -10,7 +10,7 @@ from app import create_app
 from handlers.http.contract import parameters
 from tests import resources
 from tests.browser import CHROMIUM, tab
-from tests.conftest import serve, wait_for
+from tests.conftest import first, serve, wait_for
 
 
 def test_the_document_is_valid(service):
@@ -104,7 +104,7 @@ def test_a_page_takes_all_it_needs_from_here(service, page):
     text = service.get(page).text
     needed = re.findall(r'(?:src|href|spec-url)="([^"]+)"|url: "([^"]+)"', text)
     assert needed
-    for path in (first or second for first, second in needed):
+    for path in (tag or script for tag, script in needed):
         assert path == "data:," or service.get(path).status_code == 200
 
 
@@ -116,7 +116,7 @@ def test_a_page_names_nothing_elsewhere(service, page):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: apt install chromium")
-@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+@pytest.mark.parametrize("page", first(1, ["/docs", "/redoc"]))
 def test_a_browser_shows_the_operations(service, page):
     with tab() as browser:
         browser.open(service.url + page)
@@ -126,7 +126,7 @@ def test_a_browser_shows_the_operations(service, page):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: apt install chromium")
-@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+@pytest.mark.parametrize("page", first(1, ["/docs", "/redoc"]))
 def test_a_browser_has_nothing_to_complain_of(service, page):
     """Its console would tell of each picture, script or style from elsewhere that the page asks for in vain."""
     with tab() as browser:

@@ -15,7 +15,7 @@ import db
 from db.pool import connect
 from handlers.bulk import backup, loading, restore
 from handlers.bulk.progress import Canceled
-from tests.conftest import answers, serve, wait_for
+from tests.conftest import answers, first, serve, wait_for
 
 ASYNC = {"Prefer": "respond-async"}
 CSV = {"Content-Type": "text/csv"}
@@ -239,6 +239,7 @@ def test_requests_are_answered_while_one_goes_on(house):
     assert longest < 3
 
 
+@pytest.mark.thorough
 def test_uploads_leave_connections_for_others(database):
     with serve(database, POOL_SIZE="5") as service, psycopg.connect(database) as other, ThreadPoolExecutor(8) as crowd:
         other.execute("lock table jobs in access exclusive mode")
@@ -253,7 +254,7 @@ def test_uploads_leave_connections_for_others(database):
 
 
 @pytest.mark.parametrize("error", [Canceled(), OSError(errno.ENOSPC, "No space left on device")])
-@pytest.mark.parametrize("after", [1, 5])
+@pytest.mark.parametrize("after", first(1, [1, 5]))
 def test_a_backup_that_breaks_off_ends_its_transaction(database, error, after):
     """Between two slices of what the server sends: after so many times that somebody was told."""
     told, ended = [], threading.Event()

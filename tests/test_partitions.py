@@ -163,6 +163,7 @@ def posts(service, done):
     return took
 
 
+@pytest.mark.thorough
 def test_a_start_beside_a_long_reader_keeps_no_writer_waiting(database, psql):
     drop_months(psql)
     done = threading.Event()
@@ -357,7 +358,7 @@ DATES = (
 )
 
 
-@pytest.mark.parametrize("seed", first(2, range(6)))
+@pytest.mark.parametrize("seed", first(1, range(6)))
 def test_nothing_is_missed_or_told_twice_whatever_the_dates_and_however_long_transactions_run(database, years, seed):
     """Dates from all over, transactions that end in any order or not at all, months made, filled and closed between."""
     chance = random.Random(seed)

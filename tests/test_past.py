@@ -159,6 +159,7 @@ def loaded(service, chance):
             service.post("/restore/jobs", json={})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rounds", first(1, (60, 400)))
 def test_what_loads_and_restores_brought_is_there_from_then_on(database, rounds):
     with serve(database) as service:

@@ -161,7 +161,7 @@ def take(model, frame):
         del model[id]
 
 
-@pytest.mark.parametrize("what", READS)
+@pytest.mark.parametrize("what", first(1, READS))
 @pytest.mark.parametrize("reads", first(1, [20, 200]))
 def test_a_list_and_what_comes_from_there_on_is_what_the_table_holds(database, what, reads):
     below, media, found = READS[what]
@@ -176,7 +176,7 @@ def test_a_list_and_what_comes_from_there_on_is_what_the_table_holds(database, w
             assert model == held(database)
 
 
-@pytest.mark.parametrize("below", ["milestones?limit=1000", "tree"])
+@pytest.mark.parametrize("below", first(1, ["milestones?limit=1000", "tree"]))
 @pytest.mark.parametrize("rounds", first(1, [5, 50]))
 def test_a_snapshot_on_the_socket_comes_behind_what_was_before_it_and_before_the_rest(database, below, rounds):
     with (
@@ -288,7 +288,7 @@ def test_a_snapshot_is_for_who_may_read_it(database):
             assert ws.close_code == 1008
 
 
-@pytest.mark.parametrize("commands", [1, 16, 200])
+@pytest.mark.parametrize("commands", first(2, [1, 16, 200]))
 def test_what_comes_at_once_is_answered_in_turn(database, commands):
     """Together with the token, and more than may wait."""
     with psycopg.connect(database, autocommit=True) as connection:

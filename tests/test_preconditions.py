@@ -86,7 +86,7 @@ def test_each_method_heeds_both(objects, rule):
     assert asked == 500
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", first(3, RULES))
 def test_what_is_no_entity_tag_is_refused(objects, rule):
     noun = rule.split("/")[1]
     for method, name, tags in product(("GET", "HEAD", "PUT", "PATCH", "DELETE"), ("If-Match", "If-None-Match"), BROKEN):

@@ -67,6 +67,7 @@ def check_that_nothing_is_news(service, project, before):
     assert frame["object"]["obj_id"] == made
 
 
+@pytest.mark.thorough
 def test_what_came_in_a_dump_is_no_news_on_another_server(database, elsewhere, tmp_path):
     use_up(database, 500)
     with serve(database) as service:

@@ -512,6 +512,7 @@ def test_who_looks_reads_all_but_secrets_and_who_backs_up_reads_all(guarded):
             connection.execute("update users set name = 'x'")
 
 
+@pytest.mark.thorough
 def test_an_owner_who_is_no_superuser_serves_all_the_same(server):
     """Forced policies hold the owner, too: history writes itself, foreign keys cascade, and a dump has every row."""
     with psycopg.connect(server, autocommit=True) as connection:

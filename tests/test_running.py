@@ -180,6 +180,7 @@ def test_an_address_others_can_reach_is_refused(directory):
     assert said == ["HOST=0.0.0.0 is reachable from elsewhere: without tokens Rowhouse answers on loopback only."]
 
 
+@pytest.mark.thorough
 def test_a_start_that_is_refused_is_over_when_its_postgresql_is(directory):
     with start(directory, HOST="0.0.0.0", PORT=str(free_port())) as process:
         # Not by what it says: whatever has its standard error would be waited for, too.
@@ -188,6 +189,7 @@ def test_a_start_that_is_refused_is_over_when_its_postgresql_is(directory):
         process.communicate()
 
 
+@pytest.mark.thorough
 def test_commands_use_the_server_that_runs(directory):
     environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
     environment |= {"DATA_DIR": str(directory)}
@@ -238,6 +240,7 @@ def test_a_killed_postgresql_comes_back_and_so_does_the_service(directory):
     assert set(statuses) <= {200, 503}
 
 
+@pytest.mark.thorough
 def test_a_service_waits_out_a_database_that_is_away(directory):
     with private_postgres.server(directory) as url:
         served = serve(url)
@@ -357,6 +360,7 @@ def test_no_worker_goes_before_a_younger_one_serves(number, monkeypatch):
         ]
 
 
+@pytest.mark.thorough
 def test_a_reload_cuts_and_stops_nothing_and_a_stop_amid_reloads_ends_all(database):
     served = serve(database, NOTIFIER="")
     with served as service:

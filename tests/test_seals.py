@@ -212,7 +212,7 @@ def test_every_column_is_sealed(sealed):
     assert {*BYTES} | {"id"} == {column.name for column in sealed.execute("table history.entries limit 0").description}
 
 
-@pytest.mark.parametrize("column", BYTES)
+@pytest.mark.parametrize("column", first(2, BYTES))
 @pytest.mark.parametrize("place", first(1, [7, 0, 4, 9]))
 def test_a_byte_that_was_changed_is_named(sealed, column, place):
     id = ids(sealed)[place]
@@ -251,7 +251,7 @@ FORGED = {
 }
 
 
-@pytest.mark.parametrize("how", FORGED)
+@pytest.mark.parametrize("how", first(1, FORGED))
 def test_one_that_was_forged_is_named(sealed, how):
     before = ids(sealed)
     sealed.execute(
@@ -295,7 +295,7 @@ REWRITTEN = {
 }
 
 
-@pytest.mark.parametrize("statement", REWRITTEN)
+@pytest.mark.parametrize("statement", first(1, REWRITTEN))
 def test_a_seal_that_was_rewritten_is_named(sealed, statement):
     sealed.execute(statement)
     assert [found for found in verify(sealed) if found[0] == "seal rewritten"] == [

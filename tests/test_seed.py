@@ -70,6 +70,7 @@ def test_there_is_as_much_as_was_asked_for_in_the_proportions_of_a_tracker(datab
     assert ask(database, "select 1 from projects as p cross join history.replay(p.id)") == []
 
 
+@pytest.mark.thorough
 def test_more_may_be_asked_for_later(databases):
     seed(databases[0], "--users", "100", "--projects", "1", "--userstories", "20")
     seed(databases[0], "--users", "100", "--projects", "1", "--userstories", "50")
@@ -78,6 +79,7 @@ def test_more_may_be_asked_for_later(databases):
     assert ask(databases[0], stories) == ask(databases[1], stories)
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_broken_off_leaves_whole_slices_and_is_taken_up(database):
     options = ("--users", "200", "--projects", "2", "--userstories", "4000")
     arguments, environment = command(database, *options)

@@ -114,6 +114,7 @@ def begun(forest, halting):
     return came, chunks, halting.execute(HALTED).fetchone()[0]
 
 
+@pytest.mark.thorough
 def test_a_tree_comes_while_it_is_being_found(forest, halting):
     """The first stories are here while the statement is still running."""
     came, chunks, _ = begun(forest, halting)

@@ -323,7 +323,7 @@ def rows(connection, name: str, **given: object) -> tuple:
 @pytest.mark.parametrize(
     "part",
     first(
-        5,
+        3,
         [
             "springfield",
             "MAIN",
@@ -369,6 +369,7 @@ def page_found(town, query: dict[str, str]) -> str | None:
     return found[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("examples", first(1, [15, 50]))
 def test_a_search_for_a_part_of_anybodys_address_finds_what_a_list_finds(town, examples):
     @settings(max_examples=examples, deadline=None)
