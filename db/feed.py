@@ -135,6 +135,8 @@ class Subscription:
 
     def offer(self, changes: list[Change], frames: tuple[bytes, ...]) -> None:
         """`frames`: those of all the changes, which are the same for all who want all."""
+        if self.ended:  # what comes now is not what comes next
+            return
         chosen = frames if self.wanted is None else tuple(self.chosen(changes))
         self.reached = changes[-1].cursor
         self.frames += chosen

@@ -6,15 +6,16 @@ import random
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 
 import psycopg
 import pytest
+from websockets.sync.client import connect
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, Message, Pong, Request
+from wsproto.events import AcceptConnection, CloseConnection, Message, Pong, Request
 
 from db import feed
-from db.feed import Feed, Subscription
+from db.feed import NOWHERE, Change, Feed, Subscription
 from tests.conftest import first, make_token, serve, wait_for
 from tests.test_changes import EVENTS, LINES
 
@@ -35,9 +36,12 @@ def frames_of_socket(client, token, pause):
     ws, text = WSConnection(ConnectionType.CLIENT), ""
     headers = [("Authorization", f"Bearer {token}")]
     client.sendall(ws.send(Request(host="127.0.0.1", target="/ws/events", extra_headers=headers)))
-    while True:
-        ws.receive_data(client.recv(1500))
+    while data := client.recv(1500):
+        ws.receive_data(data)
         for event in ws.events():
+            if isinstance(event, CloseConnection):
+                assert event.code == 1013
+                return
             assert isinstance(event, AcceptConnection | Message | Pong), event
             if isinstance(event, Message):
                 text += event.data
@@ -109,6 +113,53 @@ def test_each_frame_comes_whole_and_in_order(database, way):
                 assert frame["version"] == each + 2
                 assert frame["diff"]["description"][1] == chr(ord("a") + each % 26) * size
             writing.result()
+
+
+@pytest.mark.parametrize("of_each", first(1, [12_000, 30]), ids=["one transaction", "many"])
+@pytest.mark.parametrize("way", first(2, WAYS))
+def test_who_is_cut_off_goes_on_behind_the_last_frame_that_came(database, way, of_each):
+    """Whoever lets too much pile up is cut off there, and nothing that comes later is sent as if it came next."""
+    with (
+        serve(database, WORKERS="1") as service,
+        psycopg.connect(database, autocommit=True) as sql,
+        ExitStack() as ends,
+    ):
+        project = service.post("/projects", json={"name": "One"}).json()["id"]
+        token = make_token(sql, role="reader")
+        headers = {"Authorization": f"Bearer {token}"}
+        address = f"{service.url.replace('http', 'ws')}/ws/events?obj_type=project"
+        other = ends.enter_context(connect(address, additional_headers=headers))
+        other.recv(10)
+        frames = WAYS[way](ends.enter_context(closing(connected(service))), token, lambda: False)
+        cursor = next(frames)["cursor"]
+        for _ in range(0, 12_000, of_each):
+            sql.execute(
+                "insert into userstories (project_id, subject, description)"
+                " select %s, 's', repeat('d', 1000) from generate_series(1, %s)",
+                [project, of_each],
+            )
+        sql.execute("update projects set description = 'All stories are told of.'")
+        other.recv(60)
+        came = []
+        with suppress(OSError, ValueError, http.client.HTTPException):  # it ends amid a frame, or between two
+            for frame in frames:
+                came.append(frame["object"]["obj_id"])
+                cursor = frame["cursor"]
+        assert came == [*range(1, len(came) + 1)], "there is a hole"
+        assert len(came) < 12_000, "it was not cut off"
+        query = {"obj_type": "userstory", "since": cursor}
+        while more := service.get("/changes", params=query, headers=headers).json()["items"]:
+            came += [frame["object"]["obj_id"] for frame in more]
+            query["since"] = more[-1]["cursor"]
+        assert came == [*range(1, 12_001)]
+
+
+def test_who_was_cut_off_is_offered_nothing_any_more():
+    subscription = Subscription(None, lambda _: None)
+    change = Change(b"frame", NOWHERE, None, "task", "1", False, False)
+    for _ in range(4):
+        subscription.offer([change] * 1000, (b"frame",) * 1000)
+    assert subscription.ended and subscription.frames == ()
 
 
 def test_a_fault_in_what_is_sent_ends_who_listens_and_not_the_feed(database, monkeypatch):
