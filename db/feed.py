@@ -104,8 +104,8 @@ class Change(NamedTuple):
     project: int | None
     obj_type: str
     obj_id: str | None
-    emptied: bool
-    """Whether it is about all objects of its kind."""
+    of_all: bool
+    """Whether it may be about any object of its kind: a truncate, or a load."""
     of_projects: bool
     """Whether it is about all projects."""
 
@@ -162,6 +162,8 @@ class Feed:
         self.dsn, self.encode, self.tell = dsn, encode, tell
         self.looked: float | None = None
         """When it last looked for changes, by the monotonic clock; None while nobody subscribes."""
+        self.failing = False
+        """Whether the last look failed: it goes on until one does not, though all were told and nobody is left."""
         self.place = NOWHERE
         self.subscriptions: set[Subscription] = set()
         self.joining: set[Subscription] = set()
@@ -220,13 +222,13 @@ class Feed:
 
     def change(self, row: Any, cursor: Cursor) -> Change:
         frame = self.encode(f'{row.frame[:-1]},"cursor":"{cursor}"}}')
-        return Change(frame, cursor, row.project, row.obj_type, row.obj_id, row.emptied, row.of_projects)
+        return Change(frame, cursor, row.project, row.obj_type, row.obj_id, row.of_all, row.of_projects)
 
     # The reader's side
 
     def read(self) -> None:
         """Read until nobody subscribes any more, whatever becomes of the connection."""
-        self.look()
+        self.looked = time.monotonic()
         while not self.is_left():
             try:
                 with connect(self.dsn, SERVICE) as connection:
@@ -238,7 +240,8 @@ class Feed:
             except psycopg.Error as error:
                 reason = str(error).partition("\n")[0]
                 log.warning("The feed lost its connection and tries again: %s", reason)
-                if isinstance(error, OtherFeed):
+                self.failing = not isinstance(error, OtherFeed)
+                if not self.failing:
                     self.end_all(reason)
                 elif (self.age() or 0) > AWAY_AFTER:
                     self.end_all("The database is away.")
@@ -249,13 +252,13 @@ class Feed:
                 time.sleep(RETRY)
 
     def look(self) -> None:
-        self.looked = time.monotonic()
+        self.looked, self.failing = time.monotonic(), False
         self.tell(time.time())
 
     def is_left(self) -> bool:
         """Whether nobody subscribes any more: whoever comes next begins with a reader of its own."""
         with self.lock:
-            if self.joining or self.subscriptions:
+            if self.joining or self.subscriptions or self.failing:
                 return False
             self.reader, self.place, self.looked = None, NOWHERE, None
             self.tell(float("inf"))

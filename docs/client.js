@@ -69,19 +69,19 @@ export class Model {
   }
 
   take({ type, cursor, object, diff, version, operation_date }) {
-    const kind = object?.obj_type, key = `${kind} ${object?.obj_id}`
+    const kind = object?.obj_type, key = `${kind} ${object?.obj_id}`, known = this.objects.get(key)
     this.cursor = type === "reset" ? null : (cursor ?? this.cursor)
     if (kind !== "project" && !Object.values(KINDS).includes(kind)) return
     if (object.action === "truncate") {
       for (const other of this.objects.keys()) if (other.startsWith(`${kind} `)) this.objects.delete(other)
-    } else if (object.action !== "create" && !this.objects.has(key)) {
+    } else if (object.action !== "create" && known?.version !== version - (object.action === "update")) {
       this.cursor = null // written behind history: read anew
     } else if (object.action === "delete") {
       this.objects.delete(key)
     } else {
       const fields = Object.fromEntries(Object.entries(diff).map(([name, [, value]]) => [name, value]))
       if (fields.created_at) fields.created_at = fields.created_at.replace("+00:00", "Z")
-      this.put(kind, { ...this.objects.get(key), ...fields, version, updated_at: operation_date })
+      this.put(kind, { ...known, ...fields, version, updated_at: operation_date })
     }
   }
 

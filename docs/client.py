@@ -64,9 +64,10 @@ class Model:
         kind, id, action = (frame.get("object", {}).get(name) for name in ("obj_type", "obj_id", "action"))
         if kind != "project" and kind not in KINDS.values():
             return
+        known = self.objects.get((kind, id), {})
         if action == "truncate":
             self.objects = {key: members for key, members in self.objects.items() if key[0] != kind}
-        elif action != "create" and (kind, id) not in self.objects:
+        elif action != "create" and known.get("version") != frame["version"] - (action == "update"):
             self.cursor = None  # written behind history: read anew
         elif action == "delete":
             del self.objects[kind, id]
@@ -75,7 +76,7 @@ class Model:
             if "created_at" in new:
                 new["created_at"] = new["created_at"].replace("+00:00", "Z")
             new |= {"version": frame["version"], "updated_at": frame["operation_date"]}
-            self.put(kind, self.objects.get((kind, id), {}) | new)
+            self.put(kind, known | new)
 
     def follow(self, frames=socket):
         """Yields whenever the objects may be newer. Raises HTTPError where they may not be read, or are no more."""

@@ -162,6 +162,21 @@ def test_one_may_listen_to_a_kind_or_an_object(service, project, story):
         assert silent(to_one) and silent(to_kind)
 
 
+def test_who_follows_an_object_is_told_of_a_load_that_may_have_brought_it(service):
+    """Live and missed: what comes back by an upload or a batch is in no frame of its own."""
+    id = 1_900_000_000
+    assert service.post("/departments", json={"id": id, "department": "Of a load"}).status_code == 201
+    with channel(service, obj_type="department", obj_id=id) as ws:
+        execute(service, "delete from departments where id = %s", id)
+        assert ws.listen()["object"] == {"obj_type": "department", "obj_id": id, "action": "delete"}
+        service.post("/upload/departments?header=no", data=f"{id},Again\n", headers={"Content-Type": "text/csv"})
+        load = ws.listen()
+        assert load["object"] == {"obj_type": "department", "obj_id": None, "action": "create"}
+        assert silent(ws)
+    query = {"obj_type": "department", "obj_id": id, "since": ws.subscribed}
+    assert service.get("/changes", params=query).json()["items"][1] == load
+
+
 def test_a_transaction_that_began_before_and_commits_after_others_is_not_lost(service, project, story):
     other = service.post(f"/projects/{project['id']}/userstories", json={"subject": "Other"}).json()
     with channel(service, project=project["id"]) as ws, psycopg.connect(service.database) as early:

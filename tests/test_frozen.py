@@ -8,7 +8,7 @@ import psutil
 import psycopg
 import pytest
 import requests
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from db import private_postgres
 from tests.conftest import first, serve, stopped, wait_for
@@ -67,6 +67,21 @@ def test_it_tells_how_long_ago_it_looked_for_changes(private):
             wait_for(lambda: looked(private) > 2)
     wait_for(lambda: private.get("/health/ready").status_code == 200)
     wait_for(lambda: looked(private) is None)
+
+
+def test_it_tells_so_though_all_who_listened_were_cut_off(private):
+    """Until it has looked again: else an alert would go out with the connections."""
+    with channel(private) as ws:
+        wait_for(lambda: looked(private) < 0.5)
+        with frozen(private.directory):
+            with pytest.raises(ConnectionClosed):
+                ws.recv(WITHIN)
+            wait_for(lambda: looked(private) > 8)
+            for _ in range(5):
+                assert looked(private) > 8, "somebody tries to come again"
+                with suppress(ConnectionClosed, InvalidStatus, OSError), channel(private):
+                    pass
+    wait_for(lambda: looked(private) is None, 30)
 
 
 def test_who_listens_is_told_and_misses_nothing(private):

@@ -56,7 +56,7 @@ class ChangesQuery(Schema):
         metadata={"description": "Only this kind of object, or these, with commas between.", "example": "userstory"},
     )
     obj_id = Text(1000, metadata={"description": "Only the object with this key."})
-    since = Text(20_000, validate=[place], metadata={"description": "The `cursor` of the last frame one has seen."})
+    since = Text(8000, validate=[place], metadata={"description": "The `cursor` of the last frame one has seen."})
 
 
 def check_room() -> None:
@@ -74,7 +74,7 @@ def wanted(
 ) -> Callable[[Change], bool] | None:
     """Whether a change is what is asked for, and of the token's project; None for all.
 
-    That a table was emptied is about each object that was in it, and about each project that its rows belonged to.
+    That a table was emptied, or loaded, is about each object of its kind, and each project that its rows belong to.
     """
     projects = {int(each) for each in (project, only_project.get()) if each}
     if obj_type is None and obj_id is None and not projects:
@@ -85,7 +85,7 @@ def wanted(
         (not projects or change.of_projects or projects == {change.project})
         and (obj_type is None or change.obj_type in kinds)
         # A key is given as it stands in its address.
-        and (obj_id is None or change.emptied or change.obj_id in keys)
+        and (obj_id is None or change.of_all or change.obj_id in keys)
     )
 
 

@@ -4,15 +4,15 @@
 -- name: changes
 -- What became visible after one snapshot, until another, behind an entry of it if one is given. Nothing of it is dated before what
 -- feed.present says of the first snapshot, asked no sooner than the other was taken. In the order of their ids, which is that of each object.
--- Only what may be wanted: a truncate is of all objects of its kind, and of any project.
+-- Only what may be wanted: a truncate and a load are of all objects of their kind, and of any project.
 select
     e.id,
     e.project,
     e.obj_type,
     e.obj_id,
-    e.action = 'truncate' as emptied,
-    -- The rows that are gone were of any project.
-    e.action = 'truncate' and exists (
+    e.obj_id is null as of_all,
+    -- Its rows are of any project.
+    e.obj_id is null and exists (
         select from history.tracked as t where t.obj_type = e.obj_type and t.project is not null
     ) as of_projects,
     history.frame(e)::text as frame
@@ -22,9 +22,9 @@ where e.operation_date >= :'dated_from'::timestamptz
     and not pg_visible_in_snapshot(e.xid, :'since'::pg_snapshot)
     and pg_visible_in_snapshot(e.xid, :'until'::pg_snapshot)
     and e.id > greatest(nullif(:'after', '')::bigint, (select h.from_id from history.horizon as h))
-    and (:'project' = '' or e.project = nullif(:'project', '')::bigint or e.action = 'truncate')
+    and (:'project' = '' or e.project = nullif(:'project', '')::bigint or e.obj_id is null)
     and (:'obj_type' = '' or e.obj_type = any (string_to_array(:'obj_type', ',')))
-    and (:'obj_id' = '' or e.obj_id in (:'obj_id', to_json(:'obj_id'::text)::text) or e.action = 'truncate')
+    and (:'obj_id' = '' or e.obj_id in (:'obj_id', to_json(:'obj_id'::text)::text) or e.obj_id is null)
 order by e.id
 
 -- name: present
