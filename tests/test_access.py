@@ -362,6 +362,7 @@ def test_a_socket_whose_token_is_revoked_hears_nothing_more(guarded):
         assert ws.close_code == 1008
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("something_happens", first(1, (False, True)))
 def test_a_socket_that_was_opened_before_the_first_token_hears_nothing_after_it(database, something_happens):
     with serve(database) as service, connect(service.url.replace("http", "ws") + "/ws/events") as ws:
@@ -403,6 +404,7 @@ def test_with_a_token_it_answers_elsewhere(database):
         assert asked(service, held).status_code == 200
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here: apt install chromium")
 def test_the_pages_ask_for_a_token(guarded):
     with tab() as browser:

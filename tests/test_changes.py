@@ -276,7 +276,7 @@ def test_the_service_stops_whoever_listens(database, media):
             assert b'"cursor":"' in answer.result(30)
 
 
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("half", first(1, [False, True]))
 @pytest.mark.parametrize("media", first(1, MEDIA))
 def test_who_has_left_gives_its_place_back_at_once_though_nothing_changes(database, media, half):
     """Only closed, or for writing: who says that nothing more comes is gone here as in long work."""

@@ -275,6 +275,7 @@ def write(service, project, over):
             assert answer.status_code in (201, 409, 503, 504), answer.text
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("how", "again"), first(1, [(how, again) for again in range(3) for how in (signal.SIGKILL, signal.SIGSTOP)])
 )

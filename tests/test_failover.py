@@ -72,9 +72,9 @@ class Pair:
             self.processes[name] = subprocess.Popen(command, cwd=self.root, stdout=log, stderr=log, **AS)
         wait_for(lambda: self.answers(name), 60)
 
-    def answers(self, name: str) -> bool:
+    def answers(self, name: str, database: str = "postgres") -> bool:
         try:
-            psycopg.connect(self.at(name, "postgres")).close()
+            psycopg.connect(self.at(name, database)).close()
         except psycopg.OperationalError:
             return False
         return True
@@ -164,6 +164,7 @@ def test_who_follows_is_told_that_another_server_is_there(pair):
         assert [frame["diff"]["name"] for frame in came] == [[None, "after"]]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("pair", [False], indirect=True, ids=["asynchronous"])
 def test_a_standby_that_reads_are_left_to_says_at_once_that_it_has_no_feed(pair):
     with serve(pair.url.replace("read-write", "any")) as service:
@@ -181,6 +182,7 @@ def test_a_standby_that_reads_are_left_to_says_at_once_that_it_has_no_feed(pair)
 
 @pytest.mark.parametrize("pair", [False], indirect=True, ids=["asynchronous"])
 def test_a_service_on_a_standby_answers_what_its_primary_has(pair):
+    wait_for(lambda: pair.answers("two", "rowhouse"), 60)
     done = flask(pair.at("two"), "migrate")
     assert (done.returncode, done.stderr) == (
         1,

@@ -69,6 +69,7 @@ def test_it_tells_how_long_ago_it_looked_for_changes(private):
     wait_for(lambda: looked(private) is None)
 
 
+@pytest.mark.thorough
 def test_it_tells_so_though_all_who_listened_were_cut_off(private):
     """Until it has looked again: else an alert would go out with the connections."""
     with channel(private) as ws:
@@ -77,7 +78,7 @@ def test_it_tells_so_though_all_who_listened_were_cut_off(private):
             with pytest.raises(ConnectionClosed):
                 ws.recv(WITHIN)
             wait_for(lambda: looked(private) > 8)
-            for _ in range(5):
+            for _ in range(2):
                 assert looked(private) > 8, "somebody tries to come again"
                 with suppress(ConnectionClosed, InvalidStatus, OSError), channel(private):
                     pass
@@ -135,6 +136,7 @@ def test_every_request_ends_while_the_database_hangs(private):
         assert answer.status_code < 500, (method, path, answer.text)
 
 
+@pytest.mark.thorough
 def test_who_catches_up_is_told(private):
     """In the midst of a long answer, of which the server may take a minute."""
     with channel(private) as ws:

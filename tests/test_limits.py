@@ -122,6 +122,7 @@ def test_a_body_may_be_so_large(impatient):
     assert impatient.post("/upload/jobs", data=" " * 2001, headers={"Content-Type": "text/csv"}).status_code == 413
 
 
+@pytest.mark.thorough
 def test_a_body_that_nobody_wants_holds_nobody_up(impatient):
     """It is read once the answer is given, in turns with other requests, up to a bound; then the connection ends."""
     # One that does wait, else a client of a busy machine is cut off before it has read its answer.
@@ -229,6 +230,7 @@ def test_refused_bodies_of_every_kind_leave_no_memory_behind(database):
         assert max(kept.values()) <= 30, kept
 
 
+@pytest.mark.thorough
 def test_a_client_that_does_not_read_is_cut_off(impatient):
     asked = 400
     size = len(impatient.get("/openapi.json").content)

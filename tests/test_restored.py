@@ -79,6 +79,7 @@ def test_what_came_in_a_dump_is_no_news_on_another_server(database, elsewhere, t
         check_that_nothing_is_news(service, project, before)
 
 
+@pytest.mark.thorough
 def test_what_came_in_a_dump_is_no_news_in_another_database_of_the_server(server, template, tmp_path):
     with ExitStack() as ends:
         name = clone(server, template)

@@ -116,7 +116,7 @@ def test_each_frame_comes_whole_and_in_order(database, way):
 
 
 @pytest.mark.parametrize("of_each", first(1, [12_000, 30]), ids=["one transaction", "many"])
-@pytest.mark.parametrize("way", first(2, WAYS))
+@pytest.mark.parametrize("way", first(1, [*WAYS][::-1]))
 def test_who_is_cut_off_goes_on_behind_the_last_frame_that_came(database, way, of_each):
     """Whoever lets too much pile up is cut off there, and nothing that comes later is sent as if it came next."""
     with (

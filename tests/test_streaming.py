@@ -153,6 +153,7 @@ def test_one_caller_may_leave_so_many_unread_and_who_leaves_gives_them_back(narr
     wait_for(lambda: at_work(narrow) == 0)
 
 
+@pytest.mark.thorough
 def test_what_waits_for_clients_has_a_bound(module_database, narrow):
     with serve(module_database, WORKERS="1", SPOOL_LIMIT="3000000") as service, ExitStack() as open_ones:
         slow = Slow(service, STORIES, NDJSON)

@@ -723,6 +723,7 @@ def test_idle_connections_make_room_and_those_that_are_asked_on_stay(database):
         assert json.loads(channel.recv(10))
 
 
+@pytest.mark.thorough
 def test_who_waits_for_a_place_has_the_first_that_becomes_idle(database):
     """At first there is none: something is asked on all of them."""
     with serve(database, WORKERS="1", CONNECTIONS_LIMIT="12", BODY_TIMEOUT="30") as service, ExitStack() as open_ones:
@@ -741,6 +742,7 @@ def test_who_waits_for_a_place_has_the_first_that_becomes_idle(database):
         assert waiting.recv(1000).startswith(b"HTTP/1.1 200 OK")
 
 
+@pytest.mark.thorough
 def test_whoever_has_asked_already_makes_no_room(database):
     """What is asked on all of them comes in the same moment as the one who takes the last place."""
     with ExitStack() as open_ones:
