@@ -2,9 +2,10 @@
 
 from typing import Any, BinaryIO
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response, abort, current_app
 from marshmallow import Schema, fields, validate
 
+from db import read
 from handlers.bulk.csv_header import COLUMNS
 from handlers.bulk.loading import REJECTS_TOLD, load
 from handlers.bulk.operation import Outcome
@@ -15,7 +16,7 @@ from handlers.http.fields import IntegerParam, Text
 from handlers.http.files import sent_file
 from handlers.http.problems import ProblemException
 from handlers.http.respond_async import run_or_enqueue
-from handlers.http.responses import page
+from handlers.http.responses import answer, page
 from handlers.http.schemas import page_query
 
 uploads = Blueprint("uploads", __name__)
@@ -84,6 +85,29 @@ class Upload(Schema):
     )
 
 
+class KeptUpload(Upload):
+    """A file or batch that was moved in: accepted + rejected = rows."""
+
+    class Meta:
+        exclude = ("upload_id", "rejects")
+
+    id = fields.Integer(metadata={"description": "The `upload_id` of its answer, by which it can be undone."})
+    sha256 = fields.String(metadata={"description": "Of the unpacked file, or of the batch's rows."})
+    errors = fields.String(
+        metadata={"description": "Where its rejects are.", "example": "/errors/employees?upload_id=1"}
+    )
+    created_at = fields.String(metadata={"format": "date-time", "description": "When it came first."})
+    updated_at = fields.String(
+        metadata={"format": "date-time", "description": "When it came last with another outcome."}
+    )
+
+
+UploadPageQuery = page_query(
+    KeptUpload,
+    {"id": str},
+    table=fields.String(validate=validate.OneOf((*COLUMNS,)), metadata={"description": "Only those into this table."}),
+)
+
 RejectPageQuery = page_query(
     Reject,
     {"id": str},
@@ -120,6 +144,23 @@ def moved_in(table: str, file: BinaryIO, progress: Progress, rejects_limit: int,
     if undone:
         found |= {"upload_id": None, "errors": None, "rejects": undone.rejects}
     return Outcome(200, found)
+
+
+@uploads.get("/uploads")
+@requires_role("reader")
+@takes(query=UploadPageQuery)
+@gives(KeptUpload, many=True)
+def list(query: dict[str, Any]) -> Response:
+    """The files and batches that were moved in, page by page."""
+    return page("uploads.list", query)
+
+
+@uploads.get("/uploads/<id:id>")
+@requires_role("reader")
+@gives(KeptUpload)
+def get(id: int) -> Response:
+    """A file or batch that was moved in, and what came of it."""
+    return answer((read("uploads.get", id=id) or abort(404, "There is no such object.")).body)
 
 
 @uploads.get(f"/errors/{TABLES}")

@@ -608,6 +608,27 @@ def test_what_the_service_exports_can_be_uploaded_again(house, table):
     assert upload(house, table, short)["rejected"] == 1
 
 
+def test_what_was_moved_in_is_listed_by_file_and_batch(house):
+    told = [upload(house, "jobs", b"1,Cook\n2,\n"), upload(house, "departments", b"1,Sales\n")]
+    assert upload(house, "jobs", b"1,Cook\n2,\n") == told[0], "the same file is the same upload"
+    batch = house.post("/batch", json={"jobs": [{"id": 3, "job": "Baker"}, {"id": 0, "job": "None"}]}).json()
+    items = house.get("/uploads").json()["items"]
+    members = ("table", "sha256", "rows", "accepted", "rejected", "errors")
+    assert [{name: item[name] for name in members} for item in items[:2]] == [
+        {name: each[name] for name in members} for each in told
+    ]
+    assert [item["id"] for item in items[:2]] == [each["upload_id"] for each in told]
+    assert (items[2]["table"], items[2]["rows"], items[2]["accepted"], items[2]["rejected"]) == ("jobs", 2, 1, 1)
+    assert (batch["accepted"], batch["rejected"]) == (1, 1)
+    for item in items:
+        assert house.get(f"/uploads/{item['id']}").json() == item
+        assert len(house.get(item["errors"]).json()["items"]) == item["rejected"]
+    found = house.get("/uploads", params={"table": "jobs", "sort": "-id"}).json()["items"]
+    assert found == [items[2], items[0]]
+    assert house.get("/uploads", params={"table": "users"}).status_code == 422
+    assert house.get("/uploads/999999999").status_code == 404
+
+
 @pytest.mark.parametrize("delimiter", ",;\t")
 @pytest.mark.parametrize("end", first(1, ["\n", "\r", "\r\n"]))
 def test_an_export_can_be_uploaded_again_whatever_is_in_its_names(house, delimiter, end):

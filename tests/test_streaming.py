@@ -299,6 +299,8 @@ SEVEN = f"""
     select 1, n, '', '', '' from generate_series(1, 7) as n;
     insert into employees_errors (upload_id, line, code, detail, raw)
     select 1, n, '', '', '' from generate_series(1, 7) as n;
+    insert into uploads (table_name, sha256, rows, accepted, rejected)
+    select 'jobs', encode(sha256(i::text::bytea), 'hex'), 1, 1, 0 from generate_series(1, 7) as i;
     insert into operations (kind, table_name, actor) select 'upload', 'jobs', 'one' from generate_series(1, 7);
     insert into history.entries (operation_date, obj_type, obj_id, action, project, actor, new_obj)
     select now(), t.obj_type, o.obj_id, 'update', 1, 'one', '{{}}'

@@ -32,6 +32,31 @@ comment on constraint uploads_table_name_check on uploads is 'Must be department
 comment on constraint uploads_sha256_check on uploads is 'Must be a SHA-256 in hexadecimal.';
 comment on constraint uploads_rows_check on uploads is 'Rows must be accepted or rejected, each of them.';
 
+-- uploads.list of one table.
+create index if not exists uploads_table_name_id_idx on uploads (table_name, id);
+
+create or replace function uploads_json(r uploads) returns json
+language sql stable parallel safe
+return json_build_object(
+    'id', r.id,
+    'table', r.table_name,
+    'sha256', r.sha256,
+    'rows', r.rows,
+    'accepted', r.accepted,
+    'rejected', r.rejected,
+    'errors', format('/errors/%s?upload_id=%s', r.table_name, r.id),
+    'created_at', iso8601(r.created_at),
+    'updated_at', iso8601(r.updated_at)
+);
+
+comment on function uploads_json(uploads) is 'An upload as the service answers it.';
+
+create or replace function matches(r uploads, table_name text) returns boolean
+language sql stable parallel safe
+return matches.table_name = '' or r.table_name = matches.table_name;
+
+comment on function matches(uploads, text) is 'Whether an upload fits all filters that are given.';
+
 create table if not exists departments_errors (
     id          bigint      not null generated always as identity,
     upload_id   bigint      not null,

@@ -73,7 +73,7 @@ return (
                 'type', '/problems/operation-died',
                 'title', 'Died',
                 'status', 500,
-                'detail', 'The process that carried this out has died, and all of it was taken back. Ask for it again.',
+                'detail', 'The process that carried this out has died, and all of it was taken back. Ask for it again, with another Idempotency-Key if it had one.',
                 'request_id', o.request_id
             )
             else o.result

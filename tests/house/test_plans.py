@@ -99,6 +99,7 @@ VALUES = {
     "department_id": "7",
     "job_id": "7",
     "upload_id": "7",
+    "table": "jobs",
     "code": "rare",
     "closed": "true",
     "obj_type": "userstory",
