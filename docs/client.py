@@ -25,7 +25,7 @@ def socket(url, query, headers):
 
 def events(url, query, headers):
     with get(f"{url}/changes", query, headers | {"Accept": "text/event-stream"}, stream=True) as answer:
-        yield from (json.loads(line[5:]) for line in answer.iter_lines(1) if line.startswith(b"data:"))
+        yield from (json.loads(line[5:]) for line in answer.iter_lines() if line.startswith(b"data:"))
 
 
 def polls(url, query, headers):
