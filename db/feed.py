@@ -239,7 +239,8 @@ class Feed:
                         time.sleep(max(REST, began + POLL - time.monotonic()))
             except psycopg.Error as error:
                 reason = str(error).partition("\n")[0]
-                log.warning("The feed lost its connection and tries again: %s", reason)
+                if not self.failing:
+                    log.warning("The feed lost its connection and tries again: %s", reason)
                 self.failing = not isinstance(error, OtherFeed)
                 if not self.failing:
                     self.end_all(reason)
@@ -273,7 +274,7 @@ class Feed:
         connection.answer_within = PRESENT_WITHIN
         with self.lock:
             joining = set(self.joining)
-        if self.place is NOWHERE:
+        if self.place is NOWHERE or not self.subscriptions:
             self.begin(next(db.run(connection, "feed.present")))
         else:
             self.dispatch(connection)
