@@ -1,6 +1,8 @@
 """The past of lists and trees: at any moment they are as they were answered then."""
 
 import random
+from datetime import timedelta
+from itertools import product
 
 import psycopg
 import pytest
@@ -195,6 +197,10 @@ def test_months_that_were_dropped_are_told_and_not_made_up(database):
         ):
             assert service.get(f"/projects/{project}/diff", params=query).status_code == 404
         assert service.get(f"/projects/{project}", params={"as_of": 1}).status_code == 200
+        # Whole months go: of the one that has the first entry nothing is missing.
+        (begin,) = execute(service, "select date_trunc('month', now(), 'UTC')").fetchone()
+        for at, status in ((begin, 200), (begin - timedelta(microseconds=1), 404)):
+            assert service.get("/projects", params={"as_of": at.isoformat()}).status_code == status
         assert service.get("/projects", params={"as_of": moment(service)}).json()["items"][0]["name"] == "kept"
 
 
@@ -239,6 +245,61 @@ def test_a_project_is_compared_with_itself(own, objects):
     assert diff(**{"from": now}) == {}
     assert own.get("/projects/999999999/diff", params={"from": begun}).status_code == 404
     assert own.get(f"/projects/{project}/diff").status_code == 400
+
+
+def known(service, project, as_of, held):
+    """The keys of what a project's tree had at a moment, and of the project itself."""
+    answer = service.get(f"/projects/{project}/tree", params={"as_of": as_of}, headers=held)
+    if answer.status_code == 404:
+        return set()
+    tree = answer.json()
+    stories = tree["userstories"]
+    below = [("task", task["id"]) for story in stories for task in story["tasks"]]
+    below += [("comment", comment["id"]) for story in stories for comment in story["comments"]]
+    below += [("milestone", milestone["id"]) for milestone in tree["milestones"]]
+    return {("project", tree["id"]), *(("userstory", story["id"]) for story in stories), *below}
+
+
+@pytest.mark.parametrize(
+    "statement", ["tasks", "comments", "milestones cascade", "userstories cascade", "projects cascade"]
+)
+def test_what_a_truncate_took_is_otherwise(database, statement):
+    """Between any two moments, in both directions, whatever came before it and after."""
+    with serve(database) as service:
+        project = service.post("/projects", json={"name": "One"}).json()["id"]
+        moments = [moment(service)]
+
+        def grow():
+            service.post(f"/projects/{project}/milestones", json={"name": "m"})
+            answer = service.post(f"/projects/{project}/userstories", json={"subject": "s"})
+            if answer.status_code == 201:
+                for path, body in (("tasks", {"subject": "t"}), ("comments", {"text": "c"})):
+                    service.post(f"/userstories/{answer.json()['id']}/{path}", json=body)
+            moments.append(moment(service))
+
+        grow()
+        grow()
+        execute_all(service, "update tasks set subject = 'other'", "delete from comments where id = 1")
+        execute_all(service, f"truncate {statement}")
+        moments.append(moment(service))
+        grow()
+        with psycopg.connect(database, autocommit=True) as connection:
+            tokens = [make_token(connection, role="reader", project=of) for of in (None, project)]
+        had = None
+        for token in tokens:
+            held = {"Authorization": f"Bearer {token}"}
+            before, had = had, {at: known(service, project, at, held) for at in moments}
+            assert len(had[moments[2]]) == 9
+            assert before in (None, had), "a token of the project sees what others see of it"
+            for since, until in product(moments, moments):
+                query = {"from": since, "to": until}
+                answer = service.get(f"/projects/{project}/diff", params=query, headers=held)
+                found = {"create": set(), "delete": set(), "update": set()}
+                for each in answer.json()["changes"]:
+                    found[each["action"]].add((each["obj_type"], each["obj_id"]))
+                was, now = had[since], had[until]
+                assert (found["create"], found["delete"]) == (now - was, was - now), (since, until)
+                assert found["update"] <= was & now
 
 
 def test_a_token_of_one_project_sees_the_past_of_that(database):

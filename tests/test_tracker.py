@@ -226,6 +226,17 @@ def test_refs_count_within_their_project_and_are_never_given_twice(service, proj
     assert service.get(f"/projects/{project['id']}").json()["version"] == 1
 
 
+def test_refs_that_sql_gives_are_never_given_again(service, project, story):
+    """A story that it gives another ref, or moves to another project, is counted there."""
+    other = service.post("/projects", json={"name": "Other"}).json()
+    paths = [f"/projects/{each['id']}/userstories" for each in (project, other)]
+    with psycopg.connect(service.database, autocommit=True) as connection:
+        connection.execute("update userstories set ref = 5 where id = %s", [story["id"]])
+        assert [service.post(path, json={"subject": "A"}).json()["ref"] for path in paths] == [6, 1]
+        connection.execute("update userstories set project_id = %s, ref = 9 where id = %s", [other["id"], story["id"]])
+        assert [service.post(path, json={"subject": "A"}).json()["ref"] for path in paths] == [7, 10]
+
+
 def test_a_milestone_is_of_the_same_project_and_leaves_its_stories(service, project, story):
     other = service.post("/projects", json={"name": "Other"}).json()
     foreign = service.post(f"/projects/{other['id']}/milestones", json={"name": "A"}).json()

@@ -260,7 +260,21 @@ where p.id = :'id'::bigint
 -- name: diff
 -- What is otherwise in a project at `until` (now, if not given) than at `since`, as one JSON document in many rows, an object a row.
 -- Where that is the later moment, what going back from it to the other changes.
-with changed as materialized (
+with asked as (
+    select
+        history.reached(least(:'since'::timestamptz, nullif(:'until', '')::timestamptz)) as earlier,
+        greatest(:'since'::timestamptz, coalesce(nullif(:'until', '')::timestamptz, 'infinity')) as later
+),
+
+emptied as materialized (
+    select
+        t.obj_type,
+        history.emptied_by(t.obj_type, a.earlier, a.later) as actors
+    from history.tracked as t
+    cross join asked as a
+),
+
+changed as materialized (
     select
         e.obj_type,
         e.obj_id,
@@ -270,10 +284,39 @@ with changed as materialized (
         array_agg(distinct e.actor) as actors
     from history.entries as e
     where e.project = :'id'::bigint
-        and e.operation_date > history.reached(least(:'since'::timestamptz, nullif(:'until', '')::timestamptz))
-        and e.operation_date <= greatest(:'since'::timestamptz, coalesce(nullif(:'until', '')::timestamptz, 'infinity'))
+        and e.operation_date > (select a.earlier from asked as a)
+        and e.operation_date <= (select a.later from asked as a)
         and e.obj_id is not null
+        and e.obj_type not in (select m.obj_type from emptied as m where m.actors is not null)
     group by e.obj_type, e.obj_id
+    union all
+    -- A truncate tells of no object: of a kind that it took, what was known of each at either moment.
+    select
+        k.obj_type,
+        k.obj_id,
+        case when history.emptied_by(k.obj_type, k.first_at, a.earlier) is null then k.first_known end,
+        case when history.emptied_by(k.obj_type, k.last_at, a.later) is null then k.last_known end,
+        k.version,
+        m.actors
+    from (
+        select
+            e.obj_type,
+            e.obj_id,
+            (array_agg(e.new_obj order by e.operation_date desc, e.id desc) filter (where e.operation_date <= a.earlier))[1] as first_known,
+            max(e.operation_date) filter (where e.operation_date <= a.earlier) as first_at,
+            (array_agg(e.new_obj order by e.operation_date desc, e.id desc))[1] as last_known,
+            max(e.operation_date) as last_at,
+            max(e.version) as version
+        from history.entries as e
+        cross join asked as a
+        where e.project = :'id'::bigint
+            and e.operation_date <= a.later
+            and e.obj_id is not null
+            and e.obj_type in (select m.obj_type from emptied as m where m.actors is not null)
+        group by e.obj_type, e.obj_id
+    ) as k
+    join emptied as m on m.obj_type = k.obj_type
+    cross join asked as a
 ),
 
 turned as (

@@ -996,12 +996,29 @@ comment on function history.version_of(regclass, text, integer, jsonb) is
     'A row as its version of this number was, whose key is this JSON and which now is `live` (null if it is gone). A row that was loaded in bulk is known from its first change on, as what it was before.';
 
 -- Months that were dropped took with them what was changed then: nobody can say how anything was before.
+-- With the rights of its owner: what a truncate took of a project, the project's own tokens may know.
+create or replace function history.emptied_by(kind text, since timestamptz, until timestamptz) returns text[]
+language sql stable security definer
+set search_path = history, pg_catalog, pg_temp
+return (
+    select array_agg(distinct e.actor)
+    from history.entries as e
+    where e.obj_type = kind
+        and e.obj_id is null
+        and e.action = 'truncate'
+        and e.operation_date > since
+        and e.operation_date <= until
+);
+
+comment on function history.emptied_by(text, timestamptz, timestamptz) is 'Who emptied the table of a kind of object after one moment and until another; null where nobody did.';
+
 create or replace function history.reached(moment timestamptz) returns timestamptz
 language plpgsql stable
 as $$
 begin
     if (select h.pruned > '0' from history.horizon as h)
-        and moment < (select coalesce(min(e.operation_date), 'infinity') from history.entries as e)
+        -- Whole months were dropped: of the one that has the first entry nothing is missing.
+        and moment < (select coalesce(date_trunc('month', min(e.operation_date), 'UTC'), 'infinity') from history.entries as e)
     then
         raise 'history does not reach back to %', moment using errcode = 'RH404';
     end if;

@@ -81,24 +81,12 @@ begin
                 where e.obj_type = %3$L
                     and e.obj_id is not null
                     and e.operation_date <= history.moment()
-                    and exists (
-                        select
-                        from history.entries as t
-                        where t.obj_type = %3$L
-                            and t.action = 'truncate'
-                            and t.operation_date > history.moment()
-                    )
+                    and (select history.emptied_by(%3$L, history.moment(), 'infinity')) is not null
                 order by e.obj_id, e.operation_date desc, e.id desc
             ) as latest
             cross join lateral jsonb_populate_record(null::public.%2$I, latest.new_obj) as r
             where latest.new_obj is not null
-                and not exists (
-                    select
-                    from history.entries as t
-                    where t.obj_type = %3$L
-                        and t.action = 'truncate'
-                        and t.operation_date between latest.operation_date and history.moment()
-                )
+                and history.emptied_by(%3$L, latest.operation_date, history.moment()) is null
                 and not exists (select from public.%2$I as l where to_jsonb(l.id)::text = latest.obj_id and l.updated_at <= history.moment())
                 and (
                     select f.old_obj

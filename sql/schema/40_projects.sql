@@ -389,7 +389,8 @@ return (
 comment on function last_ref(bigint) is 'The highest ref among the stories of a project that were deleted; 0 where there were none.';
 
 -- By a trigger, so that stories made in psql are counted too. The counter's row is locked until commit: refs have no gaps, and of
--- two who add to one project the second waits for the first. A story that had a ref and comes back keeps it.
+-- two who add to one project the second waits for the first. A story that had a ref and comes back keeps it; one that is given another,
+-- or moved, is counted where it is then.
 create or replace function count_ref() returns trigger
 language plpgsql
 as $$
@@ -411,10 +412,10 @@ begin
 end
 $$;
 
-comment on function count_ref() is 'Trigger: a new story gets the next ref of its project, unless it has one.';
+comment on function count_ref() is 'Trigger: a new story gets the next ref of its project, unless it has one; from there on the next one counts.';
 
 create or replace trigger userstories_20_count_ref
-before insert on userstories
+before insert or update of project_id, ref on userstories
 for each row
 execute function count_ref();
 
