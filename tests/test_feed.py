@@ -425,6 +425,26 @@ def test_a_database_that_is_killed_and_comes_back_loses_and_repeats_nothing(tmp_
         assert silent(ws)
 
 
+@pytest.mark.thorough
+def test_a_crash_hides_nothing_from_who_was_told_of_a_place_just_before(tmp_path):
+    """Numbers of what was rolled back are given out again: what has them then is told, live and missed."""
+    with private_postgres.server(tmp_path / "data") as url, serve(url) as service:
+        project = service.post("/projects", json={"name": "One"}).json()["id"]
+        with channel(service, project=project) as ws:
+            for _ in range(30):
+                assert service.post("/projects", json={"name": "Two", "slug": "one"}).status_code == 409
+            cursor = service.get(f"/projects/{project}/milestones").headers["Feed-Cursor"]
+            subprocess.run(["pkill", "-9", "-f", f"bin/postgres.*{tmp_path}"], check=False)
+            made = []
+            while len(made) < 60:
+                answer = service.post(f"/projects/{project}/milestones", json={"name": f"m{len(made)}"})
+                if answer.status_code == 201:
+                    made.append(answer.json()["id"])
+            frames = service.get("/changes", params={"project": project, "since": cursor}).json()["items"]
+            assert [frame["object"]["obj_id"] for frame in frames] == made
+            assert [ws.listen(20)["object"]["obj_id"] for _ in made] == made
+
+
 def wait_until_made(service, name):
     answers = []
 

@@ -32,7 +32,7 @@ order by e.id
 -- standby there is no feed.
 select
     history.feed() as feed,
-    pg_current_snapshot()::text as snapshot,
+    history.snapshot()::text as snapshot,
     coalesce(
         case
             when not exists (

@@ -32,10 +32,43 @@ end;
 
 comment on function history.feed() is 'The name of this feed on this timeline of the server; null on a standby, which has none.';
 
+-- After a crash the numbers of the last transactions may be given out again, to others: of what did not commit, nobody waited until it was
+-- written. A place says that they were seen up to the last that committed; of those behind it nothing was there to be seen.
+create or replace function history.up_to_last_commit(seen pg_snapshot) returns pg_snapshot
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    until bigint := pg_snapshot_xmax(seen)::text::bigint;
+begin
+    for step in 1..1000 loop
+        exit when until <= 4 or pg_xact_status((until - 1)::text::xid8) = 'committed';
+        until := until - 1;
+    end loop;
+    return format(
+        '%s:%s:%s',
+        least(pg_snapshot_xmin(seen)::text::bigint, until),
+        until,
+        (select string_agg(x::text, ',' order by x) from pg_snapshot_xip(seen) as x where x::text::bigint < until)
+    );
+end
+$$;
+
+comment on function history.up_to_last_commit(pg_snapshot) is 'A snapshot without the transactions behind the last that committed, of which nothing is in it; it looks at 1,000 of them.';
+
+create or replace function history.snapshot() returns pg_snapshot
+language sql stable parallel safe
+return case
+    when pg_xact_status((pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1)::text::xid8) = 'committed' then pg_current_snapshot()
+    else history.up_to_last_commit(pg_current_snapshot())
+end;
+
+comment on function history.snapshot() is 'What a statement sees, by numbers that a crash of the server does not give out again.';
+
 -- Stable, so that the snapshot is that of the statement.
 create or replace function history.place() returns text
 language sql stable parallel safe
-return history.feed() || '|' || pg_current_snapshot()::text;
+return history.feed() || '|' || history.snapshot()::text;
 
 comment on function history.place() is 'Where the feed is as this statement sees it: its name, and the snapshot; null on a standby.';
 
