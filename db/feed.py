@@ -229,7 +229,7 @@ class Feed:
     def read(self) -> None:
         """Read until nobody subscribes any more, whatever becomes of the connection."""
         self.looked = time.monotonic()
-        while not self.is_left():
+        while True:
             try:
                 with connect(self.dsn, SERVICE) as connection:
                     while not self.is_left():
@@ -237,20 +237,21 @@ class Feed:
                         self.tick(connection)
                         self.look()
                         time.sleep(max(REST, began + POLL - time.monotonic()))
+                return  # there may be another reader by now
+            except OtherFeed as error:
+                log.warning("The feed is another: %s", error)
+                self.failing = False
+                self.end_all(str(error))
             except psycopg.Error as error:
-                reason = str(error).partition("\n")[0]
                 if not self.failing:
-                    log.warning("The feed lost its connection and tries again: %s", reason)
-                self.failing = not isinstance(error, OtherFeed)
-                if not self.failing:
-                    self.end_all(reason)
-                elif (self.age() or 0) > AWAY_AFTER:
+                    log.warning("The feed lost its connection and tries again: %s", str(error).partition("\n")[0])
+                self.failing = True
+                if (self.age() or 0) > AWAY_AFTER:
                     self.end_all("The database is away.")
-                time.sleep(RETRY)
             except Exception:  # a fault of ours, in what is sent or how: nobody shall wait for what does not come
                 log.exception("The feed failed")
                 self.end_all("The feed failed.")
-                time.sleep(RETRY)
+            time.sleep(RETRY)
 
     def look(self) -> None:
         self.looked, self.failing = time.monotonic(), False

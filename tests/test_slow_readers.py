@@ -6,7 +6,7 @@ import random
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import psycopg
 import pytest
@@ -187,3 +187,34 @@ def test_a_fault_in_what_is_sent_ends_who_listens_and_not_the_feed(database, mon
         made.leave(second)
     wait_for(lambda: made.reader is None)
     assert (first.ended, second.ended) == ("The feed failed.", "")
+
+
+def test_who_comes_as_the_last_one_leaves_is_told_once(database, monkeypatch):
+    """The reader that ends must not go on beside the one that begins, however long its connection takes to close."""
+
+    @contextmanager
+    def closing_slowly(*where):
+        with feed_connect(*where) as connection:
+            yield connection
+        left.set()
+        go_on.wait(10)
+
+    feed_connect, left, go_on = feed.connect, threading.Event(), threading.Event()
+    monkeypatch.setattr(feed, "connect", closing_slowly)
+    made = Feed(database, str.encode, lambda _: None)
+    first, second = Subscription(None, lambda _: None), Subscription(None, lambda _: None)
+    assert made.join(first)
+    ending = made.reader
+    made.leave(first)
+    assert left.wait(10)
+    assert made.join(second)
+    go_on.set()
+    ending.join(2)
+    assert not ending.is_alive()
+    with psycopg.connect(database, autocommit=True) as sql:
+        for number in range(20):
+            sql.execute("insert into projects (name) values (%s)", [str(number)])
+    wait_for(lambda: len(second.frames) >= 20)
+    frames, _ = made.leave(second)
+    assert len(frames) == 20
+    wait_for(lambda: made.reader is None)
