@@ -291,6 +291,11 @@ def test_what_a_truncate_took_is_otherwise(database, statement):
             before, had = had, {at: known(service, project, at, held) for at in moments}
             assert len(had[moments[2]]) == 9
             assert before in (None, had), "a token of the project sees what others see of it"
+            for kind, id in had[moments[2]] - {("project", project)}:
+                path = f"/{'userstories' if kind == 'userstory' else f'{kind}s'}/{id}"
+                for at, keys in had.items():
+                    answer = service.get(path, params={"as_of": at}, headers=held)
+                    assert answer.status_code == (200 if (kind, id) in keys else 404), (path, at)
             for since, until in product(moments, moments):
                 query = {"from": since, "to": until}
                 answer = service.get(f"/projects/{project}/diff", params=query, headers=held)

@@ -269,7 +269,9 @@ with asked as (
 emptied as materialized (
     select
         t.obj_type,
-        history.emptied_by(t.obj_type, a.earlier, a.later) as actors
+        history.emptied_by(t.obj_type, a.earlier, a.later) as actors,
+        coalesce(history.last_emptied(t.obj_type, a.earlier), '-infinity') as before_earlier,
+        coalesce(history.last_emptied(t.obj_type, a.later), '-infinity') as before_later
     from history.tracked as t
     cross join asked as a
 ),
@@ -294,8 +296,8 @@ changed as materialized (
     select
         k.obj_type,
         k.obj_id,
-        case when history.emptied_by(k.obj_type, k.first_at, a.earlier) is null then k.first_known end,
-        case when history.emptied_by(k.obj_type, k.last_at, a.later) is null then k.last_known end,
+        case when k.first_at > m.before_earlier then k.first_known end,
+        case when k.last_at > m.before_later then k.last_known end,
         k.version,
         m.actors
     from (
@@ -316,7 +318,6 @@ changed as materialized (
         group by e.obj_type, e.obj_id
     ) as k
     join emptied as m on m.obj_type = k.obj_type
-    cross join asked as a
 ),
 
 turned as (

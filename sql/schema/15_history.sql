@@ -1012,6 +1012,20 @@ return (
 
 comment on function history.emptied_by(text, timestamptz, timestamptz) is 'Who emptied the table of a kind of object after one moment and until another; null where nobody did.';
 
+create or replace function history.last_emptied(kind text, until timestamptz) returns timestamptz
+language sql stable security definer
+set search_path = history, pg_catalog, pg_temp
+return (
+    select max(e.operation_date)
+    from history.entries as e
+    where e.obj_type = kind
+        and e.obj_id is null
+        and e.action = 'truncate'
+        and e.operation_date <= until
+);
+
+comment on function history.last_emptied(text, timestamptz) is 'When the table of a kind of object was emptied last, until a moment; null where it never was.';
+
 create or replace function history.reached(moment timestamptz) returns timestamptz
 language plpgsql stable
 as $$
@@ -1062,12 +1076,7 @@ begin atomic
             select live where not exists (select from following)
         ),
         emptied as (
-            select max(e.operation_date) as operation_date
-            from history.entries as e
-            where e.obj_type = (select k.obj_type from kind as k)
-                and e.obj_id is null
-                and e.action = 'truncate'
-                and e.operation_date <= moment
+            select history.last_emptied((select k.obj_type from kind as k), moment) as operation_date
         ),
         known as (
             select l.new_obj as object

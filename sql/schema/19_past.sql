@@ -81,12 +81,12 @@ begin
                 where e.obj_type = %3$L
                     and e.obj_id is not null
                     and e.operation_date <= history.moment()
-                    and (select history.emptied_by(%3$L, history.moment(), 'infinity')) is not null
+                    and (select history.last_emptied(%3$L, 'infinity')) > history.moment()
                 order by e.obj_id, e.operation_date desc, e.id desc
             ) as latest
             cross join lateral jsonb_populate_record(null::public.%2$I, latest.new_obj) as r
             where latest.new_obj is not null
-                and history.emptied_by(%3$L, latest.operation_date, history.moment()) is null
+                and latest.operation_date > coalesce((select history.last_emptied(%3$L, history.moment())), '-infinity')
                 and not exists (select from public.%2$I as l where to_jsonb(l.id)::text = latest.obj_id and l.updated_at <= history.moment())
                 and (
                     select f.old_obj
