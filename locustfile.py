@@ -156,17 +156,19 @@ class Client(FastHttpUser):
     abstract = True
     wait_time = constant(0)
 
-    def ask(self, name: str, path: str, check: Any, method: str = "GET", status: int = 200, **options: Any) -> Any:
+    def ask(self, name: str, path: str, check: Any, method: str = "GET", *statuses: int, **options: Any) -> Any:
         """Send a request; `check` says whether body and answer are right. Returns the body, None if they are not."""
         headers = HEADERS | options.pop("headers", {})
+        right = statuses or (200,)
         with self.client.request(method, path, name=name, headers=headers, catch_response=True, **options) as answer:
-            if answer.status_code != status:
-                answer.failure(f"{answer.status_code}, not {status}: {kind(answer)}")
+            if answer.status_code not in right:
+                answer.failure(f"{answer.status_code}, not {' or '.join(map(str, right))}: {kind(answer)}")
                 return None
             body = answer.json() if answer.text else None
             if not check(body, answer):
                 answer.failure("not the right body")
                 return None
+            answer.success()
             return body
 
     def tell(self, method: str, name: str, since: float, error: Exception | None = None) -> None:
@@ -180,22 +182,19 @@ class Client(FastHttpUser):
             context={},
         )
 
-    def person(self) -> tuple[int, dict[str, Any]] | None:
-        """Read anybody out of the whole table: the id and the body; None for one who is gone, which is right, too."""
+    def person(self) -> dict[str, Any] | None:
+        """Read anybody out of the whole table. None for one who is gone, which is right, too, and for a failure."""
         id = random.randint(known["first"], known["last"])
-        path = f"/users/{id}"
-        with self.client.get(path, name="/users/{id}", headers=HEADERS, catch_response=True) as answer:
-            body = answer.json() if answer.text else {}
-            if answer.status_code == 404 and body["type"] == "/problems/not-found":
-                answer.success()
-                return None
-            if answer.status_code != 200:
-                answer.failure(f"{answer.status_code}, not 200: {kind(answer)}")
-                return None
-            if body["id"] != id or answer.headers["ETag"] != f'"{body["version"]}"':
-                answer.failure("not the right body")
-                return None
-        return id, body
+        body = self.ask("/users/{id}", f"/users/{id}", is_person_or_gone(id), "GET", 200, 404)
+        return body if body and "id" in body else None
+
+
+def is_person_or_gone(id: int) -> Any:
+    return lambda body, answer: (
+        body["type"] == "/problems/not-found"
+        if answer.status_code == 404
+        else body["id"] == id and answer.headers["ETag"] == f'"{body["version"]}"'
+    )
 
 
 def kind(answer: Any) -> str:
@@ -226,10 +225,9 @@ class Reader(Client):
 
     @task(1)
     def read_again(self) -> None:
-        if found := self.person():
-            id, body = found
+        if body := self.person():
             headers = {"If-None-Match": f'"{body["version"]}"'}
-            self.ask("/users/{id} unchanged", f"/users/{id}", nothing, status=304, headers=headers)
+            self.ask("/users/{id} unchanged", f"/users/{body['id']}", nothing, "GET", 304, headers=headers)
 
 
 class Searcher(Client):
