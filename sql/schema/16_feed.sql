@@ -34,17 +34,22 @@ comment on function history.feed() is 'The name of this feed on this timeline of
 
 -- After a crash the numbers of the last transactions may be given out again, to others: of what did not commit, nobody waited until it was
 -- written. A place says that they were seen up to the last that committed; of those behind it nothing was there to be seen.
-create or replace function history.up_to_last_commit(seen pg_snapshot) returns pg_snapshot
+create or replace function history.snapshot() returns pg_snapshot
 language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    until bigint := pg_snapshot_xmax(seen)::text::bigint;
+    seen   pg_snapshot := pg_current_snapshot();
+    newest bigint      := pg_snapshot_xmax(seen)::text::bigint;
+    until  bigint      := newest;
 begin
     for step in 1..1000 loop
         exit when until <= 4 or pg_xact_status((until - 1)::text::xid8) = 'committed';
         until := until - 1;
     end loop;
+    if until = newest then
+        return seen;
+    end if;
     return format(
         '%s:%s:%s',
         least(pg_snapshot_xmin(seen)::text::bigint, until),
@@ -54,16 +59,8 @@ begin
 end
 $$;
 
-comment on function history.up_to_last_commit(pg_snapshot) is 'A snapshot without the transactions behind the last that committed, of which nothing is in it; it looks at 1,000 of them.';
-
-create or replace function history.snapshot() returns pg_snapshot
-language sql stable parallel safe
-return case
-    when pg_xact_status((pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1)::text::xid8) = 'committed' then pg_current_snapshot()
-    else history.up_to_last_commit(pg_current_snapshot())
-end;
-
-comment on function history.snapshot() is 'What a statement sees, by numbers that a crash of the server does not give out again.';
+comment on function history.snapshot() is
+    'What a statement sees, by numbers that a crash of the server does not give out again: without the transactions behind the last that committed, of which it looks at 1,000.';
 
 -- Stable, so that the snapshot is that of the statement.
 create or replace function history.place() returns text
