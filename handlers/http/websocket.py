@@ -12,6 +12,7 @@ from simple_websocket import ConnectionClosed, Server
 
 from handlers.http import problems
 from handlers.http.problems import ProblemException
+from handlers.http.request_body import sends_any
 
 GOING_AWAY, UNSUPPORTED, REFUSED, BROKEN, TRY_AGAIN = 1001, 1003, 1008, 1011, 1013
 """Why a socket is closed: the service stops; unknown message; no good token; bug; no reading, or the feed is away."""
@@ -47,7 +48,7 @@ def check_handshake(environ: dict[str, Any]) -> None:
         raise refused
     if not KEY.fullmatch(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")):
         abort(400, "There must be one Sec-WebSocket-Key: 16 bytes in Base64.")
-    if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
+    if sends_any():
         abort(400, "A handshake has no body.")
 
 
