@@ -9,7 +9,6 @@ import logging
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -36,8 +35,6 @@ LOCKING = re.compile(
     re.MULTILINE,
 )
 """What locks a table though it may be there: an index, which `if not exists` asks after the lock, and a trigger."""
-
-TRACKED = re.compile(r"^select history\.track\('(\w+)'", re.MULTILINE)
 
 THERE = b"""
     select 1 from pg_class as c
@@ -140,12 +137,6 @@ def migrations() -> dict[str, str]:
 def book() -> str:
     """The chapters of sql/schema, one after the other."""
     return "\n".join(path.read_text() for path in sorted((SQL / "schema").glob("*.sql")))
-
-
-@cache
-def own_tables() -> tuple[str, ...]:
-    """The tables that the book has under history: those of the service, whatever else is in the database."""
-    return tuple(TRACKED.findall(book()))
 
 
 def lacking(connection: Connection, text: str) -> Iterator[str]:

@@ -8,13 +8,13 @@ from marshmallow import fields, validate
 from handlers.http.auth import requires_role
 from handlers.http.contract import gives, takes
 from handlers.http.crud_history import Entry, entry_query
-from handlers.http.fields import IntegerParam, Text, Timestamp
+from handlers.http.fields import IntegerParam, Names, Text, Timestamp
 from handlers.http.responses import page
 
 history = Blueprint("history", __name__)
 
 HistoryPageQuery = entry_query(
-    obj_type=Text(
+    obj_type=Names(
         500, metadata={"description": "Only this kind of object, or these, with commas between.", "example": "task"}
     ),
     obj_id=Text(1000, metadata={"description": "Only the object with this key."}),

@@ -63,7 +63,7 @@ class UndoResult(Schema):
 @undos.post("/undo")
 @requires_role("writer", of_project=True)
 @takes(Undo, long=True)
-@gives(UndoResult)
+@gives(UndoResult, absent=True)
 def create(body: dict[str, Any]) -> Response:
     """Take back what a request or an upload changed, merged with what others changed since; it can itself be undone."""
     if "upload_id" in body and project.get():

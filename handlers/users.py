@@ -172,7 +172,7 @@ def get_short(id: int, query: dict[str, Any]) -> Response:
 @users.get("/user")
 @requires_role("reader")
 @takes(query=EmailUserQuery)
-@gives(SavedUser)
+@gives(SavedUser, absent=True)
 def get_by_email(query: dict[str, Any]) -> Response:
     """One user by e-mail, whatever the case."""
     return item(read("users.by_email", **query) or nobody_has(query["email"]))
@@ -191,7 +191,7 @@ def put_by_email(body: dict[str, Any], query: dict[str, Any]) -> Response:
 @users.delete("/user")
 @requires_role("writer")
 @takes(query=EmailVersionQuery, precondition=True, any_version=True)
-@gives(status=204)
+@gives(status=204, absent=True)
 def remove_by_email(query: dict[str, Any], expected: Expected) -> Response:
     """Delete the user with this e-mail; where a version is named, only that one."""
     row = read("users.id_by_email", email=query["email"]) or nobody_has(query["email"])

@@ -346,10 +346,18 @@ def test_a_token_of_one_project_names_only_its_people(guarded, own, people, rout
     told, before = [], named(people.connection, own)
     for person in (people.nobody, people.stranger, people.former):
         refused = name(own["token"], person)
-        told.append((refused.status_code, refused.json() | {"request_id": ""}))
+        problem = refused.json() | {"request_id": ""}
+        for conflict in problem.get("conflicts", []):
+            assert conflict.pop("yours") == person
+        told.append((refused.status_code, problem))
     assert named(people.connection, own) == before
     assert told == [told[0]] * 3
-    assert (told[0][0], told[0][1]["errors"]) == (422, {PEOPLE[noun]: ["There is no such user."]})
+    status, problem = told[0]
+    if route.endswith("/revert"):
+        (conflict,) = problem["conflicts"]
+        assert (status, conflict["field"], conflict["theirs"]) == (409, PEOPLE[noun], None)
+    else:
+        assert (status, problem["errors"]) == (422, {PEOPLE[noun]: ["There is no such user."]})
     assert name(own["token"], people.colleague).ok
     assert name(guarded.admin, people.stranger).ok
     if not route.endswith("/revert"):

@@ -141,6 +141,70 @@ def test_parents_that_are_gone_are_named(service, objects):
     assert service.post(f"{task}/revert", json={"to": 1}).status_code == 200
 
 
+REFERENCES = {
+    ("userstories", "milestone_id"): "milestones",
+    ("userstories", "assigned_to"): "users",
+    ("tasks", "assigned_to"): "users",
+    ("projects", "owner_id"): "users",
+    ("employees", "department_id"): "departments",
+    ("employees", "job_id"): "jobs",
+}
+
+
+@pytest.mark.parametrize(("noun", "field"), REFERENCES)
+def test_what_goes_back_to_a_parent_that_is_gone_is_told_which(service, objects, noun, field):
+    parent = REFERENCES[noun, field]
+    gone = objects[parent]["id"]
+    path = f"/{noun}/{objects[noun]['id']}"
+    other = None
+    if noun == "employees":
+        name = {"departments": "department", "jobs": "job"}[parent]
+        other = service.post(f"/{parent}", json={"id": 2**31 - 1 - gone, name: "Other"}).json()["id"]
+    assert service.patch(path, json={field: gone, "version": service.get(path).json()["version"]}).status_code == 200
+    then = service.get(path).json()["version"]
+    assert service.patch(path, json={field: other, "version": then}).status_code == 200
+    assert service.delete(f"/{parent}/{gone}", params={"version": 1}).status_code == 204
+    answer = service.post(f"{path}/revert", json={"to": then}, headers={"If-Match": f'"{then + 1}"'})
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/changed-since"), answer.text
+    (conflict,) = answer.json()["conflicts"]
+    assert (conflict["obj_id"], conflict["field"], conflict["yours"]) == (objects[noun]["id"], field, gone)
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_of_those_who_bring_back_the_same_beside_each_other_nobody_is_told_that_it_is_taken(service, objects, noun):
+    free(service, objects, noun)
+    path = f"/{noun}/{objects[noun]['id']}"
+    assert service.delete(path, params={"version": 1}).status_code == 204
+    with ThreadPoolExecutor(4) as pool:
+        answers = [*pool.map(lambda _: service.post(f"{path}/revert", json={"to": 1}), range(4))]
+    assert {(answer.status_code, answer.json().get("type")) for answer in answers} <= {
+        (200, None),
+        (428, "/problems/version-required"),  # who came when it was there already
+    }
+    assert service.get(path).json()["version"] == 2
+
+
+def test_the_trash_names_a_way_back_only_for_what_has_one(service, unique):
+    name = unique("orders").replace("-", "_")
+    execute(service, f"create table {name} (id bigint primary key, version integer not null default 1)")
+    execute(service, "select history.track(%s::regclass)", name)
+    execute(service, f"insert into {name} values (1)")
+    execute(service, f"delete from {name}")
+    (entry,) = history(service, "/history", obj_type=name, action="delete")
+    assert entry["revert"] is None
+    execute(service, "select history.untrack(%s::regclass)", name)
+    execute(service, f"drop table {name}")
+
+
+def test_kinds_may_have_blanks_between_them(service, objects):
+    there = {"userstory", "task"}
+    for kinds in ("userstory,task", "userstory, task", " task ,\tuserstory "):
+        found = history(service, "/history", obj_type=kinds, project=objects["projects"]["id"])
+        assert {entry["obj_type"] for entry in found} == there, kinds
+        changes = service.get("/changes", params={"obj_type": kinds, "project": objects["projects"]["id"]})
+        assert changes.status_code == 200
+
+
 def test_the_trash_says_what_it_takes(service, objects):
     project = objects["projects"]["id"]
     service.delete(f"/userstories/{objects['userstories']['id']}", params={"version": 1})
@@ -330,6 +394,54 @@ def test_what_was_made_and_others_build_on_stays(service, unique):
     service.delete(f"/userstories/{story}", params={"version": 1})
     assert undo(service, request_id=making)["objects"] == 1
     assert service.get(f"/projects/{project}").status_code == 404
+
+
+@pytest.mark.parametrize("below", ["tasks", "comments"])
+def test_what_was_moved_and_others_build_on_there_stays_there(service, objects, unique, below):
+    story, request_id = objects["userstories"]["id"], str(uuid.uuid4())
+    for noun in ("tasks", "comments"):
+        service.delete(f"/{noun}/{objects[noun]['id']}", params={"version": 1})
+    elsewhere = service.post("/projects", json={"name": unique("project")}).json()["id"]
+    with psycopg.connect(service.database) as connection:
+        connection.execute("select set_config('app.request_id', %s, true)", [request_id])
+        connection.execute(
+            "update userstories set project_id = %s, subject = 'moved', milestone_id = null where id = %s",
+            [elsewhere, story],
+        )
+    made = {"tasks": {"subject": "theirs"}, "comments": {"text": "theirs"}}[below]
+    theirs = service.post(f"/userstories/{story}/{below}", json=made).json()["id"]
+    problem = undo(service, 409, request_id=request_id)
+    assert (problem["type"], [conflict["obj_id"] for conflict in problem["conflicts"]]) == (
+        "/problems/changed-since",
+        [theirs],
+    )
+    undo(service, request_id=request_id, conflicts="keep theirs")
+    now = service.get(f"/userstories/{story}").json()
+    assert (now["project_id"], now["subject"]) == (elsewhere, "Read")
+    service.delete(f"/{below}/{theirs}", params={"version": 1})
+    undo(service, request_id=request_id)
+    assert service.get(f"/userstories/{story}").json()["project_id"] == objects["projects"]["id"]
+
+
+@pytest.mark.parametrize("change", ["rename column text to words", "drop column text"])
+@pytest.mark.parametrize(("before", "after"), [(None, "x"), ("x", None), ("x", "y")], ids=str)
+def test_a_member_that_is_no_more_is_told_not_passed_over(service, change, before, after):
+    with psycopg.connect(service.database) as connection, connection.transaction(force_rollback=True):
+        connection.execute("create table public.notes (id bigint primary key, text text, version integer default 1)")
+        connection.execute("select history.track('notes', 'note_of_mine')")
+        connection.execute("insert into notes (id, text) values (1, %s)", [before])
+        connection.execute("select set_config('app.request_id', 'change of notes', true)")
+        connection.execute("update notes set text = %s", [after])
+        connection.execute("select set_config('app.request_id', 'later', true)")
+        connection.execute(f"alter table notes {change}")
+        connection.execute("select history.track('notes', 'note_of_mine')")
+        connection.execute("select history.stage_undo()")
+        connection.execute("select history.undo_request('change of notes')")
+        (conflicts,) = connection.execute("select history.plan_undo()").fetchone()
+        (found,) = connection.execute("select history.undo_conflicts(10)").fetchone()
+        assert conflicts == 1
+        assert (found[0]["field"], found[0]["base"], found[0]["yours"]) == ("text", after, before)
+        assert connection.execute("select history.carry_out_undo()").fetchone() == (0,)
 
 
 @pytest.mark.parametrize("noun", ["milestones", "tasks", "comments"])

@@ -7,7 +7,6 @@ from typing import Any
 import psycopg
 
 import db
-from db.schema import own_tables
 from handlers.bulk.errors import ChangedSince
 from handlers.bulk.progress import STATEMENT_TIMEOUT
 
@@ -33,7 +32,7 @@ def undo(stage: Stage, *, keep_theirs: bool = False, dry_run: bool = False) -> d
         db.run(connection, "undo.stage")
         if not stage(connection):
             raise Unknown
-        db.run(connection, "undo.leave_foreign", own=",".join(own_tables()))
+        db.run(connection, "undo.leave_foreign")
         plan = next(db.run(connection, "undo.plan"))
         found["conflicts"] = json.loads(plan.body)
         if plan.conflicts and not keep_theirs and not dry_run:

@@ -52,7 +52,7 @@ class Contract:
         self.media: tuple[str, ...] = (JSON,)
         self.files: tuple[str, ...] = ()
         """The media types of a body that is a file; it may also be a part of a form."""
-        self.long = self.tells_place = False
+        self.long = self.tells_place = self.absent = False
 
     @cached_property
     def passes_query(self) -> bool:
@@ -106,16 +106,18 @@ def gives(
     many: bool = False,
     media: tuple[str, ...] | None = None,
     tells_place: bool = False,
+    absent: bool = False,
 ) -> Callable[[View], View]:
     """State the answer: its schema, statuses and media types, the first by default; `many` for a collection.
 
-    It `tells_place` where it says from where on the feed goes on; lists do anyway.
+    It `tells_place` where it says from where on the feed goes on; lists do anyway. What its query or body names may be
+    `absent` (404), as what a path names always may.
     """
 
     def state(view: View) -> View:
         contract = contract_of(view)
         contract.answer = answer() if answer else None
-        contract.status, contract.also, contract.many = status, also, many
+        contract.status, contract.also, contract.many, contract.absent = status, also, many, absent
         contract.media = media or ((JSON, NDJSON, CSV) if many else (JSON,))
         contract.tells_place = tells_place or (many and NDJSON in contract.media)
         return view

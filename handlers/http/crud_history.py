@@ -5,15 +5,17 @@ from typing import Any
 
 from flask import Blueprint, Response, abort
 from marshmallow import Schema, ValidationError, fields, validate
+from psycopg.errors import ForeignKeyViolation
 
 from db import read
+from handlers.bulk.errors import ChangedSince
 from handlers.bulk.undo import Unknown, deletion, undo
 from handlers.http.auth import requires_role
 from handlers.http.concurrency import Key, changed
 from handlers.http.contract import gives, takes
 from handlers.http.fields import INTEGER, StrictInteger
 from handlers.http.preconditions import Expected, require_version
-from handlers.http.problems import ProblemException
+from handlers.http.problems import ProblemException, constraint
 from handlers.http.responses import item, page
 from handlers.http.schemas import Versioned, instant, page_query
 
@@ -88,6 +90,17 @@ def undeleted(noun: str, kind: type[Versioned], id: Key, version: int, children:
     return item(read(f"{noun}.get", id=id))
 
 
+def without_parent(noun: str, id: Key, past: dict[str, Any], error: ForeignKeyViolation) -> Exception:
+    """What an object would refer to again that is there no more, told as undo tells it."""
+    diag = error.diag
+    broken = constraint(diag.schema_name, diag.table_name, diag.constraint_name)
+    if not broken or broken.field not in past:
+        return error
+    told = {"obj_type": read("history.kind", table=noun).obj_type, "obj_id": id, "field": broken.field}
+    values = {"base": None, "yours": past[broken.field], "theirs": None}
+    return ChangedSince([told | values | {"changed_by": None, "changed_at": None}])
+
+
 def add_history_routes(
     blueprint: Blueprint, *, noun: str, one: str, schema: type[Versioned], key: str = "id", of_project: bool = False
 ) -> None:
@@ -114,7 +127,10 @@ def add_history_routes(
         if past is None:
             raise ValidationError({"to": ["There is no such version."]})
         members = json.loads(past.body)
-        return changed(noun, id, {name: members[name] for name in reverted(schema)}, expected)
+        try:
+            return changed(noun, id, {name: members[name] for name in reverted(schema)}, expected)
+        except ForeignKeyViolation as error:
+            raise without_parent(noun, id, members, error) from None
 
     history.__doc__ = f"What was changed of {one}, page by page, by whom, from what to what."
     revert.__doc__ = (

@@ -47,6 +47,13 @@ class Text(fields.String):
         return text
 
 
+class Names(Text):
+    """Names with commas between; blanks beside those mean nothing."""
+
+    def _deserialize(self, value: Any, *args: Any, **options: Any) -> Any:
+        return ",".join(name.strip() for name in super()._deserialize(value, *args, **options).split(","))
+
+
 class Many(fields.List):
     """A list whose elements are counted, `least` to `most`, before any of them is looked at."""
 

@@ -120,7 +120,7 @@ def responses(rule: Any, view: Any) -> dict[str, Any]:
         problems["409"] = ("Something unique is taken, or the first with this Idempotency-Key is running.", kind)
     if EVENTS in contract.media:
         problems |= FOLLOWING
-    if rule.arguments:
+    if rule.arguments or contract.absent:
         problems["404"] = ("There is no such object.", Problem)
     if contract.body or parameters(contract.query):
         problems["422"] = ("Some values are not valid.", Problem)

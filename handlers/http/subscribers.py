@@ -12,7 +12,7 @@ from simple_websocket import Server
 from db import project as only_project
 from db import read
 from db.feed import Change, Cursor, Feed, Subscription
-from handlers.http.fields import IntegerParam, Text
+from handlers.http.fields import IntegerParam, Names, Text
 from handlers.http.metrics import Counter, Gauge
 from handlers.http.open_sockets import Stream, is_known_good, sockets, too_many
 from handlers.http.problems import ProblemException
@@ -51,7 +51,7 @@ class ChangesQuery(Schema):
     """What to be told of, and from where on."""
 
     project = IntegerParam(metadata={"description": "Only what belongs to this project."})
-    obj_type = Text(
+    obj_type = Names(
         500,
         metadata={"description": "Only this kind of object, or these, with commas between.", "example": "userstory"},
     )

@@ -35,8 +35,8 @@ limit 1
 select history.undo_delete(:'noun'::regclass, :'key', :'to'::integer, string_to_array(:'kept', ','), :'children'::boolean) as found
 
 -- name: leave_foreign
--- But for tables that are not `own` (names with commas between), of which what was changed is in the way.
-select history.leave_foreign(string_to_array(:'own', ','))
+-- But for tables that are not the service's own, of which what was changed is in the way.
+select history.leave_foreign()
 
 -- name: plan
 -- What others did since, of all that is staged.

@@ -1159,6 +1159,20 @@ end;
 
 comment on function history.json_patch(jsonb, jsonb) is 'RFC 6902: what makes the row after of the row before, versions and all.';
 
+-- Those have a view of their name in past (19_past.sql); what others put under history has none.
+create or replace function history.is_own(relation regclass) returns boolean
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+return exists (
+    select
+    from pg_class as c
+    join pg_class as v on v.relname = c.relname and v.relnamespace = to_regnamespace('past')
+    where c.oid = relation
+        and c.relnamespace = 'public'::regnamespace
+);
+
+comment on function history.is_own(regclass) is 'Whether a table is one of the service''s, which has routes to its rows.';
+
 -- In plpgsql, so that the plan of a list is not made anew for it.
 create or replace function history.revert_path(kind text, key text) returns text
 language plpgsql stable cost 1
@@ -1168,7 +1182,7 @@ begin
         select '/' || t.relation || '/' || (revert_path.key::jsonb #>> '{}') || '/revert'
         from history.tracked as t
         where t.obj_type = kind
-            and t.relation::text !~ '[."]'
+            and history.is_own(t.relation)
     );
 end
 $$;

@@ -68,7 +68,9 @@ return (
 comment on function history.is_reference(oid, text, text) is 'As text for a statement: that a row refers by a foreign key to another, called so in it.';
 
 create or replace function history.foreign_keys()
-returns table (obj_type text, child regclass, parent regclass, cascades boolean, points text, fields text[], field text, emptied jsonb)
+returns table (
+    obj_type text, child regclass, parent regclass, cascades boolean, follows boolean, points text, keys text[], fields text[], field text, emptied jsonb
+)
 language sql stable
 set search_path = pg_catalog, pg_temp
 begin atomic
@@ -77,7 +79,9 @@ begin atomic
         k.conrelid::regclass,
         k.confrelid::regclass,
         k.confdeltype = 'c',
+        k.confupdtype not in ('a', 'r'),
         history.is_reference(k.oid, 'c', 'p'),
+        array(select a.attname::text from pg_attribute as a where a.attrelid = k.confrelid and a.attnum = any (k.confkey)),
         array(select a.attname::text from pg_attribute as a where a.attrelid = k.conrelid and a.attnum = any (k.conkey)),
         (select a.attname from pg_attribute as a where a.attrelid = k.conrelid and a.attnum = k.conkey[cardinality(k.conkey)]),
         case
@@ -94,7 +98,7 @@ begin atomic
 end;
 
 comment on function history.foreign_keys() is
-    'What tracked tables refer to: by which columns, of which the last is told to clients, whether a row goes with its parent, and what of it is emptied then; `points` says for a statement that a row c refers to a row p.';
+    'What tracked tables refer to: which columns, by which, of which the last is told to clients, whether a row goes with its parent or follows its changes, and what of it is emptied then; `points` says for a statement that a row c refers to a row p.';
 
 create or replace function history.may_read(relation regclass) returns boolean
 language sql stable
@@ -280,6 +284,8 @@ declare
     more      bigint := 1;
     added     bigint;
 begin
+    -- Whoever brings back the same beside it finds it there.
+    perform pg_advisory_xact_lock(hashtextextended(format('undo of %s %s', kind, key), 0));
     select e.* into ended
     from history.entries as e
     where e.obj_type = kind
@@ -343,14 +349,14 @@ comment on function history.undo_delete(regclass, text, integer, text[], boolean
     'Stage that what was deleted comes back as it was in a version, but for columns that are kept as they were last, and maybe with what went with it; false where history knows no such version.';
 
 -- The service has no business in tables that others made and put under history, and in some no rights. What a request did there is told.
-create or replace function history.leave_foreign(own text[]) returns void
+create or replace function history.leave_foreign() returns void
 language plpgsql
 as $$
 begin
     with
         foreigners as materialized (
             delete from pg_temp.undoing as u
-            where u.relation <> all (array(select to_regclass(o.name) from unnest(own) as o (name) where to_regclass(o.name) is not null))
+            where u.relation in (select t.relation from (select distinct d.relation from pg_temp.undoing as d) as t where not history.is_own(t.relation))
             returning u.obj_type, u.obj_id, u.place, u.before, u.after
         ),
         -- Of what others made of them between, nothing need be told beside.
@@ -369,7 +375,7 @@ begin
 end
 $$;
 
-comment on function history.leave_foreign(text[]) is
+comment on function history.leave_foreign() is
     'Leave what is staged of tables that are not among the service''s own, or under history no longer: it is in the way of the rest, object by object.';
 
 
@@ -424,8 +430,14 @@ begin
     from pg_temp.undoing as u
     cross join lateral jsonb_object_keys(history.diff(u.before, u.after)) as f (name)
     where u.how = 'update'
-        and nullif(u.live -> f.name, 'null') is distinct from nullif(u.after -> f.name, 'null')
-        and nullif(u.live -> f.name, 'null') is distinct from nullif(u.before -> f.name, 'null')
+        -- A member that the object has no more, because its column was renamed or dropped since, is nobody's to take back.
+        and (
+            not u.live ? f.name
+            or (
+                nullif(u.live -> f.name, 'null') is distinct from nullif(u.after -> f.name, 'null')
+                and nullif(u.live -> f.name, 'null') is distinct from nullif(u.before -> f.name, 'null')
+            )
+        )
     union all
     select u.obj_type, u.obj_id, f.name, u.after -> f.name, null, u.live -> f.name, u.place
     from pg_temp.undoing as u
@@ -449,7 +461,8 @@ begin
     set patch = (
             select jsonb_object_agg(f.name, coalesce(u.before -> f.name, 'null'))
             from jsonb_object_keys(history.diff(u.before, u.after)) as f (name)
-            where nullif(u.live -> f.name, 'null') is not distinct from nullif(u.after -> f.name, 'null')
+            where u.live ? f.name
+                and nullif(u.live -> f.name, 'null') is not distinct from nullif(u.after -> f.name, 'null')
         )
     where u.how = 'update';
     update pg_temp.undoing as u
@@ -470,7 +483,7 @@ $$;
 
 comment on function history.compare_undoing() is 'What is to be done with each object that is staged, and what others changed since.';
 
--- What is to be taken away and others refer to by now stays.
+-- What others refer to by now stays, and keeps what they refer to it by.
 create or replace function history.spare_parents() returns boolean
 language plpgsql
 set timezone = 'UTC'
@@ -483,7 +496,7 @@ begin
     for reference in
         select k.*
         from history.foreign_keys() as k
-        where k.parent in (select u.relation from pg_temp.undoing as u where u.how = 'delete')
+        where k.parent in (select u.relation from pg_temp.undoing as u where u.how = 'delete' or (u.how = 'update' and not k.follows and u.patch ?| k.keys))
             -- What may not be read is not seen to be in the way: its foreign key says so.
             and history.may_read(k.child)
     loop
@@ -501,7 +514,7 @@ begin
                         cross join lateral jsonb_populate_record(null::%2$s, u.live) as p
                         join %1$s as c on %3$s
                         where u.relation = %2$L::regclass
-                            and u.how = 'delete'
+                            and (u.how = 'delete' or (u.how = 'update' and u.patch ?| $3))
                     ),
                     others as materialized (
                         select h.*
@@ -522,13 +535,14 @@ begin
                         on conflict do nothing
                     )
                 update pg_temp.undoing as u
-                set how = null
+                set how = case when u.how = 'update' and u.patch - $3 <> '{}' then 'update' end,
+                    patch = u.patch - $3
                 from others as o
                 where u.obj_type = o.parent_type
                     and u.obj_id = o.parent_id
             $sql$,
             reference.child, reference.parent, reference.points, reference.field
-        ) using reference.obj_type, reference.fields;
+        ) using reference.obj_type, reference.fields, case when reference.follows then '{}' else reference.keys end;
         get diagnostics changed = row_count;
         spared := spared or changed > 0;
     end loop;
