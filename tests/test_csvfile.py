@@ -107,10 +107,22 @@ def test_files_that_break_parsers_are_read(path):
         (gzip.compress(b"1,a,b\n" * 100, mtime=0)[:-9], "damaged gzip"),
         (b"\x1f\x8b" + b"x" * 100, "damaged gzip"),
         (b"1," + b"x" * (csv_rows.FIELD_LIMIT + 1) + b",b", "field larger"),
-        (b"1," + b"x," * (csv_rows.ROW_LIMIT // 2), "row is longer"),
-        (b'1,a,"' + b'x\n","' * (csv_rows.ROW_LIMIT // 4), "row is longer"),
+        (b"1" + (b"," + b"x" * csv_rows.FIELD_LIMIT) * 8, "row is longer"),
+        (b"1" + (b',"' + b"x\n" * (csv_rows.FIELD_LIMIT // 2) + b'"') * 8, "row is longer"),
+        (b"1," + b"," * (csv_rows.FIELDS_LIMIT + 1), "row has more than"),
+        (b'1,a,"' + b'x\n","' * (csv_rows.FIELDS_LIMIT + 2**17), "row has more than"),
     ],
-    ids=["Latin-1", "half a character", "gzip cut off", "no gzip", "a field", "a line", "a row of many lines"],
+    ids=[
+        "Latin-1",
+        "half a character",
+        "gzip cut off",
+        "no gzip",
+        "a field",
+        "a line",
+        "a row of many lines",
+        "fields",
+        "fields of many lines",
+    ],
 )
 def test_a_file_that_cannot_be_read_says_why(content, reason):
     with pytest.raises(errors.Unreadable, match=reason):
@@ -130,8 +142,8 @@ def test_a_row_with_nul_is_a_row_that_cannot_be_stored():
     ]
 
 
-def test_a_line_of_a_million_columns_is_a_row():
-    assert [len(row.fields) for row in read(b"1" + b"," * 999_999 + b"\n1,a,b\n")] == [1_000_000, 3]
+def test_a_line_of_half_a_million_columns_is_a_row():
+    assert [len(row.fields) for row in read(b"1" + b"," * 499_999 + b"\n1,a,b\n")] == [500_000, 3]
 
 
 def test_a_file_may_be_longer_than_any_row(monkeypatch):
@@ -256,13 +268,15 @@ OPEN = {
     "many fields": b"1" + (b',"' + b"\n" * MANY + b'"') * 7 + b',"' + b"\n" * MANY,
     "many good fields": b"1" + (b',"' + b"\n" * MANY + b'"') * 7,
     "no quote": b"\n" * MANY,
+    **{f"a line of {end!r}": b"1,a" + end * (MANY // 2) + b"\n1,a" for end in (b",", b";", b"\t")},
+    **{f"a long line of {end!r}": b"1,a" + end * (8 * MANY) + b"\n1,a" for end in (b",", b";", b"\t")},
 }
 
 
 def longest_without_a_turn(monkeypatch, packed: bytes) -> float:
     """Seconds of CPU that the reading of a file takes at a time, before others have a turn."""
     turns = [time.thread_time()]
-    for module in (csv_reader, csv_rows):
+    for module in (csv_reader, csv_rows, csv_delimiter):
         monkeypatch.setattr(module, "next_turn", lambda: turns.append(time.thread_time()))
     rows = csv_reader.rows(csv_reader.Unpacked(io.BytesIO(packed)), ("id", "department"), "auto")
     with suppress(errors.Unreadable):  # too many are blank
@@ -274,7 +288,9 @@ def longest_without_a_turn(monkeypatch, packed: bytes) -> float:
 
 @pytest.mark.parametrize("before", [b"", b"1,a\n" * 1000, b"id,version,department\n"], ids=["", "rows", "header"])
 @pytest.mark.parametrize("content", first(3, OPEN.values()), ids=OPEN)
-def test_an_open_quote_before_many_lines_lets_others_have_their_turn(monkeypatch, content, before):
+def test_an_open_quote_before_many_lines_and_a_line_of_many_fields_let_others_have_their_turn(
+    monkeypatch, content, before
+):
     packed = gzip.compress(before + content, mtime=0)
     tries = (longest_without_a_turn(monkeypatch, packed) for _ in range(3))
     assert any(took <= 0.05 for took in tries), "another process may have had the caches, but not each time"

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
+from db.cooperate import next_turn
 from handlers.bulk.csv_header import WIDTH, name_of, order_of, untitled
 from handlers.bulk.csv_rows import Row, records
 
@@ -42,10 +43,14 @@ def sampled(lines: Iterator[str]) -> Iterator[str]:
 def delimiter_of(sample: list[str], columns: tuple[str, ...]) -> str:
     """The delimiter by which the sample fits the columns best, as it is or with its last row going on behind it."""
 
+    def fits(delimiter: str, *, going_on: bool) -> Fitness:
+        next_turn()  # a line may have a million fields
+        found = [*records(iter([*sample, '"'] if going_on else sample), delimiter)]
+        next_turn()
+        return fitness(found, columns, going_on=going_on)
+
     def best(delimiter: str) -> Fitness:
-        ended = [*records(iter(sample), delimiter)]
-        going_on = [*records(iter([*sample, '"']), delimiter)]
-        return max(fitness(ended, columns), fitness(going_on, columns, going_on=True))
+        return max(fits(delimiter, going_on=False), fits(delimiter, going_on=True))
 
     return max(DELIMITERS, key=best)
 
