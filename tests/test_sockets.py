@@ -3,11 +3,15 @@
 import base64
 import json
 import re
-from contextlib import ExitStack
+import socket
+import struct
+import time
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from types import SimpleNamespace
 from urllib.parse import unquote
 
+import psutil
 import psycopg
 import pytest
 from flask import g
@@ -22,7 +26,8 @@ from werkzeug.exceptions import Forbidden, ServiceUnavailable
 from db.feed import Cursor
 from handlers.http import subscribers
 from handlers.http.websocket import BROKEN, REFUSED, TRY_AGAIN
-from tests.conftest import make_token, serve
+from tests.conftest import cloned, first, make_token, serve, wait_for
+from tests.test_hostile import frame
 from tests.test_refusals import APP, check_problem
 
 events = import_module("handlers.feed")
@@ -197,10 +202,11 @@ class Socket:
 
     def __init__(self, *messages):
         self.sock, self.event = (
-            SimpleNamespace(send=lambda data: len(data)),
+            SimpleNamespace(send=lambda data: len(data), shutdown=lambda _: None),
             SimpleNamespace(set=lambda: None, clear=lambda: None, wait=lambda *_: None),
         )
         self.input_buffer, self.connected, self.closed = [*messages], True, None
+        self.thread = SimpleNamespace(join=lambda _: None)
 
     def send(self, text):
         pass
@@ -300,3 +306,56 @@ def test_that_tables_were_emptied_is_told_to_each_project_live_and_resumed(datab
             resumed = [json.loads(ws.recv(10))["object"] for _ in kinds]
         assert sorted(each["obj_type"] for each in live) == sorted(kind for (kind,) in kinds)
         assert resumed == live
+
+
+# However a client goes ------------------------------------------------------------------------------------------------
+
+SNAPSHOT = b'{"cmd": "snapshot", "path": "/users?limit=1"}'
+
+LEFT = {
+    "nothing": b"",
+    "snapshots": frame(0x81, SNAPSHOT) * 300,
+    "snapshots and part of one": frame(0x81, SNAPSHOT) * 40 + frame(0x81, SNAPSHOT)[:20],
+    "commands": frame(0x81, b'{"cmd": "ping"}') * 1500,
+    "pings": frame(0x89, b"") * 1500,
+    "what is no command": frame(0x81, b"{}") * 300,
+    "tokens": frame(0x81, b'{"cmd": "auth", "token": "x"}') * 300,
+    "parts of a message": frame(0x01, b"x") + frame(0x00, b"x") * 300,
+}
+
+GOING = {
+    "a reset": lambda raw: raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)),
+    "a close": lambda raw: None,
+    "half a close": lambda raw: raw.shutdown(socket.SHUT_WR),
+    "no reading": lambda raw: raw.shutdown(socket.SHUT_RD),
+    "a shutdown": lambda raw: raw.shutdown(socket.SHUT_RDWR),
+    "a close frame": lambda raw: raw.sendall(frame(0x88, b"\x03\xe8")),
+}
+
+
+@pytest.fixture(scope="module")
+def one_worker(server, template):
+    with cloned(server, template) as url:
+        running = serve(url, WORKERS="1")
+        with running as service:
+            yield running, service
+
+
+@pytest.mark.parametrize("since", [False, True], ids=["new", "resumed"])
+@pytest.mark.parametrize("left", first(2, LEFT.values()), ids=LEFT)
+@pytest.mark.parametrize("going", GOING.values(), ids=GOING)
+def test_however_a_client_goes_and_whatever_it_left_the_process_stays(one_worker, going, left, since):
+    running, service = one_worker
+    workers = psutil.Process(running.process.pid).children()
+    target = f"/ws/events?since={service.get('/users').headers['Feed-Cursor']}" if since else "/ws/events"
+    for seconds in (0, 0.02, 0.3):
+        with service.raw() as raw:
+            raw.sendall(head(target, HANDSHAKE))
+            raw.recv(4096)
+            with suppress(OSError):  # it may have closed the socket before all came
+                raw.sendall(left)
+                time.sleep(seconds)  # any moment of its work
+                going(raw)
+        assert service.get("/ping").ok
+    wait_for(lambda: re.search(r"^rowhouse_sockets 0", service.get("/metrics").text, re.MULTILINE))
+    assert psutil.Process(running.process.pid).children() == workers, running.log.read_text()[-2000:]

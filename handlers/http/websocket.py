@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from simple_websocket import ConnectionClosed, Server
 from handlers.http import problems
 from handlers.http.problems import ProblemException
 from handlers.http.request_body import sends_any
+from handlers.http.steady import SEND_WITHIN
 
 GOING_AWAY, UNSUPPORTED, REFUSED, BROKEN, TRY_AGAIN = 1001, 1003, 1008, 1011, 1013
 """Why a socket is closed: the service stops; unknown message; no good token; bug; no reading, or the feed is away."""
@@ -25,6 +27,9 @@ FIRST_LIMIT = 16 * 1024
 
 PING_EVERY = 25
 """Seconds between two pings; a client that does not answer one by the next is gone."""
+
+ENDS_WITHIN = 2 * SEND_WITHIN
+"""Seconds in which who reads has ended: a pong may have to be given up before."""
 
 OPTIONS = {"ping_interval": PING_EVERY, "max_message_size": FIRST_LIMIT}
 """Flask-Sock's SOCK_SERVER_OPTIONS."""
@@ -57,10 +62,10 @@ class Inbox(list[str | bytes]):
 
     def __init__(self, ws: Server) -> None:
         super().__init__(ws.input_buffer)
-        self.ws, self.room = ws, threading.Event()
+        self.ws, self.room, self.ended = ws, threading.Event(), False
 
     def append(self, message: str | bytes) -> None:
-        while len(self) >= INBOX and self.ws.connected:
+        while len(self) >= INBOX and self.ws.connected and not self.ended:
             self.room.clear()
             self.room.wait(1)
         super().append(message)
@@ -68,6 +73,11 @@ class Inbox(list[str | bytes]):
     def pop(self, index: SupportsIndex = -1) -> str | bytes:
         self.room.set()
         return super().pop(index)
+
+    def end(self) -> None:
+        """Let who waits for room go on: nobody reads what comes."""
+        self.ended = True
+        self.room.set()
 
 
 def encode(text: str) -> bytes:
@@ -145,6 +155,17 @@ def ended_by_a_code(ws: Server) -> Iterator[None]:
         code, reason = code_of(error)
         with suppress(ConnectionClosed, OSError):
             ws.close(code, reason)
+    finally:
+        stop_reading(ws)
+
+
+def stop_reading(ws: Server) -> None:
+    """End the greenlet that reads, before the server closes its socket: libev aborts a process in which somebody still
+    watches a descriptor that is closed."""
+    ws.input_buffer.end()
+    with suppress(OSError):  # closed already
+        ws.sock.shutdown(socket.SHUT_RD)
+    ws.thread.join(ENDS_WITHIN)
 
 
 def code_of(error: Exception) -> tuple[int, str]:
