@@ -2,7 +2,7 @@
 
 import pytest
 
-from handlers.http.contract import acceptable
+from handlers.http.accept import acceptable
 from tests.test_refusals import CONTRACTS
 
 OFFERS = sorted({contract.media for contract in CONTRACTS.values() if "*/*" not in contract.media})

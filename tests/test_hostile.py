@@ -1,10 +1,12 @@
 """Input that means harm: SQL in parameters, naughty strings in texts, requests within requests, broken frames."""
 
+import gc
 import json
 import re
 import socket
 import struct
 import uuid
+from functools import _lru_cache_wrapper
 from itertools import product
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from marshmallow import fields
 from handlers.http.fields import Text
 from tests.conftest import ROOT, first, serve
 from tests.resources import OTHERS
-from tests.test_refusals import BODIES, CONTRACTS, ROUTES, check_problem, needed, parameters, somewhere
+from tests.test_refusals import APP, BODIES, CONTRACTS, ROUTES, check_problem, needed, parameters, somewhere
 
 NAUGHTY = ROOT.parent / "shared/data/blns/blns.json"
 
@@ -237,6 +239,47 @@ def test_one_request_after_the_other_is_answered(service):
         client.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: client.recv(10_000), b"")).decode()
     assert re.findall(r"HTTP/1\.1 (\d+)", answer) == ["200", "404"], "what the others are compared with"
+
+
+# Memory -------------------------------------------------------------------------------------------------------------
+
+HEADERS = (
+    *("Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Content-Type", "Cookie", "Host", "If-Match"),
+    *(
+        "If-None-Match",
+        "Last-Event-ID",
+        "Origin",
+        "Prefer",
+        "Range",
+        "Referer",
+        "Sec-Fetch-Site",
+        "Upgrade",
+        "User-Agent",
+    ),
+    *("X-Forwarded-Host", "X-Request-Id", "Idempotency-Key", "Sec-Fetch-Site", "Sec-WebSocket-Key"),
+)
+
+
+def remembered() -> dict[str, int]:
+    """How much our functions remember of what they were asked, by their name."""
+    caches = [each for each in gc.get_objects() if isinstance(each, _lru_cache_wrapper)]
+    ours = [each for each in caches if each.__module__.split(".")[0] in ("handlers", "db", "worker", "logs")]
+    return {f"{each.__module__}.{each.__qualname__}": each.cache_info().currsize for each in ours}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/users/1", "/users", "/docs", "/nothing", "/health/live"])
+def test_what_a_client_chooses_is_not_remembered_where_it_is_long(path, method):
+    """A few thousand of such headers would fill a process; what is remembered has a bound."""
+    client = APP.test_client()
+    for number in range(2):
+        before = remembered()
+        for name in HEADERS:
+            client.open(f"{path}?x={'y' * 5000}", method=method, headers={name: f"{number}" + "x/y," * 1500})
+            client.open(path, method=method, headers={"Host": "localhost", name: f"{number}" + "x/y," * 1500})
+            client.open(path, method=method, headers={f"X-{number}-{name}-{'long' * 1000}": "x"})
+        after = remembered()
+    assert after == before
 
 
 # Frames ---------------------------------------------------------------------------------------------------------------

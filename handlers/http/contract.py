@@ -3,17 +3,15 @@
 The same statements make the OpenAPI document (docs.py), so that it cannot promise anything else.
 """
 
-import re
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, TypeVar
 
-from flask import Request, abort, request
+from flask import request
 from flask.globals import app_ctx, request_ctx
 from marshmallow import Schema, fields
-from werkzeug.datastructures import MIMEAccept
-from werkzeug.http import parse_accept_header
 
+from handlers.http.accept import media
 from handlers.http.places import Place
 from handlers.http.preconditions import precondition, read_only
 from handlers.http.problems import ProblemException
@@ -22,9 +20,6 @@ from handlers.http.schemas import VersionQuery
 
 NDJSON, CSV = "application/x-ndjson", "text/csv"
 AVRO, GZIP, MULTIPART = "application/avro", "application/gzip", "multipart/form-data"
-
-SHORT_QUALITY = re.compile(r"(;[ \t]*q=)(?=\.?\d)(\d*)\.(\d*)", re.IGNORECASE)
-"""A quality with a point that has no digit on one side, as well as others: what Werkzeug cannot read it passes over."""
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -160,23 +155,6 @@ def sends_file(contract: Contract) -> bool:
     if not contract.body or not contract.files:
         return bool(contract.files)
     return not request.is_json and (sends_any() or bool(request.mimetype))
-
-
-def media(offers: tuple[str, ...], asked: Request) -> str:
-    """The media type to answer with. 406 where the client takes none of those on offer."""
-    accept = asked.environ.get("HTTP_ACCEPT", "*/*")
-    if accept in ("*/*", offers[0]):
-        return offers[0]
-    return acceptable(offers, accept) or abort(406, f"There is only {', '.join(offers)}.")
-
-
-@lru_cache(1024)
-def acceptable(offers: tuple[str, ...], accept: str) -> str | None:
-    """The best of the media types on offer; the first where the header is empty. Parameters but q mean nothing."""
-    found = parse_accept_header(SHORT_QUALITY.sub(r"\g<1>0\2.\g<3>0", accept), MIMEAccept)
-    # An asterisk alone is what Java's HttpURLConnection says of any.
-    ranges = [(name if (name := kind.partition(";")[0].strip()) != "*" else "*/*", quality) for kind, quality in found]
-    return MIMEAccept(ranges).best_match(offers) if accept.strip(" \t,") else offers[0]
 
 
 def checked_query(schema: Schema) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from werkzeug.utils import cached_property
 
 from handlers.http.auth import check_admitted
 from handlers.http.fields import BIGINT
+from handlers.http.hosts import SHORT
 
 SESSION = NullSession()
 
@@ -157,7 +158,9 @@ class App(flask.Flask):
         if request is None:
             return super().create_url_adapter(request)
         environ = request.environ
-        request.host = host(request.scheme, environ.get("HTTP_HOST"), request.server)
+        header = environ.get("HTTP_HOST")
+        known = host if len(header or "") <= SHORT else host.__wrapped__
+        request.host = known(request.scheme, header, request.server)
         path = environ["PATH_INFO"]
         if OTHER_SPELLING.search(environ.get("RAW_URI", "").partition("?")[0]):
             path = f"//{path}"

@@ -16,9 +16,12 @@ PORTS = {"http": "80", "https": "443"}
 """The port that a scheme has anyway."""
 
 
+SHORT = 512
+"""Characters of what a client sends that is remembered with what was made of it: long ones would fill the memory."""
+
+
 @lru_cache(1024)
-def named(header: str) -> str | None:
-    """The name or address in a Host, in small letters; None where it is none."""
+def parsed(header: str) -> str | None:
     found = HOST.fullmatch(header.lower())
     if not found or len(found[1]) > NAME_LIMIT or int(found[2] or 0) > LAST_PORT:
         return None
@@ -28,6 +31,11 @@ def named(header: str) -> str | None:
         return f"[{IPv6Address(found[1][1:-1])}]"
     except ValueError:
         return None
+
+
+def named(header: str) -> str | None:
+    """The name or address in a Host, in small letters; None where it is none."""
+    return parsed(header) if len(header) <= SHORT else None
 
 
 @lru_cache(1024)

@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Request, abort, current_app
 
-from handlers.http.hosts import PORTS, is_local, named
+from handlers.http.hosts import PORTS, SHORT, is_local, named
 from handlers.http.problems import ProblemException
 
 READING = {"GET", "HEAD", "OPTIONS"}
@@ -69,7 +69,9 @@ def check_origin(asked: Request) -> None:
         return
     environ = asked.environ
     origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE", "none")
-    own = site in OWN_SITES and (origin is None or is_own(origin, environ.get("HTTP_HOST", ""), asked.scheme))
+    own = site in OWN_SITES and (
+        origin is None or (len(origin) <= SHORT and is_own(origin, environ.get("HTTP_HOST", ""), asked.scheme))
+    )
     if not own and origin not in current_app.config["CORS_ORIGINS"]:
         raise ProblemException("foreign-origin", "This is not for pages of other origins.")
 
