@@ -21,8 +21,11 @@ GATHER = 0.01
 FLUSH_WITHIN = 1.0
 """Seconds at the end of a process for what still waits."""
 
-UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff]")
-"""What a terminal obeys or ends a line at, what turns the direction of text, and what is no character."""
+UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""What a terminal obeys or ends a line at, what turns the direction of text, what is no character, and tags,
+which nobody sees."""
 
 
 def escape(text: str) -> str:

@@ -15,9 +15,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
-from itertools import filterfalse
+from itertools import chain, filterfalse, takewhile
 from socket import MSG_PEEK, SHUT_RD
 from typing import Any, NamedTuple
 from weakref import proxy
@@ -64,6 +64,9 @@ ONCE = {"HTTP_HOST", "CONTENT_TYPE"}
 REMEMBERED, WORTH_IT = 4096, 512
 """Headers that are remembered, and bytes of the longest."""
 
+BODY_PAUSE = 5.0
+"""Seconds for which a client may send nothing of a body before it may lose its place to others who come."""
+
 LOOK_EVERY = 0.5
 """Seconds between two looks for connections that are idle too long."""
 
@@ -94,10 +97,17 @@ class Reader:
     """What llhttp reads on one connection: its requests in their order, then the error that ends them."""
 
     def __init__(
-        self, receive: Callable[[int], bytes], common: dict[str, Any], limits: Limits, schemes: dict[str, str]
+        self,
+        receive: Callable[[int], bytes],
+        common: dict[str, Any],
+        limits: Limits,
+        schemes: dict[str, str],
+        receive_body: Callable[[int], bytes] | None = None,
     ) -> None:
-        """`schemes`: the headers that say by which value that a client of a proxy came by https."""
+        """`schemes`: the headers that say by which value that a client of a proxy came by https. What is missing of a
+        body that somebody reads is waited for by `receive_body`."""
         self.receive, self.common, self.limits, self.schemes = receive, common, limits, schemes
+        self.receive_body = receive_body or receive
         self.parser = HttpRequestParser(self)
         self.requests: deque[HttpRequest] = deque()
         self.error: Exception | None = None
@@ -109,11 +119,11 @@ class Reader:
         self.pending, self.most = 0, limits.line + limits.headers * (limits.header + 2)
         """Bytes since something whole came, and their bound: a head, trailers or a chunk's extension may be endless."""
 
-    def more(self) -> bool:
+    def more(self, *, of_body: bool = False) -> bool:
         """Wait for more of the connection and read it; whether there was any. Raises what was wrong with it before."""
         if self.error:
             raise self.error
-        data = self.receive(BLOCK)
+        data = self.receive_body(BLOCK) if of_body else self.receive(BLOCK)
         self.feed(data)
         return bool(data)
 
@@ -186,7 +196,7 @@ class Reader:
         environ = self.common.copy()
         environ.update(headers)  # type: ignore[arg-type]
         if len(environ) != len(self.common) + len(headers):
-            join_repeated(environ, headers)  # type: ignore[arg-type]
+            join_repeated(environ, headers, self.limits.header)  # type: ignore[arg-type]
         if version != (1, 1):
             if not version or "HTTP_TRANSFER_ENCODING" in environ:
                 raise InvalidHTTPVersion(self.parser.get_http_version())
@@ -270,8 +280,8 @@ def read_header(name: bytes, value: bytes) -> tuple[str, str] | None:
     return (key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"), text
 
 
-def join_repeated(environ: dict[str, Any], headers: list[tuple[str, str]]) -> None:
-    """Headers that came several times become lists, as RFC 9110 has it."""
+def join_repeated(environ: dict[str, Any], headers: list[tuple[str, str]], limit: int) -> None:
+    """Headers that came several times become lists, as RFC 9110 has it: each no longer than if it had come once."""
     values: dict[str, list[str]] = {}
     for name, value in headers:
         values.setdefault(name, []).append(value)
@@ -279,6 +289,8 @@ def join_repeated(environ: dict[str, Any], headers: list[tuple[str, str]]) -> No
         if len(several) > 1 and name in ONCE:
             raise InvalidHeader(name)
         environ[name] = ",".join(several)
+        if len(environ[name]) > limit:
+            raise LimitRequestHeaders("limit request headers")
 
 
 def split_target(method: str, target: str) -> tuple[str, str, str | None]:
@@ -307,7 +319,7 @@ class Pieces(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         pieces = self.pieces
         while not pieces and not self.request.complete:
-            if not self.reader.more():
+            if not self.reader.more(of_body=True):
                 raise NoMoreData
         if not pieces:
             return 0
@@ -334,7 +346,8 @@ class Answer(Response):  # type: ignore[misc]
     def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
         rest: list[tuple[str, str]] = []
         for header in headers:
-            (self.headers if is_plain(*header) else rest).append(header)
+            plain = is_plain if len(header[1]) <= WORTH_IT else is_plain.__wrapped__
+            (self.headers if plain(*header) else rest).append(header)
         super().process_headers(rest)
 
     def is_chunked(self) -> bool:
@@ -429,6 +442,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self.schemes = {f"HTTP_{name.replace('-', '_')}": value for name, value in cfg.secure_scheme_headers.items()}
         self.idle: dict[Any, float] = {}
         """Connections that nothing is asked on, the longest idle first: since when they wait for a head."""
+        self.waiting: dict[Any, float] = {}
+        """Those whose request waits for more of its body, in the same order: since when."""
         self.places = Connections(cfg.worker_connections, self.make_room)
         ggevent.Pool = lambda _: self.places
         gevent.spawn(self.close_idle)
@@ -440,9 +455,13 @@ class Worker(GeventWorker):  # type: ignore[misc]
         return "*" in allowed or any(ip_address(address) in network for network in self.cfg.forwarded_allow_networks())
 
     def make_room(self) -> None:
-        """End the connection that is idle longest; where none is, the next look tries again."""
-        if client := next(filterfalse(is_asked, self.idle), None):
-            del self.idle[client]
+        """End the connection that is idle longest, or else sends nothing of its body for longest; where none does, the
+        next look tries again."""
+        before = time.monotonic() - BODY_PAUSE
+        silent = takewhile(lambda client: self.waiting[client] < before, self.waiting)
+        if client := next(filterfalse(is_asked, chain(self.idle, silent)), None):
+            self.idle.pop(client, None)
+            self.waiting.pop(client, None)
             end_reading(client)
 
     def close_idle(self) -> None:
@@ -481,7 +500,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
             "SERVER_PORT": str(server[1]),
             "gunicorn.socket": client,
         }
-        reader = Reader(client.recv, common, self.limits, self.schemes if self.is_proxy(addr[0]) else {})
+        schemes = self.schemes if self.is_proxy(addr[0]) else {}
+        reader = Reader(client.recv, common, self.limits, schemes, partial(self.receive_body, client))
         try:
             while reader.requests or self.receive(client, reader):
                 request = reader.requests.popleft()
@@ -502,6 +522,15 @@ class Worker(GeventWorker):  # type: ignore[misc]
         finally:
             self.idle.pop(client, None)
         return True
+
+    def receive_body(self, client: Any, size: int) -> bytes:
+        """Wait for more of a body that the application reads."""
+        self.waiting[client] = time.monotonic()
+        try:
+            data: bytes = client.recv(size)
+        finally:
+            self.waiting.pop(client, None)
+        return data
 
     def pass_over(self, client: Any, reader: Reader, request: HttpRequest) -> bool:
         """Read what the application left of a body, if it is little; whether the next request can be told behind it."""

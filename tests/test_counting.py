@@ -146,4 +146,18 @@ def test_a_batch_tells_few_of_the_names_it_does_not_know(service):
 def test_as_many_commas_as_there_may_be_are_read(service):
     text = "," * COMMA_LIMIT
     assert service.post("/users/search", json={"name": text}).json()["errors"]
-    assert service.post("/users/search", json={"name": f"{text},"}).json()["detail"].endswith("commas.")
+    assert "commas" in service.post("/users/search", json={"name": f"{text},"}).json()["detail"]
+
+
+NESTED = ("[]", "{}", '{"a":[1]}', "[" * 30 + "]" * 30, '{"a":' * 200 + "1" + "}" * 200)
+
+
+@pytest.mark.parametrize("unit", NESTED, ids=["lists", "objects", "both", "deep lists", "deep objects"])
+def test_as_many_brackets_as_there_may_be_are_read(service, unit):
+    opening = unit.count("[") + unit.count("{")
+    most = (COMMA_LIMIT - 2) // opening
+    for number, status in ((most, 422), (most + 1, 422)):
+        answer = service.post("/audios", json=json.loads(f'{{"ticks": [{",".join([unit] * number)}]}}'))
+        assert answer.status_code == status
+        too_full = answer.json()["type"] == "/problems/too-full"
+        assert too_full == (number > most or number > COMMA_LIMIT), answer.text[:200]

@@ -5,6 +5,7 @@ import io
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import psutil
 import psycopg
@@ -15,7 +16,7 @@ import db
 from db.pool import connect
 from handlers.bulk import backup, loading, restore
 from handlers.bulk.progress import Canceled
-from tests.conftest import answers, first, serve, wait_for
+from tests.conftest import answers, first, make_token, serve, wait_for
 
 ASYNC = {"Prefer": "respond-async"}
 CSV = {"Content-Type": "text/csv"}
@@ -251,6 +252,25 @@ def test_uploads_leave_connections_for_others(database):
     assert {answer.status_code for answer in told} == {503}
     refused = [answer.json()["detail"] for answer in told if "operations are going on" in answer.json()["detail"]]
     assert len(refused) == 4
+
+
+@pytest.mark.parametrize("route", ["/upload/jobs", "/restore/jobs"])
+def test_whoever_holds_places_for_long_work_leaves_some_for_others(database, route):
+    """By files that never come; with no token there is nobody else."""
+    head = f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\nContent-Type: "
+    head += "text/csv" if "upload" in route else "application/avro"
+    with psycopg.connect(database, autocommit=True) as connection:
+        greedy, other = make_token(connection, "greedy"), make_token(connection, "other")
+    with serve(database, WORKERS="1") as service, ExitStack() as open_ones:
+        for number in range(8):
+            raw = open_ones.enter_context(service.raw())
+            raw.sendall(f"{head}\r\nAuthorization: Bearer {greedy}\r\n\r\nid".encode())
+            if number >= 3:
+                answer = raw.recv(4096)
+                assert answer.startswith(b"HTTP/1.1 429") and b"/problems/too-many-at-once" in answer
+        for path, body, kind in (("/upload/jobs", b"1,x", "text/csv"), ("/backup/jobs", b"", "application/json")):
+            sent = {"Authorization": f"Bearer {other}", "Content-Type": kind}
+            assert service.post(path, data=body, headers=sent).status_code in (200, 201)
 
 
 @pytest.mark.parametrize("error", [Canceled(), OSError(errno.ENOSPC, "No space left on device")])

@@ -625,6 +625,11 @@ def test_older_http_is_answered_as_such(service):
         (b"GET /%b HTTP/1.1\r\nHost: [::1]\r\n\r\n" % (b"x" * 9000), 414),
         (b"GET / HTTP/1.1\r\nHost: [::1]\r\n%b\r\n" % (b"A: b\r\n" * 101), 431),
         (b"GET / HTTP/1.1\r\nHost: [::1]\r\nA: %b\r\n\r\n" % (b"x" * 9000), 431),
+        *(
+            (b"GET /ping HTTP/1.1\r\nHost: [::1]\r\n%b\r\n" % (b"%b: %b\r\n" % (name, b"a, " * 1000) * times), 431)
+            for name in (b"Accept", b"If-None-Match", b"If-Match", b"Cookie", b"X-Forwarded-For", b"X-Any", b"Prefer")
+            for times in (3, 60)
+        ),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (POST % (b"/events", b"Transfer-Encoding: chunked") + b"5\r\n{}", 400),
         (POST % (b"/events", b"Transfer-Encoding: chunked") + b"2\r\n{}0\r\n\r\n", 400),
@@ -740,6 +745,24 @@ def test_who_waits_for_a_place_has_the_first_that_becomes_idle(database):
             assert client.recv(1000).startswith(b"HTTP/1.1 422")
         waiting.settimeout(5)
         assert waiting.recv(1000).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_who_sends_nothing_of_a_body_makes_room_for_those_who_come(database):
+    """However many begin a body and stop, on any route: whoever comes waits for the longest of them, and no more."""
+    begun = [
+        POST % (b"/users/search", b"Content-Length: 900") + b"{",
+        POST % (b"/upload/departments", b"Content-Length: 900") + b"i",
+        POST % (b"/events", b"Transfer-Encoding: chunked") + b"5\r\n{",
+        POST % (b"/ping", b"Content-Length: 900") + b"{",
+    ]
+    with serve(database, WORKERS="1", CONNECTIONS_LIMIT="12", BODY_TIMEOUT="300") as service, ExitStack() as open_ones:
+        for number in range(36):
+            open_ones.enter_context(service.raw()).sendall(begun[number % len(begun)])
+        for _ in range(3):
+            with service.raw() as honest:
+                honest.settimeout(40)
+                honest.sendall(GET)
+                assert honest.recv(1000).startswith(b"HTTP/1.1 200 OK")
 
 
 @pytest.mark.thorough

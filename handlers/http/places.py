@@ -3,9 +3,10 @@
 from flask import abort, g
 
 from handlers.http.metrics import Gauge
+from handlers.http.problems import ProblemException
 
-LIMIT = 4
-"""Operations that a process carries out at once."""
+LIMIT, OF_ONE = 4, 3
+"""Operations that a process carries out at once, and those of one token: there is a place for others."""
 
 TAKEN = Gauge(
     "rowhouse_operations", f"Places for long work that are taken, of {LIMIT} a process.", multiprocess_mode="livesum"
@@ -18,8 +19,11 @@ class Place:
     taken: "set[Place]" = set()
 
     def __init__(self) -> None:
+        self.token = g.get("token")
         if len(self.taken) >= LIMIT:
             abort(503, f"{LIMIT} operations are going on.")
+        if self.token and sum(place.token == self.token for place in self.taken) >= OF_ONE:
+            raise ProblemException("too-many-at-once", f"{OF_ONE} operations of yours are going on.")
         self.taken.add(self)
         TAKEN.set(len(self.taken))
 

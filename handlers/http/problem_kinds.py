@@ -107,7 +107,8 @@ KINDS = {
         "Too many requests came with the token in this minute. The header RateLimit tells when there are more: wait so"
         " long."),
     "too-many-at-once": Kind(429, "Too many at once",
-        "The caller holds as many sockets or streams as it may. Close one, or read one to its end, then ask again."),
+        "The caller holds as many sockets, streams or operations as it may. Close one, read one to its end, or wait for"
+        " one, then ask again."),
     "large-headers": Kind(431, "Headers too large",
         "The headers are too many, or one is too long. Send fewer and shorter ones."),
     "internal": Kind(500, "Internal error",

@@ -61,7 +61,8 @@ class ChangesQuery(Schema):
 
 def check_room() -> None:
     """429 or 503 where there are too many who listen."""
-    if len(sockets) >= current_app.config["SOCKETS_LIMIT"]:
+    config = current_app.config
+    if len(sockets) >= min(config["SOCKETS_LIMIT"], config["CONNECTIONS_LIMIT"] * 9 // 10):
         abort(503, "There are too many sockets.")
     if too_many():
         raise ProblemException(
