@@ -82,15 +82,16 @@ class Limits(NamedTuple):
 class HttpRequest:
     """A request, as gunicorn's Response wants to know it: its body may still come."""
 
-    __slots__ = ("__weakref__", "body", "closes", "complete", "environ", "expects", "method", "version")
+    __slots__ = ("__weakref__", "answered", "body", "closes", "complete", "environ", "expects", "method", "version")
 
     def __init__(self, environ: dict[str, Any], method: str, version: tuple[int, int], closes: bool) -> None:
         self.environ, self.method, self.version, self.closes = environ, method, version, closes
-        self.complete = self.expects = False
+        self.complete = self.expects = self.answered = False
         self.body: Body | None = None
 
     def should_close(self) -> bool:
-        return self.closes
+        # Whoever still waits to be asked for its body may send it, or another request: nobody could tell.
+        return self.closes or (self.expects and not self.complete)
 
 
 class Reader:
@@ -319,16 +320,26 @@ class Pieces(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         pieces = self.pieces
         while not pieces and not self.request.complete:
+            self.ask()
             if not self.reader.more(of_body=True):
                 raise NoMoreData
         if not pieces:
             return 0
+        self.request.expects = False
         piece = pieces.popleft()
         size = min(len(piece), len(buffer))
         buffer[:size] = piece[:size]
         if size < len(piece):
             pieces.appendleft(memoryview(piece)[size:])
         return size
+
+    def ask(self) -> None:
+        """Tell a client that waits for it to send its body (RFC 9110, 10.1.1), unless it was answered without."""
+        if self.request.expects:
+            if self.request.answered:
+                raise NoMoreData
+            self.request.expects = False
+            self.reader.common["gunicorn.socket"].sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 class Body(io.BufferedReader):
@@ -342,6 +353,10 @@ class Answer(Response):  # type: ignore[misc]
     """gunicorn's, whose first block goes out with its head."""
 
     headers_sent: bool
+
+    def start_response(self, *args: Any) -> Any:
+        self.req.answered = True
+        return super().start_response(*args)
 
     def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
         rest: list[tuple[str, str]] = []
@@ -360,7 +375,7 @@ class Answer(Response):  # type: ignore[misc]
         self.headers_sent, self.sent = True, len(block)
         lines = [
             f"HTTP/1.{self.req.version[1]} {self.status}\r\nServer: {SERVER}\r\nDate: {date(int(time.time()))}\r\n",
-            "Connection: close\r\n" if self.must_close or self.req.closes else "Connection: keep-alive\r\n",
+            "Connection: close\r\n" if self.must_close or self.req.should_close() else "Connection: keep-alive\r\n",
             *[f"{name}: {value}\r\n" for name, value in self.headers],
             "\r\n",
         ]
@@ -553,8 +568,6 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
-        if request.expects:
-            client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         answer = Answer(request, client, self.cfg)
         if not self.alive:
             answer.force_close()

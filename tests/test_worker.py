@@ -606,6 +606,34 @@ def test_a_client_that_waits_for_leave_is_told_to_go_on(service):
     assert heard.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 CREATED")
 
 
+UNASKED = {
+    "no route": (b"/nothing", b"", 404),
+    "no such method": (b"/ping", b"", 405),
+    "too long": (b"/events", b"", 413),
+    "another host": (b"/events", b"\r\nHost: example.com", 400),
+    "a foreign page": (b"/events", b"\r\nOrigin: http://a.example", 403),
+    "not acceptable": (b"/events", b"\r\nAccept: image/png", 406),
+    "a bad token": (b"/events", b"\r\nAuthorization: Bearer x", 401),
+    "no file": (b"/upload/departments", b"", 415),
+}
+
+
+@pytest.mark.parametrize(("path", "headers", "status"), UNASKED.values(), ids=UNASKED)
+def test_a_client_that_waits_for_leave_is_told_at_once_what_is_refused_without_its_body(service, path, headers, status):
+    with service.raw() as client:
+        client.sendall(POST % (path, b"Content-Length: 900000000\r\nExpect: 100-continue" + headers))
+        heard = b"".join(iter(lambda: client.recv(65536), b""))
+    assert heard.startswith(b"HTTP/1.1 %d " % status), heard
+    assert b"\r\nConnection: close\r\n" in heard and b"100 Continue" not in heard
+
+
+def test_a_body_that_comes_before_leave_is_given_is_read(service):
+    body = b'{"user_id": "u", "description": "d"}'
+    head = POST % (b"/events", b"Content-Length: %d\r\nExpect: 100-continue" % len(body))
+    heard = said(service, head + body, GET, answers=2)
+    assert heard.startswith(b"HTTP/1.1 201 CREATED") and heard.count(b"HTTP/1.1 200 OK") == 1
+
+
 def test_older_http_is_answered_as_such(service):
     asked = b"GET /ping HTTP/1.0\r\nHost: [::1]\r\n%b\r\n"
     with service.raw() as client:
