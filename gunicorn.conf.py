@@ -237,12 +237,12 @@ def post_worker_init(worker: Worker) -> None:
     from handlers.http.open_sockets import close_all
     from handlers.http.telemetry import DROPPED
 
-    def farewell() -> None:
+    def close_sockets_on_stop() -> None:
         while worker.alive:
             gevent.sleep(0.2)
         close_all()
 
-    gevent.spawn(farewell)
+    gevent.spawn(close_sockets_on_stop)
     if hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
     for handler in logging.root.handlers:

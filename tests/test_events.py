@@ -23,7 +23,7 @@ import db
 from db.pool import connect
 from handlers.messages.delivery import Due, leave, send_lines
 from handlers.messages.notifier import consume, drain
-from handlers.messages.senders import Channel
+from handlers.messages.senders import Sender
 from tests.conftest import ROOT, first, free_port, serve, wait_for
 
 BROKER = os.environ.get("AMQP_URL") or "amqp://guest:guest@127.0.0.1:5672/"
@@ -298,15 +298,15 @@ def test_users_whose_webhook_hangs_hold_no_other_up_behind_a_broker_either(alone
 def sending_in_turn(database, send, delays):
     """Let one sender send what waits, until nothing is NotProcessed; returns nothing."""
     stop = threading.Event()
-    way = Channel(send, at_once=1, senders=1)
+    sender = Sender(send, at_once=1, threads=1)
     with connect(database) as looking, connect(database) as connection:
-        sender = threading.Thread(target=drain, args=(connection, Due(), way, delays, stop))
-        sender.start()
+        draining = threading.Thread(target=drain, args=(connection, Due(), sender, delays, stop))
+        draining.start()
         try:
             wait_for(lambda: not looking.execute("select 1 from outbox limit 1").fetchone())
         finally:
             stop.set()
-            sender.join()
+            draining.join()
 
 
 def test_a_line_that_failed_is_put_behind_the_others(database):
@@ -345,8 +345,8 @@ def test_what_comes_while_its_line_is_in_hand_is_sent_by_whoever_has_it(database
         connection.execute("insert into events (user_id, description) values ('ann', 'x'), ('bob', 'x')")
         due = Due()
         users = due.take(connection, 10)
-        way = Channel(lambda events: pytest.fail("it is not its turn"), at_once=10, senders=1)
-        assert send_lines(connection, users, way, (), threading.Event()) == set()
+        sender = Sender(lambda events: pytest.fail("it is not its turn"), at_once=10, threads=1)
+        assert send_lines(connection, users, sender, (), threading.Event()) == set()
         assert due.take(connection, 10) == []
         leave(another, ["ann", "bob"])
         assert sorted(due.take(connection, 10)) == ["ann", "bob"]
@@ -354,10 +354,10 @@ def test_what_comes_while_its_line_is_in_hand_is_sent_by_whoever_has_it(database
 
 def test_what_was_claimed_and_not_sent_is_due_at_once_when_a_notifier_stops(database):
     stop = threading.Event()
-    way = Channel(lambda events: stop.set(), at_once=1, senders=1)
+    sender = Sender(lambda events: stop.set(), at_once=1, threads=1)
     with connect(database) as connection:
         connection.execute("insert into events (user_id, description) values ('a', 'x'), ('a', 'y'), ('b', 'x')")
-        drain(connection, Due(), way, (), stop)
+        drain(connection, Due(), sender, (), stop)
         assert len([*db.run(connection, "outbox.claim", limit=10, seconds=60)]) == 2
 
 
@@ -599,10 +599,10 @@ def test_what_a_notifier_that_is_stopped_did_not_send_stays_in_the_queue(alone, 
         stop.wait(60)
         sent.extend(event.user_id for event in events)
 
-    way = Channel(send, at_once=1, senders=1)
+    sender = Sender(send, at_once=1, threads=1)
     with working(alone, "relay", **queue.settings), connect(alone.database) as connection:
         event(alone, "ann")
-        notifier = threading.Thread(target=consume, args=(connection, queue.url, queue.name, way, (), stop))
+        notifier = threading.Thread(target=consume, args=(connection, queue.url, queue.name, sender, (), stop))
         notifier.start()
         try:
             wait_for(sends.is_set)

@@ -7,7 +7,7 @@ from typing import Any
 
 import db
 from handlers.http.metrics import Counter
-from handlers.messages.senders import Channel, Closed
+from handlers.messages.senders import Closed, Sender
 from logs import escape
 
 log = logging.getLogger("rowhouse")
@@ -63,31 +63,31 @@ class Due:
 
 
 def send_lines(
-    connection: db.Connection, user_ids: list[str], way: Channel, delays: Delays, stop: threading.Event
+    connection: db.Connection, user_ids: list[str], sender: Sender, delays: Delays, stop: threading.Event
 ) -> set[str]:
     """Send what waits for these users, each line in order, until nothing may be sent or others have their turn.
 
-    Returns the events met. Lines that somebody else has in hand are left to them.
+    Returns the events that it saw. Lines that somebody else has in hand are left to them.
     """
-    met: set[str] = set()
+    seen: set[str] = set()
     mine = [row.user_id for row in db.run(connection, "outbox.lock", user_ids=user_ids)]
     if not mine:
-        return met
+        return seen
     until = time.monotonic() + TURN
     try:
-        heads = {"user_ids": mine, "limit": way.at_once}
-        rows = db.run(connection, "outbox.first", **heads)
+        batch = {"user_ids": mine, "limit": sender.at_once}
+        rows = db.run(connection, "outbox.first", **batch)
         while (events := [*rows]) and not stop.is_set():
-            met |= {event.event_id for event in events}
+            seen |= {event.event_id for event in events}
             with connection.pipeline():
-                well = send(connection, events, way, delays)
-                rows = db.run(connection, "outbox.first", **heads)
+                well = send(connection, events, sender, delays)
+                rows = db.run(connection, "outbox.first", **batch)
             if not well or time.monotonic() > until:
                 break
     finally:
         if not connection.closed:
             leave(connection, mine)
-    return met
+    return seen
 
 
 def leave(connection: db.Connection, user_ids: list[str]) -> None:
@@ -98,13 +98,13 @@ def leave(connection: db.Connection, user_ids: list[str]) -> None:
         db.run(connection, "outbox.due", event_id=row.event_id)
 
 
-def send(connection: db.Connection, events: list[Any], way: Channel, delays: Delays) -> bool:
+def send(connection: db.Connection, events: list[Any], sender: Sender, delays: Delays) -> bool:
     """Send some events, and note how that went; whether it went well."""
     try:
-        way.send(events)
+        sender.send(events)
     except Closed:
         raise
-    except Exception as error:  # whatever a channel raises is why it failed
+    except Exception as error:  # whatever a sender raises is why it failed
         for event in events:
             note_failure(connection, event, escape(str(error) or type(error).__name__)[:REASON], delays)
         return False

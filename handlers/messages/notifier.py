@@ -9,7 +9,9 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -21,7 +23,7 @@ from handlers.http.metrics import Counter
 from handlers.messages import rabbitmq
 from handlers.messages.delivery import Delays, Due, send_lines
 from handlers.messages.relay import BACK_OFF, OPTIONS, POLL, relay, run
-from handlers.messages.senders import Channel, Closed
+from handlers.messages.senders import Closed, Sender
 
 log = logging.getLogger("rowhouse")
 
@@ -29,7 +31,7 @@ PREFETCH = 50
 """Messages that wait here for their turn, beside those that are sent at once; none where others could send them."""
 
 GATHER = 0.02
-"""Seconds in which messages are gathered to be sent at once, where a channel takes several."""
+"""Seconds in which messages are gathered to be sent at once, where a sender takes several."""
 
 MESSAGE_LIMIT = 64 * 1024
 """Bytes of a message; ours are smaller."""
@@ -45,7 +47,7 @@ class NotAnEvent(Exception):
     """A message that is no event of ours; the message says why."""
 
 
-def notify(dsn: str, amqp_url: str, queue: str, way: Channel, delays: Delays, stop: threading.Event) -> None:
+def notify(dsn: str, amqp_url: str, queue: str, sender: Sender, delays: Delays, stop: threading.Event) -> None:
     """Send events until told to stop: from RabbitMQ, with a relay beside, or without it from the outbox itself."""
     why = ["A thread of the notifier ended."]
     due = Due()
@@ -57,9 +59,9 @@ def notify(dsn: str, amqp_url: str, queue: str, way: Channel, delays: Delays, st
             try:
                 with connect(dsn, OPTIONS, "notifier") as connection:
                     if amqp_url:
-                        consume(connection, amqp_url, queue, way, delays, stop)
+                        consume(connection, amqp_url, queue, sender, delays, stop)
                     else:
-                        drain(connection, due, way, delays, stop)
+                        drain(connection, due, sender, delays, stop)
             except Closed as error:
                 why[0] = str(error)
                 return
@@ -70,7 +72,7 @@ def notify(dsn: str, amqp_url: str, queue: str, way: Channel, delays: Delays, st
                 stop.wait(wait)
 
     threads = [threading.Thread(target=watch, args=(dsn, stop)) for watch in (seal, partitions.keep)]
-    threads += [threading.Thread(target=work) for _ in range(way.senders)]
+    threads += [threading.Thread(target=work) for _ in range(sender.threads)]
     if amqp_url:
         threads.append(threading.Thread(target=relay, args=(dsn, amqp_url, queue, stop)))
     run(threads, stop)
@@ -79,14 +81,14 @@ def notify(dsn: str, amqp_url: str, queue: str, way: Channel, delays: Delays, st
         sys.exit(why[0])
 
 
-def drain(connection: db.Connection, due: Due, way: Channel, delays: Delays, stop: threading.Event) -> None:
+def drain(connection: db.Connection, due: Due, sender: Sender, delays: Delays, stop: threading.Event) -> None:
     """Send what is due in the outbox."""
     try:
         while not stop.is_set():
-            users = due.take(connection, way.at_once)
+            users = due.take(connection, sender.at_once)
             # Where somebody else changes one of these events for long, another try is due later.
             with suppress(psycopg.errors.LockNotAvailable):
-                send_lines(connection, users, way, delays, stop)
+                send_lines(connection, users, sender, delays, stop)
             if not users:
                 stop.wait(POLL)
     finally:
@@ -95,42 +97,53 @@ def drain(connection: db.Connection, due: Due, way: Channel, delays: Delays, sto
 
 
 def consume(
-    connection: db.Connection, url: str, queue: str, way: Channel, delays: Delays, stop: threading.Event
+    connection: db.Connection, url: str, queue: str, sender: Sender, delays: Delays, stop: threading.Event
 ) -> None:
     """Take messages and send what they are about; they are acknowledged once nothing more is to be done for them."""
     channel = rabbitmq.open_channel(url, queue)
     try:
-        channel.basic_qos(prefetch_count=way.at_once + (PREFETCH if way.senders == 1 else 0))
-        bodies: list[bytes] = []
-        began, tag = 0.0, 0
-        for method, _, body in channel.consume(queue, inactivity_timeout=GATHER):
-            if stop.is_set():
-                return
-            if method is not None:
-                REDELIVERED.inc(method.redelivered)
-                began, tag = began if bodies else time.monotonic(), method.delivery_tag
-                bodies.append(body)
-            if not bodies or (len(bodies) < way.at_once and time.monotonic() - began < GATHER):
-                continue
+        channel.basic_qos(prefetch_count=sender.at_once + (PREFETCH if sender.threads == 1 else 0))
+        for bodies, tag in gather(channel, queue, sender.at_once, stop):
             try:
-                put_aside = send_messages(connection, bodies, way, delays, stop)
-                if stop.is_set():
-                    return  # what was not sent any more is delivered again
-                for bad, reason in put_aside:
-                    DEAD.inc()
-                    log.warning("A message was put aside: %s", reason)
-                    rabbitmq.put_aside(channel, queue, bad, reason)
-                channel.basic_ack(tag, multiple=True)
+                bad = send_messages(connection, bodies, sender, delays, stop)
             except psycopg.errors.LockNotAvailable:
                 # Somebody else changes one of these events for long.
                 channel.basic_nack(tag, multiple=True)
-            bodies = []
+                continue
+            if stop.is_set():
+                return  # what was not sent any more is delivered again
+            settle(channel, queue, bad, tag)
     finally:
         rabbitmq.close(channel)
 
 
+def gather(channel: Any, queue: str, at_once: int, stop: threading.Event) -> Iterator[tuple[list[bytes], int]]:
+    """Messages as they come, so many together or what came within GATHER, each time with the tag of the last."""
+    bodies: list[bytes] = []
+    began, tag = 0.0, 0
+    for method, _, body in channel.consume(queue, inactivity_timeout=GATHER):
+        if stop.is_set():
+            return
+        if method is not None:
+            REDELIVERED.inc(method.redelivered)
+            began, tag = began if bodies else time.monotonic(), method.delivery_tag
+            bodies.append(body)
+        if bodies and (len(bodies) >= at_once or time.monotonic() - began >= GATHER):
+            yield bodies, tag
+            bodies = []
+
+
+def settle(channel: Any, queue: str, bad: list[tuple[bytes, str]], tag: int) -> None:
+    """Put aside the messages that are no events of ours, and acknowledge all up to a tag."""
+    for body, reason in bad:
+        DEAD.inc()
+        log.warning("A message was put aside: %s", reason)
+        rabbitmq.put_aside(channel, queue, body, reason)
+    channel.basic_ack(tag, multiple=True)
+
+
 def send_messages(
-    connection: db.Connection, bodies: list[bytes], way: Channel, delays: Delays, stop: threading.Event
+    connection: db.Connection, bodies: list[bytes], sender: Sender, delays: Delays, stop: threading.Event
 ) -> list[tuple[bytes, str]]:
     """Send what messages are about; those that are no events of ours, each with the reason."""
     bad, known = [], {}
@@ -140,9 +153,9 @@ def send_messages(
             known[event_id] = user_id, body
         except NotAnEvent as error:
             bad.append((body, str(error)))
-    met = send_lines(connection, [*{user_id for user_id, _ in known.values()}], way, delays, stop)
+    seen = send_lines(connection, [*{user_id for user_id, _ in known.values()}], sender, delays, stop)
     # An event whose line did not have it was sent before, or must wait; or there is none.
-    if left := known.keys() - met:
+    if left := known.keys() - seen:
         for row in db.run(connection, "outbox.unknown", ids=",".join(left)):
             bad.append((known[row.event_id][1], f"There is no event {row.event_id}."))
     return bad

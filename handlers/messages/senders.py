@@ -1,4 +1,4 @@
-"""The channels that events are sent by."""
+"""What sends events: it prints lines, or asks a webhook."""
 
 import atexit
 import json
@@ -21,8 +21,8 @@ class Closed(Exception):
     """Nothing can be sent any more, whatever the event; the message says why."""
 
 
-class Channel(NamedTuple):
-    """A way to send events (event_id, user_id, description)."""
+class Sender(NamedTuple):
+    """What sends events (event_id, user_id, description)."""
 
     send: Callable[[Sequence[Any]], None]
     """Sends events in this order. Whatever it raises, but for Closed, is the reason why each of them has failed."""
@@ -30,8 +30,8 @@ class Channel(NamedTuple):
     at_once: int
     """How many it is given at a time, and so how many may come a second time after a kill."""
 
-    senders: int
-    """How many threads send side by side."""
+    threads: int
+    """How many send side by side."""
 
 
 def lines(events: Sequence[Any]) -> str:
@@ -52,7 +52,7 @@ def print_lines(events: Sequence[Any]) -> None:
         raise Closed(f"Standard output cannot be written: {error.strerror}.") from None
 
 
-by_line = Channel(print_lines, at_once=200, senders=1)
+by_line = Sender(print_lines, at_once=200, threads=1)
 """Sends events as lines of standard output."""
 
 
@@ -63,7 +63,7 @@ def has_reader() -> bool:
     return not any(found & (select.POLLERR | select.POLLNVAL) for _, found in poll.poll(0))
 
 
-def by_webhook(url: str) -> Channel:
+def by_webhook(url: str) -> Sender:
     """Sends each event as a POST to this address, its event_id as Idempotency-Key; the line after it may be lost."""
     output = Writer(1)
     atexit.register(output.flush)
@@ -76,4 +76,4 @@ def by_webhook(url: str) -> Channel:
         output.write(lines(events))
 
     # One at a time: a receiver that does not answer costs only the event that it was asked to take.
-    return Channel(send, at_once=1, senders=4)
+    return Sender(send, at_once=1, threads=4)
