@@ -168,19 +168,26 @@ class Pipeline:
             self.lose(error)
 
     def take(self, result: Any) -> None:
+        """Take a result by what is next: where that is a sync point, the transaction before it has ended, or failed."""
         if result.status == ExecStatus.PIPELINE_SYNC:
             self.waiting.popleft()
-            answered, self.answered = self.answered, []
-            for asked in answered:
-                asked.waiter.switch(asked.result)
-            return
-        if not self.waiting:  # the server's last word
-            return
-        if self.waiting[0] is SYNC:  # the transaction did not end well: nothing of it is there
+            self.hand_out()
+        elif not self.waiting:  # the server's last word
+            pass
+        elif self.waiting[0] is SYNC:  # the transaction did not end well: nothing of it is there
             for asked in self.answered:
                 asked.result = result
-            return
-        whose = self.waiting.popleft()
+        else:
+            self.keep(result, self.waiting.popleft())
+
+    def hand_out(self) -> None:
+        """Give those who asked within a transaction what they wait for."""
+        answered, self.answered = self.answered, []
+        for asked in answered:
+            asked.waiter.switch(asked.result)
+
+    def keep(self, result: Any, whose: object) -> None:
+        """Keep a result until its transaction has ended; forget a statement that could not be prepared."""
         if isinstance(whose, PendingQuery):
             whose.result = result
             self.answered.append(whose)
