@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from itertools import filterfalse
 
 import psycopg
 import pytest
@@ -203,6 +204,21 @@ def test_a_view_runs_only_for_who_was_admitted_to_it():
 
 def test_only_the_channel_may_be_told_the_token_later():
     assert [name for name, view in APP.view_functions.items() if view.by_message] == ["feed.channel"]
+
+
+@pytest.mark.parametrize("address", ["10.0.0.9", "192.168.1.1", "128.0.0.1", "2001:db8::1", "::ffff:10.0.0.9", ""])
+def test_without_tokens_other_machines_are_answered_nothing_but_what_is_for_anyone(monkeypatch, address):
+    """However they come to be asked: a start on another address than loopback is refused anyway."""
+    monkeypatch.setattr("handlers.http.auth.guarded", lambda *_: False)
+    app = create_app()
+    asked = app.test_client()
+    for rule in filterfalse(lambda rule: rule.websocket, app.url_map.iter_rules()):
+        path = re.sub("<uuid:[^>]+>", "00000000-0000-0000-0000-000000000007", re.sub("<id:[^>]+>", "7", rule.rule))
+        path = re.sub("<[^>]+>", "departments", path)
+        for method in sorted(rule.methods - {"OPTIONS", "HEAD"}):
+            answer = asked.open(path, method=method, environ_overrides={"REMOTE_ADDR": address})
+            open_to_anyone = app.view_functions[rule.endpoint].role == "anyone"
+            assert (answer.status_code == 403) != open_to_anyone, (method, path, answer.text)
 
 
 def test_a_route_without_a_role_answers_nobody():
