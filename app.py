@@ -4,6 +4,7 @@ import atexit
 import os
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import chain
 from pkgutil import iter_modules
 
 from flask import Blueprint, Flask
@@ -11,6 +12,7 @@ from flask import Blueprint, Flask
 import db
 import handlers
 import settings
+from handlers import cli
 from handlers.http import (
     auth,
     contract,
@@ -59,7 +61,7 @@ def serve() -> Flask:
 
 
 def blueprints() -> Iterator[Blueprint]:
-    """Those of every module of handlers/: a new one is found there."""
-    for found in iter_modules(handlers.__path__, "handlers."):
-        members = vars(import_module(found.name)).values()
-        yield from (member for member in members if isinstance(member, Blueprint))
+    """Those of every module of handlers/ and handlers/cli/, once each: a new one is found there."""
+    modules = [each for room in (handlers, cli) for each in iter_modules(room.__path__, f"{room.__name__}.")]
+    members = chain.from_iterable(vars(import_module(found.name)).values() for found in modules)
+    yield from dict.fromkeys(member for member in members if isinstance(member, Blueprint))

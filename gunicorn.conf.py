@@ -145,7 +145,7 @@ def check_tokens() -> None:
     addresses = {found[4][0] for found in socket.getaddrinfo(HOST, PORT, FAMILY, socket.SOCK_STREAM)}
     if all(ip_address(found).is_loopback for found in addresses):
         return
-    if aside("flask", "--app", "app", "token", "exist"):
+    if aside("flask", "--app", "handlers.cli.tokens", "token", "exist"):
         sys.exit(f"HOST={HOST} is reachable from elsewhere: without tokens Rowhouse answers on loopback only.")
 
 
@@ -213,7 +213,7 @@ def when_ready(server: Any) -> None:
 def start_notifier() -> None:
     """Send events from a process of its own: it is stopped last, but is gone with this one."""
     global notifier
-    command = [sys.executable, "-m", "flask", "--app", "app", "notifier", "--until-eof"]
+    command = [sys.executable, "-m", "flask", "--app", "handlers.cli.messages", "notifier", "--until-eof"]
     notifier = Beside("The notifier", *command)
     notifier.start()
     Master.beside.append(notifier)

@@ -9,14 +9,24 @@ import traceback
 from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 
-from flask import Blueprint, current_app
+from flask import Blueprint, Flask, current_app
 
 import logs
+import settings
 from db import private_postgres
 from db.migrate import one_line
 from handlers.bulk import errors
 
 commands = Blueprint("cli", __name__, cli_group=None)
+
+
+def create_app() -> Flask:
+    """An application of the commands that were imported, and of no routes: for a process that does nothing else."""
+    app = Flask("app", static_folder=None)
+    app.config |= settings.read()
+    app.register_blueprint(commands)
+    return app
+
 
 ONE_LINE = (
     OSError,

@@ -7,6 +7,7 @@ import click
 from flask import current_app
 
 from handlers.cli.common import commands, database, one_line_errors, stopped
+from handlers.cli.common import create_app as create_app
 from handlers.messages.notifier import notify
 from handlers.messages.relay import relay, run
 from handlers.messages.senders import by_line, by_webhook, has_reader

@@ -12,6 +12,7 @@ from flask.cli import AppGroup
 import db
 from db.pool import connect
 from handlers.cli.common import commands, database, one_line_errors
+from handlers.cli.common import create_app as create_app
 from handlers.http.auth import ANONYMOUS, ROLES
 from handlers.http.fields import BIGINT
 

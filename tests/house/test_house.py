@@ -90,6 +90,15 @@ def test_no_test_sleeps_where_it_can_wait_for_a_fact():
                 assert because.startswith(WAITS) or "print('sent'" in line, f"{path.name}, line {number}: why?"
 
 
+@pytest.mark.parametrize("commands", ["messages", "tokens"])
+def test_a_process_for_a_command_loads_no_route(commands):
+    """What runs beside the service is small, and starts at once."""
+    run = f"import sys, handlers.cli.{commands} as found; found.create_app(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", run], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    routes = {f"handlers.{path.stem}" for path in (ROOT / "handlers").glob("*.py")}
+    assert routes.isdisjoint(loaded.split())
+
+
 def test_nobody_imports_the_app():
     for module, path in MODULES.items():
         assert not [name for name in imports(path) if name.split(".")[0] == "app"], module
