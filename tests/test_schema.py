@@ -70,8 +70,32 @@ def test_an_edited_comment_keeps_nobody_waiting(nothing, monkeypatch):
         assert writer.execute("select obj_description('users'::regclass)").fetchone()[0].startswith("Now: ")
 
 
+def test_a_book_that_answers_other_members_is_taken(nothing, monkeypatch):
+    """As is one that leaves a member out again: the type of an answer is kept by the database, and comes into line."""
+    schema.migrate(nothing)
+    with psycopg.connect(nothing) as connection:
+        connection.execute("insert into projects (name) values ('Ann')")
+    told = "select milestones_json(r)::text from milestones as r"
+    text = schema.book()
+    more = text.replace("    starts_on  date,\n", "    starts_on  date,\n    half numeric(5, 1),\n").replace(
+        "        r.starts_on,\n", "        r.starts_on,\n        0.5,\n"
+    )
+    assert more.count("0.5,") == 1
+    add = "alter table if exists milestones add column if not exists half numeric(5, 1);"
+    for number, (book, member) in enumerate([(more, True), (text, False), (more, True)]):
+        name = f"9999_{number}"
+        known = schema.migrations() | {name: f"{add} insert into schema_migrations (name) values ('{name}');"}
+        monkeypatch.setattr(schema, "migrations", lambda known=known: known)
+        monkeypatch.setattr(schema, "book", lambda book=book: book)
+        assert schema.migrate(nothing) == [name, "book"]
+        with psycopg.connect(nothing) as connection:
+            connection.execute("insert into milestones (project_id, name, starts_on) values (1, 'Ann', '2021-11-07')")
+            shown = connection.execute(told).fetchone()[0]
+            assert ('"starts_on":"2021-11-07","half":0.5,"ends_on"' in shown) == member, shown
+
+
 def held(connection) -> set[str]:
-    """The modes of the locks that a transaction has on tables and sequences."""
+    """The modes of the locks that a transaction has on tables, sequences and types."""
     return {
         mode
         for (mode,) in connection.execute("""
@@ -79,7 +103,7 @@ def held(connection) -> set[str]:
             from pg_locks as l
             join pg_class as c on c.oid = l.relation
             where l.pid = pg_backend_pid()
-                and c.relkind in ('r', 'p', 'S')
+                and c.relkind in ('r', 'p', 'S', 'c')
                 and c.relnamespace = any ('{public,history}'::regnamespace[])
         """)
     }

@@ -124,7 +124,7 @@ def filled(noun: str, one: str, members: list[tuple[str, Type]]) -> dict[str, st
         "said": "\n".join(
             f"comment on constraint {noun}_{name}_check on {noun} is '{kind.said}';" for name, kind in checked
         ),
-        "item": "\n".join(f"        {name:<10} {kind.column.split()[0]}," for name, kind in members),
+        "item": "\n".join(f"    {name:<10} {kind.column.split()[0]}," for name, kind in members),
         "json": "\n".join(f"        r.{name}," for name, _ in members),
         "names": ", ".join(name for name, _ in members),
         "new": ",\n".join(f"    n.{name}" for name, _ in members),

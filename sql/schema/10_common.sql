@@ -46,6 +46,35 @@ return trim('"' from to_json(moment at time zone 'UTC')::text) || 'Z';
 
 comment on function iso8601(timestamptz) is 'A moment in UTC as ISO 8601, with no more decimals than it has.';
 
+-- A type cannot be replaced, and one that is left as it was refuses what a newer book casts to it. All members are made anew, because
+-- they are answered in their order; functions over the type stay, and are replaced by those that the book has.
+create or replace function define_type(type text, members text) returns void
+language plpgsql
+as $$
+declare
+    wanted text[] := array(select regexp_replace(trim(m), '\s+', ' ') from string_to_table(trim(e'\n' from members), e',\n') as m);
+    there text[];
+    changes text;
+begin
+    if to_regtype(type) is null then
+        execute format('create type %I as (%s)', type, members);
+        return;
+    end if;
+    there := array(
+        select format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod))
+        from pg_attribute as a
+        where a.attrelid = to_regclass(type) and a.attnum > 0 and not a.attisdropped
+        order by a.attnum
+    );
+    if there <> wanted then
+        select string_agg('drop attribute ' || split_part(m, ' ', 1), ', ') into changes from unnest(there) as m;
+        execute format('alter type %I %s, add attribute %s', type, changes, array_to_string(wanted, ', add attribute '));
+    end if;
+end
+$$;
+
+comment on function define_type(text, text) is 'Makes a type of these members, one a line, or brings the one that is there into line.';
+
 -- plpgsql, because its early return costs less than starting a SQL function, and most callers ask for the whole.
 create or replace function pick(item json, fields text) returns json
 language plpgsql immutable parallel safe

@@ -57,23 +57,17 @@ execute function count_version();
 
 -- One place says what a client sees of a user; every statement that answers with one calls it. A type and one expression, because such
 -- a function is inlined: 2 µs a row, against 6 for a function that selects.
-do $$
-begin
-    create type users_item as (
-        id         bigint,
-        version    integer,
-        email      text,
-        name       text,
-        address    text,
-        image      text,
-        text       text,
-        created_at text,
-        updated_at text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('users_item', $$
+    id         bigint,
+    version    integer,
+    email      text,
+    name       text,
+    address    text,
+    image      text,
+    text       text,
+    created_at text,
+    updated_at text
+$$);
 
 comment on type users_item is 'The members of what the service answers for a row of users.';
 

@@ -49,22 +49,16 @@ before update on audios
 for each row
 execute function count_version();
 
-do $$
-begin
-    create type audios_item as (
-        id            bigint,
-        version       integer,
-        session_id    bigint,
-        ticks         double precision[],
-        selected_tick integer,
-        step_count    integer,
-        created_at    text,
-        updated_at    text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('audios_item', $$
+    id            bigint,
+    version       integer,
+    session_id    bigint,
+    ticks         double precision[],
+    selected_tick integer,
+    step_count    integer,
+    created_at    text,
+    updated_at    text
+$$);
 
 comment on type audios_item is 'The members of what the service answers for a row of audios.';
 

@@ -53,22 +53,16 @@ select history.show_past('projects');
 
 select fence('projects', 'id = (select current_project())');
 
-do $$
-begin
-    create type projects_item as (
-        id          bigint,
-        version     integer,
-        name        text,
-        slug        text,
-        description text,
-        owner_id    bigint,
-        created_at  text,
-        updated_at  text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('projects_item', $$
+    id          bigint,
+    version     integer,
+    name        text,
+    slug        text,
+    description text,
+    owner_id    bigint,
+    created_at  text,
+    updated_at  text
+$$);
 
 comment on type projects_item is 'The members of what the service answers for a row of projects.';
 
@@ -169,23 +163,17 @@ select history.show_past('milestones');
 
 select fence('milestones');
 
-do $$
-begin
-    create type milestones_item as (
-        id         bigint,
-        version    integer,
-        project_id bigint,
-        name       text,
-        starts_on  date,
-        ends_on    date,
-        closed     boolean,
-        created_at text,
-        updated_at text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('milestones_item', $$
+    id         bigint,
+    version    integer,
+    project_id bigint,
+    name       text,
+    starts_on  date,
+    ends_on    date,
+    closed     boolean,
+    created_at text,
+    updated_at text
+$$);
 
 comment on type milestones_item is 'The members of what the service answers for a row of milestones.';
 
@@ -318,27 +306,21 @@ select history.show_past('userstories');
 
 select fence('userstories');
 
-do $$
-begin
-    create type userstories_item as (
-        id           bigint,
-        version      integer,
-        project_id   bigint,
-        ref          integer,
-        milestone_id bigint,
-        subject      text,
-        description  text,
-        status       text,
-        assigned_to  bigint,
-        tags         text[],
-        points       numeric,
-        created_at   text,
-        updated_at   text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('userstories_item', $$
+    id           bigint,
+    version      integer,
+    project_id   bigint,
+    ref          integer,
+    milestone_id bigint,
+    subject      text,
+    description  text,
+    status       text,
+    assigned_to  bigint,
+    tags         text[],
+    points       numeric,
+    created_at   text,
+    updated_at   text
+$$);
 
 comment on type userstories_item is 'The members of what the service answers for a row of userstories.';
 
@@ -475,22 +457,16 @@ select history.show_past('tasks');
 
 select fence('tasks');
 
-do $$
-begin
-    create type tasks_item as (
-        id           bigint,
-        version      integer,
-        userstory_id bigint,
-        subject      text,
-        status       text,
-        assigned_to  bigint,
-        created_at   text,
-        updated_at   text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('tasks_item', $$
+    id           bigint,
+    version      integer,
+    userstory_id bigint,
+    subject      text,
+    status       text,
+    assigned_to  bigint,
+    created_at   text,
+    updated_at   text
+$$);
 
 comment on type tasks_item is 'The members of what the service answers for a row of tasks.';
 
@@ -568,21 +544,15 @@ select history.show_past('comments');
 
 select fence('comments');
 
-do $$
-begin
-    create type comments_item as (
-        id           bigint,
-        version      integer,
-        userstory_id bigint,
-        author_id    bigint,
-        text         text,
-        created_at   text,
-        updated_at   text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('comments_item', $$
+    id           bigint,
+    version      integer,
+    userstory_id bigint,
+    author_id    bigint,
+    text         text,
+    created_at   text,
+    updated_at   text
+$$);
 
 comment on type comments_item is 'The members of what the service answers for a row of comments.';
 
@@ -612,17 +582,11 @@ comment on function matches(comments, text, text) is 'Whether a comment fits all
 
 -- Trees ---------------------------------------------------------------------------------------------------------------
 
-do $$
-begin
-    create type person as (
-        id    bigint,
-        name  text,
-        image text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('person', $$
+    id    bigint,
+    name  text,
+    image text
+$$);
 
 comment on type person is 'What a tree tells of somebody: enough to show them, nothing to write to them.';
 

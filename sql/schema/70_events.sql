@@ -57,21 +57,15 @@ before update on events
 for each row
 execute function count_version();
 
-do $$
-begin
-    create type events_item as (
-        event_id    uuid,
-        version     integer,
-        user_id     text,
-        description text,
-        status      text,
-        created_at  text,
-        updated_at  text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('events_item', $$
+    event_id    uuid,
+    version     integer,
+    user_id     text,
+    description text,
+    status      text,
+    created_at  text,
+    updated_at  text
+$$);
 
 comment on type events_item is 'The members of what the service answers for a row of events.';
 
@@ -185,18 +179,12 @@ comment on constraint event_failures_try_check on event_failures is 'Must be at 
 -- events.failures, and the check when an event is deleted.
 create index if not exists event_failures_event_id_id_idx on event_failures (event_id, id);
 
-do $$
-begin
-    create type event_failures_item as (
-        id        bigint,
-        try       integer,
-        reason    text,
-        failed_at text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('event_failures_item', $$
+    id        bigint,
+    try       integer,
+    reason    text,
+    failed_at text
+$$);
 
 comment on type event_failures_item is 'The members of what the service answers for a row of event_failures.';
 

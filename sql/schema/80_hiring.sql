@@ -122,19 +122,13 @@ before update on employees
 for each row
 execute function count_version();
 
-do $$
-begin
-    create type departments_item as (
-        id         integer,
-        version    integer,
-        department text,
-        created_at text,
-        updated_at text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('departments_item', $$
+    id         integer,
+    version    integer,
+    department text,
+    created_at text,
+    updated_at text
+$$);
 
 comment on type departments_item is 'The members of what the service answers for a row of departments.';
 
@@ -159,19 +153,13 @@ return (matches.id = '' or r.id = nullif(matches.id, '')::bigint)
 
 comment on function matches(departments, text, text) is 'Whether a department fits all filters that are given.';
 
-do $$
-begin
-    create type jobs_item as (
-        id         integer,
-        version    integer,
-        job        text,
-        created_at text,
-        updated_at text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('jobs_item', $$
+    id         integer,
+    version    integer,
+    job        text,
+    created_at text,
+    updated_at text
+$$);
 
 comment on type jobs_item is 'The members of what the service answers for a row of jobs.';
 
@@ -196,22 +184,16 @@ return (matches.id = '' or r.id = nullif(matches.id, '')::bigint)
 
 comment on function matches(jobs, text, text) is 'Whether a job fits all filters that are given.';
 
-do $$
-begin
-    create type employees_item as (
-        id            integer,
-        version       integer,
-        name          text,
-        datetime      text,
-        department_id integer,
-        job_id        integer,
-        created_at    text,
-        updated_at    text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('employees_item', $$
+    id            integer,
+    version       integer,
+    name          text,
+    datetime      text,
+    department_id integer,
+    job_id        integer,
+    created_at    text,
+    updated_at    text
+$$);
 
 comment on type employees_item is 'The members of what the service answers for a row of employees.';
 

@@ -99,22 +99,16 @@ create index if not exists departments_errors_line_idx on departments_errors (li
 -- departments.errors by code.
 create index if not exists departments_errors_code_id_idx on departments_errors (code, id);
 
-do $$
-begin
-    create type departments_errors_item as (
-        id          bigint,
-        upload_id   bigint,
-        line        integer,
-        column_name text,
-        code        text,
-        detail      text,
-        raw         text,
-        logged_at   text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('departments_errors_item', $$
+    id          bigint,
+    upload_id   bigint,
+    line        integer,
+    column_name text,
+    code        text,
+    detail      text,
+    raw         text,
+    logged_at   text
+$$);
 
 comment on type departments_errors_item is 'The members of what the service answers for a row of departments_errors.';
 
@@ -184,22 +178,16 @@ create index if not exists jobs_errors_line_idx on jobs_errors (line);
 -- jobs.errors by code.
 create index if not exists jobs_errors_code_id_idx on jobs_errors (code, id);
 
-do $$
-begin
-    create type jobs_errors_item as (
-        id          bigint,
-        upload_id   bigint,
-        line        integer,
-        column_name text,
-        code        text,
-        detail      text,
-        raw         text,
-        logged_at   text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('jobs_errors_item', $$
+    id          bigint,
+    upload_id   bigint,
+    line        integer,
+    column_name text,
+    code        text,
+    detail      text,
+    raw         text,
+    logged_at   text
+$$);
 
 comment on type jobs_errors_item is 'The members of what the service answers for a row of jobs_errors.';
 
@@ -269,22 +257,16 @@ create index if not exists employees_errors_line_idx on employees_errors (line);
 -- employees.errors by code.
 create index if not exists employees_errors_code_id_idx on employees_errors (code, id);
 
-do $$
-begin
-    create type employees_errors_item as (
-        id          bigint,
-        upload_id   bigint,
-        line        integer,
-        column_name text,
-        code        text,
-        detail      text,
-        raw         text,
-        logged_at   text
-    );
-exception
-    when duplicate_object then null;
-end
-$$;
+select define_type('employees_errors_item', $$
+    id          bigint,
+    upload_id   bigint,
+    line        integer,
+    column_name text,
+    code        text,
+    detail      text,
+    raw         text,
+    logged_at   text
+$$);
 
 comment on type employees_errors_item is 'The members of what the service answers for a row of employees_errors.';
 

@@ -1,19 +1,24 @@
 """A resource is four files: flask new writes them, all laws and walks hold with them, and nothing is left behind."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.conftest import ROOT
 
-FILES = ["sql/schema/45_labels.sql", "sql/queries/labels.sql", "handlers/labels.py", "tests/test_labels.py"]
+NOUN = "kitchen_sinks"
+"""A name that nobody takes."""
+
+FILES = [f"sql/schema/45_{NOUN}.sql", f"sql/queries/{NOUN}.sql", f"handlers/{NOUN}.py", f"tests/test_{NOUN}.py"]
 
 WALKS = [
-    *("house/test_house.py", "house/test_sql.py", "house/test_plans.py", "test_labels.py", "test_access.py"),
+    *("house/test_house.py", "house/test_sql.py", "house/test_plans.py", f"test_{NOUN}.py", "test_access.py"),
     *("test_preconditions.py", "test_row_security.py", "test_merging.py", "test_bodies.py"),
 ]
 """What looks at every resource that there is."""
@@ -34,12 +39,16 @@ def tree(tmp_path):
     return tmp_path
 
 
-def run(tree, *command):
+def run(tree, *command, **settings):
     # Its own name, so that nothing of the outer run's environment speaks for this one.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | settings
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout
+
+
+def new(tree, *members):
+    return run(tree, BIN / "flask", "--app", "app", "new", NOUN, *members, "--under", "projects")
 
 
 def pytest_of(tree, *names, marked="not thorough"):
@@ -47,10 +56,7 @@ def pytest_of(tree, *names, marked="not thorough"):
 
 
 def test_what_flask_new_writes_is_fit_to_be_kept(tree):
-    written = run(
-        tree, BIN / "flask", "--app", "app", "new", "labels", "name:text", "color:color", "--under", "projects"
-    )
-    assert written.split() == FILES
+    assert new(tree, "name:text", "color:color").split() == FILES
     run(tree, BIN / "ruff", "check", ".")
     run(tree, BIN / "ruff", "format", "--check", ".")
 
@@ -58,13 +64,13 @@ def test_what_flask_new_writes_is_fit_to_be_kept(tree):
 @pytest.mark.thorough
 def test_a_resource_is_added_walked_fuzzed_and_removed(tree):
     before = pytest_of(tree, "house/test_house.py")
-    run(tree, BIN / "flask", "--app", "app", "new", "labels", "name:text", "color:color", "--under", "projects")
+    new(tree, "name:text", "color:color")
     run(tree, BIN / "mypy")
     pytest_of(tree, *WALKS)
     fuzz = tree / "tests/test_fuzzing.py"
     fuzz.write_text(
         fuzz.read_text()
-        .replace('"--checks=all"', '"--checks=all", "--include-path-regex=labels"')
+        .replace('"--checks=all"', '"--checks=all", "--include-path-regex=' + NOUN + '"')
         .replace("> 10_000", ">= 100")
     )
     pytest_of(tree, "test_fuzzing.py", marked="thorough")
@@ -73,13 +79,35 @@ def test_a_resource_is_added_walked_fuzzed_and_removed(tree):
     assert pytest_of(tree, "house/test_house.py").split("[")[0] == before.split("[")[0]
 
 
+@pytest.mark.thorough
+def test_a_resource_that_is_there_is_changed(tree, database):
+    """By the migration that CONTRIBUTING shows: a member more, and another name for one."""
+    migration = re.search(r"```sql\n(-- 0029 .*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
+    environment = {"DATABASE_URL": database}
+    new(tree, "name:text", "color:color")
+    run(tree, BIN / "flask", "--app", "app", "migrate", **environment)
+    with psycopg.connect(database) as connection:
+        connection.execute("insert into projects (name) values ('Ann')")
+        connection.execute(f"insert into {NOUN} (project_id, name, color) values (1, 'Sink', '#00ff00')")
+    for name in FILES:
+        (tree / name).unlink()
+    new(tree, "name:text", "tint:color", "size:integer")
+    name = migration.splitlines()[-1].split("'")[1]
+    (tree / f"sql/migrations/{name}.sql").write_text(migration.replace("labels", NOUN))
+    run(tree, BIN / "flask", "--app", "app", "migrate", **environment)
+    with psycopg.connect(database) as connection:
+        shown = connection.execute(f"select {NOUN}_json(r) from {NOUN} as r").fetchone()[0]
+    assert [*shown.items()][3:6] == [("name", "Sink"), ("tint", "#00ff00"), ("size", 0)]
+    pytest_of(tree, "house/test_sql.py", f"test_{NOUN}.py")
+
+
 @pytest.mark.parametrize(
     "given, told",
     [
-        (["labels", "name:nothing", "--under", "projects"], "no type"),
-        (["Labels", "name:text", "--under", "projects"], "no name"),
-        (["labels", "name;drop:text", "--under", "projects"], "no name"),
-        (["labels", "name:text"], "--under"),
+        ([NOUN, "name:nothing", "--under", "projects"], "no type"),
+        (["Sinks", "name:text", "--under", "projects"], "no name"),
+        ([NOUN, "name;drop:text", "--under", "projects"], "no name"),
+        ([NOUN, "name:text"], "--under"),
         (["users", "name:text", "--under", "projects"], "already"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
@@ -87,6 +115,4 @@ def test_a_resource_is_added_walked_fuzzed_and_removed(tree):
 def test_it_refuses_what_would_be_none(given, told):
     done = subprocess.run([BIN / "flask", "--app", "app", "new", *given], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode and told in done.stderr
-    assert not subprocess.run(
-        ["git", "status", "--porcelain", "handlers/labels.py"], cwd=ROOT, capture_output=True
-    ).stdout
+    assert not [name for name in FILES if (ROOT / name).exists()]

@@ -36,20 +36,14 @@ select history.show_past('$noun');
 
 select fence('$noun');
 
-do $$$$
-begin
-    create type ${noun}_item as (
-        id         bigint,
-        version    integer,
-        project_id bigint,
+select define_type('${noun}_item', $$$$
+    id         bigint,
+    version    integer,
+    project_id bigint,
 $item
-        created_at text,
-        updated_at text
-    );
-exception
-    when duplicate_object then null;
-end
-$$$$;
+    created_at text,
+    updated_at text
+$$$$);
 
 comment on type ${noun}_item is 'The members of what the service answers for a row of $noun.';
 
