@@ -39,16 +39,32 @@ def test_every_statement_says_what_it_means_and_has_no_star():
             assert not re.search(r"select\s+\*|\.\*", block), f"{page.stem}.{name} has a star"
 
 
+def texts() -> tuple[set[str], list[re.Pattern]]:
+    """The texts of the code, and those with one place in them: "users.get", f"hiring.lock_{table}"."""
+    said, patterns = set(), []
+    for path in [*ROOT.glob("handlers/**/*.py"), *ROOT.glob("db/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said.add(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                parts = [re.escape(part.value) if isinstance(part, ast.Constant) else r"(\w+)" for part in node.values]
+                if parts.count(r"(\w+)") == 1:
+                    patterns.append(re.compile("".join(parts)))
+    return said, patterns
+
+
+def is_used(name: str, said: set[str], patterns: list[re.Pattern]) -> bool:
+    """Whether the code says this name, or makes it of a text and a word that it says."""
+    return name in said or any(made[1] in said for made in (text.fullmatch(name) for text in patterns) if made)
+
+
 def test_every_named_statement_is_used():
-    paths = [*ROOT.glob("handlers/**/*.py"), *ROOT.glob("db/*.py")]
-    source = "\n".join(path.read_text() for path in paths)
+    code = texts()
     for order in STATEMENTS:
         name = re.sub(r"(_by_\w+?)?(_desc)?$", "", order) if is_of_list(order) else order
-        page, statement = name.split(".")
-        pattern = rf'"{name}"|f"{{(noun|table)}}\.{statement}"|f"(hiring\.lock_|backups\.){{table}}"'
-        assert re.search(pattern, source), f"{name} is not used"
-        if f'"{name}"' not in source:
-            assert f'"{page}"' in source or page in ("hiring", "backups"), f"{name} is not used"
+        assert is_used(name, *code), f"{name} is not used"
+    for name in ("tasks.nothing", "hiring.lock_nothing", "backups.nothing", "nothing.get"):
+        assert not is_used(name, *code)
 
 
 def is_of_list(name: str) -> bool:
