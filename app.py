@@ -46,6 +46,9 @@ def create_app() -> Flask:
     app.teardown_request(places.leave_place)
     for blueprint in blueprints():
         app.register_blueprint(blueprint)
+    for view in app.view_functions.values():
+        if not hasattr(view, "role"):
+            raise TypeError(f"{view.__module__.replace('.', '/')}.py: {view.__name__}() lacks @requires_role(…).")
     idempotency.init_app(app)
     return app
 

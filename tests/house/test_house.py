@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from flask import Blueprint
 
+import app
 from app import create_app
 from handlers.http import problems
 from handlers.http.auth import ROLES
@@ -121,14 +123,49 @@ def test_all_metrics_are_kept_where_they_can_end_no_process():
         assert path.stem == "metrics" or not used, path
 
 
+ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
+
+
+def of_environment(source):
+    """The names that a module reads or sets in the environment; what names none, as it is written."""
+    tree = ast.parse(source)
+    around = {inner: node for node in ast.walk(tree) for inner in ast.iter_child_nodes(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "os":
+            yield from ENVIRONMENT & {alias.name for alias in node.names}
+        elif isinstance(node, ast.Attribute) and node.attr in ENVIRONMENT and ast.unparse(node.value) == "os":
+            user = around[node] if not isinstance(around[node], ast.Attribute) else around[around[node]]
+            names = [each.value for each in ast.iter_child_nodes(user) if isinstance(each, ast.Constant)]
+            yield names[0] if names else ast.unparse(user)
+
+
 def test_settings_are_read_in_one_place():
-    for path in [*MODULES.values(), ROOT / "app.py", ROOT / "gunicorn.conf.py", *ROOT.glob("[l-w]*.py")]:
-        read = re.findall(r"os\.environ(?:\.get\(|\[)\"(\w+)\"(?! *\] *=)", path.read_text())
-        assert set(read) - {"LC_ALL", "PROMETHEUS_MULTIPROC_DIR"} <= MADE.get(path.name, set()), path
+    for path in [*MODULES.values(), *ROOT.glob("*.py")]:
+        if path.name not in ("settings.py", "locustfile.py"):
+            found = {*of_environment(path.read_text())} - {"LC_ALL", "PROMETHEUS_MULTIPROC_DIR"}
+            assert found <= MADE.get(path.name, set()), f"{path}: of the environment; settings.py reads it"
 
 
-MADE = {"app.py": {"DATABASE_URL"}, "gunicorn.conf.py": {"DATABASE_URL"}, "locustfile.py": {"REPORT", "TOKEN"}}
-"""What may be read elsewhere: the address that gunicorn gives its workers, and what is no setting of the service."""
+@pytest.mark.parametrize(
+    "source",
+    [
+        'os.getenv("X")',
+        'os.environ["X"]',
+        'os.environ.get("X", "")',
+        "os.environ.get('X')",
+        '"X" in os.environ',
+        "{**os.environ}",
+        "os.getenv(name)",
+        "from os import environ",
+        "from os import getenv as read",
+    ],
+)
+def test_whatever_reads_the_environment_is_found(source):
+    assert {*of_environment(source)} - {"LC_ALL", "PROMETHEUS_MULTIPROC_DIR"}
+
+
+MADE = {"app.py": {"DATABASE_URL"}, "gunicorn.conf.py": {"DATABASE_URL"}}
+"""What may be read elsewhere: the address that gunicorn gives its workers."""
 
 
 def test_the_readme_is_short_and_has_every_path():
@@ -148,9 +185,22 @@ def test_the_readme_is_short_and_has_every_path():
 @pytest.mark.parametrize("rule", [*APP.url_map.iter_rules()], ids=str)
 def test_every_route_states_its_role_and_contract_and_is_explained(rule):
     view = APP.view_functions[rule.endpoint]
+    where = f"{view.__module__.replace('.', '/')}.py: {rule.endpoint}"
     assert view.role in ROLES
-    assert view.contract
-    assert view.__doc__, "the docstring is what /docs says"
+    assert getattr(view, "contract", None), f"{where} lacks @takes(…) or @gives(…)"
+    assert view.__doc__, f"{where} lacks a docstring, which is what /docs says"
+
+
+def test_a_route_without_a_role_keeps_the_service_from_starting(monkeypatch):
+    forgetful = Blueprint("forgetful", __name__)
+
+    @forgetful.post("/forgetful")
+    def forgotten():
+        return "Everybody."
+
+    monkeypatch.setattr(app, "blueprints", lambda: [forgetful])
+    with pytest.raises(TypeError, match=r"^tests/house/test_house\.py: forgotten\(\) lacks @requires_role\(…\)\.$"):
+        create_app()
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("handlers")])

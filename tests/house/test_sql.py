@@ -162,11 +162,14 @@ def test_the_page_finds_every_tracked_table(database):
     irregular = dict(re.findall(r'(\w+): "(\w+)"', re.search(r"IRREGULAR = \{(.*?)\}", page)[1]))
     offered = re.findall(r'"(\w+)"', re.search(r"KINDS = \[(.*?)\]", page, re.DOTALL)[1])
     with psycopg.connect(database) as connection:
-        tracked = {kind for (kind,) in connection.execute("select obj_type from history.tracked")}
+        tracked = dict(connection.execute("select obj_type, relation::text from history.tracked").fetchall())
     reverted = {rule.endpoint.partition(".revert_")[2] for rule in create_app().url_map.iter_rules()} - {""}
-    assert {irregular.get(kind, f"{kind}s") for kind in tracked} == reverted
-    assert tracked - {*offered} <= {noun.removesuffix("s") for noun in resources.OTHERS}, "kinds that are not offered"
-    assert {*offered} | {*irregular} <= tracked, "there is no such table"
+    lacking = [f'{kind}: "{noun}"' for kind, noun in tracked.items() if irregular.get(kind, f"{kind}s") != noun]
+    assert not lacking, f"handlers/static/page.js, IRREGULAR: {', '.join(lacking)}"
+    assert {*tracked.values()} == reverted
+    kinds = {kind for kind, noun in tracked.items() if noun not in resources.OTHERS}
+    assert kinds <= {*offered}, "handlers/static/page.js, KINDS: kinds that are not offered"
+    assert {*offered} | {*irregular} <= {*tracked}, "handlers/static/page.js, KINDS and IRREGULAR: no such table"
 
 
 def test_the_house_is_tidy(database):
@@ -209,7 +212,10 @@ def test_every_constraint_means_something_to_a_client(database):
         for schema_name, table, name in names:
             values = statement.values({"schema": schema_name, "table": table, "name": name.removeprefix("history.")})
             told = psycopg.RawCursor(connection, row_factory=namedtuple_row).execute(statement.sql, values).fetchone()
-            assert told.kind in BROKEN and re.fullmatch(r"[A-Z].*\.", told.sentence) and told.field, name
+            assert re.fullmatch(r"[A-Z].*\.", told.sentence or ""), (
+                f"sql/schema lacks: comment on constraint (or index) {name} on {table} is 'A sentence.'; it is {told}"
+            )
+            assert told.kind in BROKEN and told.field, name
     assert len(names) > 90
 
 
