@@ -8,7 +8,7 @@ BIN = .venv/bin
 
 help: ## Show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
-	@echo 'run and test take HOST= PORT= DATA_DIR= WORKERS= DATABASE_URL= (README.md says what each does)'
+	@echo 'run and test take HOST= PORT= DATA_DIR= WORKERS= DATABASE_URL= (docs/operators.md says what each does)'
 
 run: .venv/run ## Serve on http://127.0.0.1:8000, with a private PostgreSQL unless DATABASE_URL names yours
 	@exec $(BIN)/gunicorn

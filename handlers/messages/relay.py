@@ -78,7 +78,7 @@ def session(connection: db.Connection, url: str, queue: str, stop: threading.Eve
 
 
 def hand_on(connection: db.Connection, publisher: rabbitmq.Publisher, stop: threading.Event) -> None:
-    """Claim, publish, note that it was confirmed, again and again. Raises broker.Lost."""
+    """Claim, publish, note that it was confirmed, again and again. Raises rabbitmq.Lost."""
     said = float("-inf")
     while not stop.is_set():
         rows = [*db.run(connection, "outbox.claim", limit=CLAIM, seconds=CLAIM_SECONDS)]

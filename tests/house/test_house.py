@@ -168,6 +168,14 @@ MADE = {"app.py": {"DATABASE_URL"}, "gunicorn.conf.py": {"DATABASE_URL"}}
 """What may be read elsewhere: the address that gunicorn gives its workers."""
 
 
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")], ids=lambda path: path.name)
+def test_the_files_that_a_document_names_are_there(path):
+    if path.name != "CHANGELOG.md":  # which tells of what was, too
+        named = re.findall(r"\b(?:bench|db|docs|handlers|sql|tests)/[a-z_0-9/]+\.[a-z]+\b", path.read_text())
+        lacking = [name for name in named if not (ROOT / name).exists() and "labels." not in name]
+        assert not lacking, f"{path.name}: of these, only the labels of CONTRIBUTING are an example"
+
+
 def test_the_readme_is_short_and_has_every_path():
     readme = (ROOT / "README.md").read_text()
     assert len(readme.splitlines()) <= 100
