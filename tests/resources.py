@@ -1,7 +1,12 @@
-"""What each resource is made of. What stands below a project and is not told of here is read out of its contract."""
+"""What each resource is made of. What is not told of here is read out of its contract, its table and its keys."""
 
-import json
 import re
+from collections.abc import Iterable
+from functools import partial
+
+import psycopg
+from marshmallow import ValidationError, fields
+from psycopg.types.json import Jsonb
 
 from app import create_app
 from tests.conftest import ROOT
@@ -45,7 +50,17 @@ CHANGES = {
 """What changes it."""
 
 OTHERS: dict[str, dict] = {}
-"""The resources of projects that are not told of above, and what is posted for one: examples of its members."""
+"""The resources that are not told of above, and what is posted for one: examples of its members."""
+
+BOOK = "\n".join(path.read_text() for path in sorted(ROOT.glob("sql/schema/*.sql")))
+
+
+def varied(noun: str, query) -> set[str]:
+    """The columns that differ from row to row: what may be there once, or is filtered by, and refers to no row."""
+    once = rf"(?:constraint {noun}_\w*key unique|create unique index[^;]* on {noun}) (\(.*\))"
+    refers = rf"constraint {noun}_\w+_fkey foreign key (\(.*?\))"
+    found, foreign = (set(re.findall(r"\w+", " ".join(re.findall(of, BOOK)))) for of in (once, refers))
+    return (found | {*query.fields}) - foreign
 
 
 def example(schema) -> dict:
@@ -53,32 +68,62 @@ def example(schema) -> dict:
     return {name: field.metadata["example"] for name, field in schema.load_fields.items() if field.required}
 
 
-def changed(body: dict) -> dict:
-    """A first member with another value of its kind."""
-    name, value = next(iter(body.items()))
-    if isinstance(value, str):
-        return {name: value[:-1] + ("1" if value[-1] != "1" else "2")}
-    return {name: not value if isinstance(value, bool) else value + 1}
+def other(field: fields.Field, value: object, n: int) -> object:
+    """Another value of a member, of its kind, for each n; the value itself, where its end cannot be a number."""
+    if isinstance(value, bool):
+        return value ^ bool(n % 2)
+    changed = value + n if isinstance(value, int) else value[: max(0, len(value) - len(str(n)))] + str(n)
+    try:
+        field.deserialize(changed)
+    except ValidationError:
+        return value
+    return changed
 
+
+def body_of(noun: str, n: int) -> dict:
+    """The nth of a resource."""
+    return {
+        name: other(FIELDS[noun][name], value, n) if name in VARIED[noun] else value
+        for name, value in OTHERS[noun].items()
+    }
+
+
+def change_of(noun: str) -> dict:
+    """A first member of which another value can be made, and that value."""
+    for name, value in OTHERS[noun].items():
+        for n in (9, 8):
+            if (changed := other(FIELDS[noun][name], value, n)) != value:
+                return {name: changed}
+    raise AssertionError(
+        f"tests/resources.py: NEW and CHANGES lack {noun}, whose examples cannot be changed at their end"
+    )
+
+
+FIELDS: dict[str, dict] = {}
+VARIED: dict[str, set[str]] = {}
+PARENT: dict[str, str] = {}
+"""Of OTHERS: the members, those that differ from row to row, and the one that names what it stands below."""
 
 for rule in APP.url_map.iter_rules():
-    noun = rule.endpoint.partition(".create_")[2]
+    blueprint, _, noun = rule.endpoint.partition(".create_")
     if noun and rule.rule not in TOLD:
-        body = OTHERS[noun] = example(APP.view_functions[rule.endpoint].contract.body)
-        NEW[rule.rule] = lambda n, body=body: body
-        CHANGES[noun] = changed(body)
+        schema = APP.view_functions[rule.endpoint].contract.body
+        OTHERS[noun], FIELDS[noun] = example(schema), schema.load_fields
+        VARIED[noun] = varied(noun, APP.view_functions[f"{blueprint}.list_{noun}"].contract.query)
+        PARENT[noun] = next((name for name in schema.dump_fields if name.endswith("_id")), "")
+        NEW[rule.rule] = partial(body_of, noun)
+        CHANGES[noun] = change_of(noun)
 
 ABOVE = {path.split("/")[-1]: path.split("/")[1] for path in NEW if "<id:id>" in path}
 """What a resource stands below."""
 
-NOUNS = [path.split("/")[-1] for path in NEW]
-"""Every resource, each after what it stands below."""
+PATHS = {path.split("/")[-1]: path for path in NEW}
+"""Where each resource is posted to."""
 
-FENCED = re.findall(
-    r"^select fence\('([\w.]+)'(?!, 'actor)",
-    "\n".join(path.read_text() for path in sorted(ROOT.glob("sql/schema/*.sql"))),
-    re.M,
-)
+OF_PROJECTS = {noun: body for noun, body in OTHERS.items() if noun in ABOVE}
+"""Those of them that stand below a project, or below what does."""
+
+FENCED = re.findall(r"^select fence\('([\w.]+)'(?!, 'actor)", BOOK, re.MULTILINE)
 """The tables of which a token of a project sees its own rows."""
 
 
@@ -90,30 +135,66 @@ def created(service, path, body):
     return found | {"id": found.get("id") or found["event_id"]}
 
 
+def path_below(noun: str, ids: dict[str, object]) -> str:
+    """Where one of a resource is posted to, below what has these ids."""
+    return PATHS[noun].replace("<id:id>", str(ids.get(ABOVE.get(noun, ""))))
+
+
 def create_all(service) -> dict[str, dict]:
     """One of each resource, each below the one that was made before it."""
     made: dict[str, dict] = {}
-    for path, body in NEW.items():
-        noun = path.split("/")[-1]
-        where = f"/{ABOVE[noun]}/{made[ABOVE[noun]]['id']}/{noun}" if noun in ABOVE else path
-        made[noun] = created(service, where, body(1))
+    for noun, path in PATHS.items():
+        ids = {above: found["id"] for above, found in made.items()}
+        made[noun] = created(service, path_below(noun, ids), NEW[path](1))
     return made
 
 
-def inserted(noun: str, project: str, rows: int) -> str:
-    """SQL that puts so many rows of one of OTHERS into a project, or into several: `project` may name n, the row."""
-    columns = ", ".join(OTHERS[noun])
-    members = ", ".join(f"r.{name}" for name in OTHERS[noun])
-    return (
-        f"insert into {noun} (project_id, {columns}) select {project}, {members} from generate_series(1, {rows}) as n,"
-        f" jsonb_populate_record(null::{noun}, '{json.dumps(OTHERS[noun])}') as r;"
+PARENTS = """
+    select distinct on (a.attname)
+        a.attname,
+        case f.attname when 'project_id' then 'projects' else k.confrelid::regclass::text end
+    from pg_constraint as k
+    cross join unnest(k.conkey, k.confkey) as pair (of, at)
+    join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = pair.of
+    join pg_attribute as f on f.attrelid = k.confrelid and f.attnum = pair.at
+    where k.contype = 'f'
+        and k.conrelid = %s::regclass
+        and a.attnotnull
+    order by a.attname
+"""
+"""The columns of a table that must refer to something, and the table of what they refer to."""
+
+
+def insert(connection: psycopg.Connection, noun: str, parents: dict[str, object], numbers: Iterable[int]) -> None:
+    """Put in the rows of these numbers of one of OTHERS, below these ids by table: SQL that may name n, the row."""
+    bodies = [body_of(noun, n) for n in numbers]
+    keys = connection.execute(PARENTS, [noun]).fetchall()
+    values = {column: str(parents[table]) for column, table in keys if column not in bodies[0]}
+    values |= {name: f"r.{name}" for name in bodies[0]}
+    connection.execute(
+        f"insert into {noun} ({', '.join(values)}) select {', '.join(values.values())}"
+        f" from jsonb_array_elements(%s) with ordinality as e (body, n)"
+        f" cross join jsonb_populate_record(null::{noun}, e.body) as r",
+        [Jsonb(bodies)],
     )
 
 
+def seventh(noun: str) -> dict[str, str]:
+    """The members of the seventh of one of OTHERS, as a query has them."""
+    members = body_of(noun, 7) if noun in OTHERS else {}
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in members.items()}
+
+
+def anew(noun: str, n: int) -> dict:
+    """What one of OTHERS may be saved as, or made once more."""
+    made = body_of(noun, n)
+    return made | {name: value for name, value in CHANGES[noun].items() if name not in VARIED[noun]}
+
+
 def standard_access(noun: str) -> dict[str, str]:
-    """Who may call the routes of a resource of projects, by route."""
-    at, one = f"/projects/<id:id>/{noun}", f"/{noun}/<id:id>"
-    reading, writing = "reader, project", "writer, project"
+    """Who may call the routes of a resource, by route: a token of a project what stands below one."""
+    at, one = PATHS[noun], f"/{noun}/<id:id>"
+    reading, writing = ("reader, project", "writer, project") if noun in ABOVE else ("reader", "writer")
     return {
         f"GET {at}": reading,
         f"POST {at}": writing,

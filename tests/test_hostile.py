@@ -16,7 +16,7 @@ from marshmallow import fields
 
 from handlers.http.fields import Text
 from tests.conftest import ROOT, first, serve
-from tests.resources import OTHERS
+from tests.resources import OTHERS, path_below
 from tests.test_refusals import APP, BODIES, CONTRACTS, ROUTES, check_problem, needed, parameters, somewhere
 
 NAUGHTY = ROOT.parent / "shared/data/blns/blns.json"
@@ -118,6 +118,7 @@ def made(service, unique: str) -> dict[str, str]:
     number = uuid.uuid4().int % 10**9
     project = post("/projects", name="Naughty")
     story = post(f"{project}/userstories", subject="Naughty")
+    above = {"projects": project.split("/")[-1], "userstories": story.split("/")[-1]}
     user = {"email": f"{unique}@naughty.test", "name": "N", "address": "N", "image": "https://n.test/n.png"}
     return {
         post("/users", **user): ("name", "address", "text"),
@@ -129,7 +130,7 @@ def made(service, unique: str) -> dict[str, str]:
         post("/events", user_id="naughty", description="Naughty"): ("user_id", "description"),
         post("/departments", id=number, department="Naughty"): ("department",),
         post("/jobs", id=number, job="Naughty"): ("job",),
-        **{post(f"{project}/{noun}", **body): texts(noun) for noun, body in OTHERS.items()},
+        **{post(path_below(noun, above), **body): texts(noun) for noun, body in OTHERS.items()},
     }
 
 

@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 from handlers.http.contract import NDJSON
 from handlers.http.request_body import JSON
 from tests.conftest import make_token, serve, tool, wait_for
-from tests.resources import CHANGES, FENCED, OTHERS, inserted
+from tests.resources import CHANGES, FENCED, OF_PROJECTS, anew, insert
 from tests.test_access import TABLE
 
 ROUTES = [route for route, least in TABLE.items() if least.endswith(", project")]
@@ -26,7 +26,6 @@ BODIES = {
     "userstories": {"subject": "Named anew"},
     "tasks": {"subject": "Named anew"},
     "comments": {"text": "Said anew"},
-    **{noun: body | CHANGES[noun] for noun, body in OTHERS.items()},
 }
 
 PEOPLE = {"projects": "owner_id", "userstories": "assigned_to", "tasks": "assigned_to", "comments": "author_id"}
@@ -81,12 +80,12 @@ def project(connection) -> dict[str, int]:
     task = made("tasks", "project_id, userstory_id, subject", id, story, "First")
     comment = made("comments", "project_id, userstory_id, author_id, text", id, story, user, "First")
     ids = {"projects": id, "milestones": milestone, "userstories": story, "tasks": task, "comments": comment}
-    for noun in OTHERS:
-        connection.execute(inserted(noun, str(id), 1))
+    for noun in OF_PROJECTS:
+        insert(connection, noun, ids, [number])
         ids[noun] = connection.execute(f"select max(id) from {noun}").fetchone()[0]
-    for noun, body in BODIES.items():
-        field = next(iter(CHANGES[noun] if noun in OTHERS else body))
-        value = CHANGES[noun][field] if noun in OTHERS else "Second"
+    for noun in ids:
+        field = next(iter(CHANGES[noun]))
+        value = anew(noun, number + 100_000)[field] if noun in OF_PROJECTS else "Second"
         connection.execute(f"update {noun} set {field} = %s where id = %s", [value, ids[noun]])
     return ids
 
@@ -101,7 +100,8 @@ def call(service, held: str, route: str, ids: dict[str, int], form: str = "", **
     if path.endswith("/revert"):
         options["json"] = {"to": 1}
     elif method in ("POST", "PUT", "PATCH"):
-        options["json"] = BODIES[path.split("/")[-1] if method == "POST" else noun]
+        made = path.split("/")[-1] if method == "POST" else noun
+        options["json"] = anew(made, next(numbers)) if made in OF_PROJECTS else BODIES[made]
     if route == "PUT /projects/<id:id>":
         options["json"] = options["json"] | {"slug": f"slug-{next(numbers)}"}
     if path.endswith("/diff"):

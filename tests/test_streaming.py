@@ -20,7 +20,7 @@ from handlers.http.problems import of
 from handlers.http.shares import STREAMS, STREAMS_OF_ONE, Readers, Share
 from handlers.http.streaming import Part, Spool
 from tests.conftest import cloned, serve, wait_for
-from tests.resources import OTHERS, inserted
+from tests.resources import OTHERS, insert
 from tests.test_refusals import APP, CONTRACTS, needed, somewhere
 
 LARGE = """
@@ -335,9 +335,15 @@ def seven(server, template):
             " and relnamespace = 'public'::regnamespace and relname not in ('schema_migrations', 'tokens', 'quotas')"
         ).fetchone()[0]
         db.open_pool(url, 2)
+
+        def fill():
+            connection.execute(SEVEN)
+            for noun in OTHERS:
+                insert(connection, noun, {"projects": 1, "userstories": 1}, range(1, 8))
+
         yield SimpleNamespace(
             empty=lambda: connection.execute(f"{tables}; delete from history.entries"),
-            fill=lambda: connection.execute(SEVEN + "".join(inserted(noun, "1", 7) for noun in OTHERS)),
+            fill=fill,
         )
         db.close_pool()
 

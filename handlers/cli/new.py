@@ -7,12 +7,16 @@ from string import Template
 from typing import NamedTuple
 
 import click
+from flask import current_app
 
 from handlers.cli.common import commands
+from handlers.cli.names import ROOT, UNSURE, refusals
 
-ROOT = Path(__file__).parent.parent.parent
 TEMPLATES = Path(__file__).parent / "templates"
-NAME = re.compile("[a-z][a-z0-9_]{1,39}")
+PAGE = ROOT / "handlers/static/page.js"
+
+CHOSEN = re.compile(r"^(!?)(projects|userstories|none): (.*\n)", re.MULTILINE)
+"""A line of a template for what stands below this alone, or below anything else (!)."""
 
 
 class Type(NamedTuple):
@@ -69,7 +73,9 @@ TYPES = {
 @commands.cli.command("new")
 @click.argument("noun")
 @click.argument("members", nargs=-1, required=True, metavar="NAME:TYPE...")
-@click.option("--under", type=click.Choice(["projects"]), required=True, help="What it stands below.")
+@click.option(
+    "--under", type=click.Choice(["projects", "userstories", "none"]), required=True, help="What it stands below."
+)
 @click.option("--one", help="What one of it is called. [default: NOUN without its last s]")
 def new(noun: str, members: tuple[str, ...], under: str, one: str | None) -> None:
     """Write the four files of a resource: flask new labels name:text color:color --under projects
@@ -77,15 +83,17 @@ def new(noun: str, members: tuple[str, ...], under: str, one: str | None) -> Non
     Its table, its statements, its routes and its test. A TYPE is text, color, integer, boolean or date. The files are
     yours: change what they say before you start the service.
     """
+    if not one and UNSURE.fullmatch(noun):
+        raise click.BadParameter(f"What is one of {noun} called? Say so with --one.")
     one = one or noun.removesuffix("s")
     named = [tuple(member.partition(":")[::2]) for member in members]
-    for name in (noun, one, *(name for name, _ in named)):
-        if not NAME.fullmatch(name):
-            raise click.BadParameter(f"{name!a} is no name of small letters, digits and _.")
+    paths = {word for rule in current_app.url_map.iter_rules() for word in rule.rule.split("/")}
+    for refusal in refusals(noun, one, [name for name, _ in named], paths):
+        raise click.BadParameter(refusal)
     for name, kind in named:
         if kind not in TYPES:
             raise click.BadParameter(f"{name} is of no type that there is: {', '.join(TYPES)}.")
-    values = filled(noun, one, [(name, TYPES[kind]) for name, kind in named])
+    values = filled(noun, one, under, [(name, TYPES[kind]) for name, kind in named])
     files = {
         f"sql/schema/45_{noun}.sql": "schema.sql",
         f"sql/queries/{noun}.sql": "queries.sql",
@@ -95,16 +103,23 @@ def new(noun: str, members: tuple[str, ...], under: str, one: str | None) -> Non
     if taken := [path for path in files if (ROOT / path).exists()]:
         sys.exit(f"There is {', '.join(taken)} already.")
     for path, template in files.items():
-        (ROOT / path).write_text(Template((TEMPLATES / template).read_text()).substitute(values))
+        text = CHOSEN.sub(
+            lambda line: line[3] if (line[2] == under) != bool(line[1]) else "", (TEMPLATES / template).read_text()
+        )
+        (ROOT / path).write_text(Template(text).substitute(values))
         click.echo(path)
+    if noun != f"{one}s":
+        PAGE.write_text(PAGE.read_text().replace("IRREGULAR = { ", f'IRREGULAR = {{ {one}: "{noun}", '))
+        click.echo(f"{PAGE.relative_to(ROOT)} knows what one of {noun} is called.")
 
 
-def filled(noun: str, one: str, members: list[tuple[str, Type]]) -> dict[str, str]:
+def filled(noun: str, one: str, under: str, members: list[tuple[str, Type]]) -> dict[str, str]:
     """What stands in the templates' places."""
     checked = [(name, kind) for name, kind in members if kind.check]
     imported = sorted({kind.field.partition("(")[0] for _, kind in members} | {"IntegerParam"})
     imported += ["INTEGER"] if "StrictInteger" in imported else []
-    validated = any("validate.Regexp" in kind.field for _, kind in members)
+    used = ["fields"] if under != "none" else []
+    used += ["validate"] if any("validate.Regexp" in kind.field for _, kind in members) else []
 
     def lines(text: str, *of: tuple[str, Type]) -> str:
         return "\n".join(text.format(name, kind, noun=noun) for name, kind in of)
@@ -112,6 +127,8 @@ def filled(noun: str, one: str, members: list[tuple[str, Type]]) -> dict[str, st
     return {
         "noun": noun,
         "one": one,
+        "under": under,
+        "parent": {"projects": "project_id", "userstories": "userstory_id"}.get(under, ""),
         "One": "".join(word.capitalize() for word in one.split("_")),
         "Noun": noun.replace("_", " ").capitalize(),
         "a_one": f"{'an' if one[0] in 'aeiou' else 'a'} {one}",
@@ -129,7 +146,7 @@ def filled(noun: str, one: str, members: list[tuple[str, Type]]) -> dict[str, st
         "names": ", ".join(name for name, _ in members),
         "new": ",\n".join(f"    n.{name}" for name, _ in members),
         "changed": ",\n".join(f"        n.{name}" for name, _ in members),
-        "flask_fields": "fields, validate" if validated else "fields",
+        "marshmallow": f"from marshmallow import {', '.join(used)}\n" if used else "",
         "imports": ", ".join(sorted(imported, key=lambda name: (name != name.upper(), name))),
         "fields": "\n".join(f"    {name} = {kind.field.format(name)}" for name, kind in members),
         "body": ", ".join(f'"{name}": {kind.example.format(name)}' for name, kind in members),

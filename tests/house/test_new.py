@@ -10,7 +10,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.conftest import ROOT
+from app import create_app
+from handlers.cli.names import RESERVED
+from tests.conftest import ROOT, first
 
 NOUN = "kitchen_sinks"
 """A name that nobody takes."""
@@ -24,6 +26,8 @@ WALKS = [
 """What looks at every resource that there is."""
 
 BIN = Path(sys.executable).parent
+
+APP = create_app()
 
 
 @pytest.fixture
@@ -47,24 +51,26 @@ def run(tree, *command, **settings):
     return done.stdout
 
 
-def new(tree, *members):
-    return run(tree, BIN / "flask", "--app", "app", "new", NOUN, *members, "--under", "projects")
+def new(tree, *members, under="projects"):
+    return run(tree, BIN / "flask", "--app", "app", "new", NOUN, *members, "--under", under)
 
 
 def pytest_of(tree, *names, marked="not thorough"):
     return run(tree, BIN / "python", "-m", "pytest", "-q", "-m", marked, *(f"tests/{name}" for name in names))
 
 
-def test_what_flask_new_writes_is_fit_to_be_kept(tree):
-    assert new(tree, "name:text", "color:color").split() == FILES
+@pytest.mark.parametrize("under", first(1, ["projects", "userstories", "none"]))
+def test_what_flask_new_writes_is_fit_to_be_kept(tree, under):
+    assert new(tree, "name:text", "color:color", under=under).split() == FILES
     run(tree, BIN / "ruff", "check", ".")
     run(tree, BIN / "ruff", "format", "--check", ".")
 
 
 @pytest.mark.thorough
-def test_a_resource_is_added_walked_fuzzed_and_removed(tree):
+@pytest.mark.parametrize("under", ["projects", "userstories", "none"])
+def test_a_resource_is_added_walked_fuzzed_and_removed(tree, under):
     before = pytest_of(tree, "house/test_house.py")
-    new(tree, "name:text", "color:color")
+    new(tree, "name:text", "color:color", under=under)
     run(tree, BIN / "mypy")
     pytest_of(tree, *WALKS)
     fuzz = tree / "tests/test_fuzzing.py"
@@ -109,10 +115,41 @@ def test_a_resource_that_is_there_is_changed(tree, database):
         ([NOUN, "name;drop:text", "--under", "projects"], "no name"),
         ([NOUN, "name:text"], "--under"),
         (["users", "name:text", "--under", "projects"], "already"),
+        (["class", "name:text", "--one", "pupil", "--under", "projects"], "class is a word of Python"),
+        ([NOUN, "name:text", "order:integer", "--under", "projects"], "order is a word of SQL"),
+        ([NOUN, "import:text", "--under", "projects"], "import is a word of Python"),
+        ([NOUN, "name:text", "name:color", "--under", "projects"], "name is named twice"),
+        ([NOUN, "version:integer", "--under", "projects"], "version is a column that it has anyway"),
+        (["b" * 30 + "s", f"{'a' * 40}:text", "--under", "projects"], "longer than the 63 bytes"),
+        (["messages", "name:text", "--under", "projects"], "There is handlers/messages already"),
+        (["http", "name:text", "--one", "request", "--under", "projects"], "There is handlers/http already"),
+        (["tokens", "name:text", "--under", "projects"], "There is a table tokens already"),
+        (["tree", "name:text", "--one", "leaf", "--under", "projects"], "path or a module that is called tree"),
+        ([NOUN, "name:text", "--one", "user", "--under", "projects"], "There is a user in history already"),
+        ([NOUN, "name:text", "--one", "userstory", "--under", "projects"], "There is a userstory in history"),
+        ([NOUN, "name:text", "--one", "revert", "--under", "projects"], "There is a class Revert already"),
+        (["statuses", "name:text", "--under", "projects"], "What is one of statuses called?"),
+        (["classes", "name:text", "--under", "projects"], "What is one of classes called?"),
+        (["people", "name:text", "--under", "projects"], "What is one of people called?"),
+        (["values", "name:text", "--under", "projects"], "values is a word of SQL"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_it_refuses_what_would_be_none(given, told):
-    done = subprocess.run([BIN / "flask", "--app", "app", "new", *given], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode and told in done.stderr
+    done = APP.test_cli_runner().invoke(args=["new", *given])
+    assert done.exit_code and told in done.output, done.output
     assert not [name for name in FILES if (ROOT / name).exists()]
+
+
+def test_the_words_that_postgresql_keeps_are_known(database):
+    with psycopg.connect(database) as connection:
+        words = connection.execute("select word from pg_get_keywords() where catcode in ('R', 'T')").fetchall()
+    assert {word for (word,) in words} <= {*RESERVED.split()}
+
+
+def test_the_page_is_told_what_one_of_many_is_called(tree):
+    written = run(
+        tree, BIN / "flask", "--app", "app", "new", "oddities", "name:text", "--one", "oddity", "--under", "none"
+    )
+    assert "handlers/static/page.js knows what one of oddities is called." in written
+    pytest_of(tree, "house/test_sql.py::test_the_page_finds_every_tracked_table")

@@ -1,4 +1,5 @@
--- $Noun: /projects/{id}/${noun}, /${noun}/{id}.
+!none: -- $Noun: /$under/{id}/${noun}, /${noun}/{id}.
+none: -- $Noun: /${noun}, /${noun}/{id}.
 
 -- name: get
 -- One $one. No row: there is none.
@@ -17,19 +18,21 @@ from history.as_of('${noun}', :'id'::bigint::text, :'as_of', (select to_jsonb(r)
 cross join jsonb_populate_record(null::${noun}, past.object) as r
 
 -- name: list
--- A page of ${noun} by id, after the one with `after_id`. `parent` is null where there is none to have any.
+!none: -- A page of ${noun} by id, after the one with `after_id`. `parent` is null where there is none to have any.
+none: -- A page of ${noun} by id, after the one with `after_id`.
 select
     page.next,
     page.body,
-    (select true from projects as p where p.id = :'project_id'::bigint) as parent,
+!none:     (select true from $under as p where p.id = :'$parent'::bigint) as parent,
     history.place() as place
 from page(array(
     select r.listed
     from (
         select listed(${noun}_json(r), '', r.id::text, :'fields')
         from ${noun} as r
-        where r.project_id = :'project_id'::bigint
-            and (r.project_id, r.id) > ((select :'project_id'::bigint), id_after(:'after_id'))
+!none:         where r.$parent = :'$parent'::bigint
+!none:             and (r.$parent, r.id) > ((select :'$parent'::bigint), id_after(:'after_id'))
+none:         where r.id > (select id_after(:'after_id'))
             and (:'id' = '' or r.id = nullif(:'id', '')::bigint) -- filter
         order by r.id
         limit 1001
@@ -42,15 +45,16 @@ from page(array(
 select
     page.next,
     page.body,
-    (select true from projects as p where p.id = :'project_id'::bigint) as parent,
+!none:     (select true from $under as p where p.id = :'$parent'::bigint) as parent,
     history.place() as place
 from page(array(
     select r.listed
     from (
         select listed(${noun}_json(r), '', r.id::text, :'fields')
         from ${noun} as r
-        where r.project_id = :'project_id'::bigint
-            and (r.project_id, r.id) < ((select :'project_id'::bigint), id_before(:'after_id'))
+!none:         where r.$parent = :'$parent'::bigint
+!none:             and (r.$parent, r.id) < ((select :'$parent'::bigint), id_before(:'after_id'))
+none:         where r.id < (select id_before(:'after_id'))
             and (:'id' = '' or r.id = nullif(:'id', '')::bigint) -- filter
         order by r.id desc
         limit 1001
@@ -59,13 +63,18 @@ from page(array(
 ), '-id', page_size(:'limit'), :'form')
 
 -- name: create
--- A new $one. No row: there is no such project.
-insert into ${noun} as r (project_id, $names)
+projects: -- A new $one. No row: there is no such project.
+projects: insert into ${noun} as r (project_id, $names)
+userstories: -- A new $one of a story, in its project. No row: there is no such story.
+userstories: insert into ${noun} as r (project_id, userstory_id, $names)
+none: -- A new $one.
+none: insert into ${noun} as r ($names)
 select
-    p.id,
+userstories:     p.project_id,
+!none:     p.id,
 $new
 from jsonb_populate_record(null::${noun}, :'body'::jsonb) as n
-join projects as p on p.id = :'project_id'::bigint
+!none: join $under as p on p.id = :'$parent'::bigint
 returning
     r.id,
     r.version,
