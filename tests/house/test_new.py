@@ -21,7 +21,7 @@ FILES = [f"sql/schema/45_{NOUN}.sql", f"sql/queries/{NOUN}.sql", f"handlers/{NOU
 
 WALKS = [
     *("house/test_house.py", "house/test_sql.py", "house/test_plans.py", f"test_{NOUN}.py", "test_access.py"),
-    *("test_preconditions.py", "test_row_security.py", "test_merging.py", "test_bodies.py"),
+    *("test_members.py", "test_preconditions.py", "test_row_security.py", "test_merging.py", "test_bodies.py"),
 ]
 """What looks at every resource that there is."""
 
