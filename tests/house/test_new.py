@@ -87,7 +87,7 @@ def test_a_resource_is_added_walked_fuzzed_and_removed(tree, under):
 
 @pytest.mark.thorough
 def test_a_resource_that_is_there_is_changed(tree, database):
-    """By the migration that CONTRIBUTING shows: a member more, and another name for one."""
+    """By the migration that CONTRIBUTING shows: a member more, and another name for one; then one goes."""
     migration = re.search(r"```sql\n(-- 0029 .*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
     environment = {"DATABASE_URL": database}
     new(tree, "name:text", "color:color")
@@ -104,6 +104,15 @@ def test_a_resource_that_is_there_is_changed(tree, database):
     with psycopg.connect(database) as connection:
         shown = connection.execute(f"select {NOUN}_json(r) from {NOUN} as r").fetchone()[0]
     assert [*shown.items()][3:6] == [("name", "Sink"), ("tint", "#00ff00"), ("size", 0)]
+    for path in FILES:
+        (tree / path).unlink()
+    new(tree, "name:text", "tint:color")
+    gone = f"alter table if exists {NOUN} drop column size cascade;\n\n{migration.splitlines()[-1]}\n"
+    (tree / "sql/migrations/0999_no_size.sql").write_text(gone.replace(name, "0999_no_size"))
+    run(tree, BIN / "flask", "--app", "app", "migrate", **environment)
+    with psycopg.connect(database) as connection:
+        assert "size" not in connection.execute(f"select {NOUN}_json(r) from {NOUN} as r").fetchone()[0]
+        assert connection.execute(f"select count(*) from past.{NOUN}").fetchone() == (1,)
     pytest_of(tree, "house/test_sql.py", f"test_{NOUN}.py")
 
 
