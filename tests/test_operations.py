@@ -2,6 +2,7 @@
 
 import errno
 import io
+import select
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -262,12 +263,13 @@ def test_whoever_holds_places_for_long_work_leaves_some_for_others(database, rou
     with psycopg.connect(database, autocommit=True) as connection:
         greedy, other = make_token(connection, "greedy"), make_token(connection, "other")
     with serve(database, WORKERS="1") as service, ExitStack() as open_ones:
-        for number in range(8):
-            raw = open_ones.enter_context(service.raw())
+        raws = [open_ones.enter_context(service.raw()) for _ in range(8)]
+        for raw in raws:
             raw.sendall(f"{head}\r\nAuthorization: Bearer {greedy}\r\n\r\nid".encode())
-            if number >= 3:
-                answer = raw.recv(4096)
-                assert answer.startswith(b"HTTP/1.1 429") and b"/problems/too-many-at-once" in answer
+        wait_for(lambda: len(select.select(raws, [], [], 0)[0]) == 5)
+        for raw in select.select(raws, [], [], 0)[0]:
+            answer = raw.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 429") and b"/problems/too-many-at-once" in answer
         for path, body, kind in (("/upload/jobs", b"1,x", "text/csv"), ("/backup/jobs", b"", "application/json")):
             sent = {"Authorization": f"Bearer {other}", "Content-Type": kind}
             assert service.post(path, data=body, headers=sent).status_code in (200, 201)
