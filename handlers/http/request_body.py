@@ -19,8 +19,8 @@ JSON = "application/json"
 PATCHES = (JSON, "application/merge-patch+json")
 """What PATCH takes: null takes a value away, as RFC 7396 has it."""
 
-COMMA_LIMIT = 20_000
-"""Commas of a JSON body, and brackets that open, those in texts too: no more than both together are its values."""
+COMMA_LIMIT = BRACKET_LIMIT = 20_000
+"""Commas of a JSON body, and brackets that open, those in texts too: its values are no more than both together."""
 
 MEMBER_LIMIT = 1000
 """Members of a JSON body: many more than any has that somebody knows."""
@@ -43,8 +43,10 @@ def json_body() -> Any:
     check_kind()
     body = whole_body()
     # A mebibyte of values takes 60 ms to read and a hundred times as long to check: counted before anybody looks in.
-    if body.count(b",") > COMMA_LIMIT or body.count(b"[") + body.count(b"{") > COMMA_LIMIT:
-        raise ProblemException("too-full", f"The body has more than {COMMA_LIMIT} commas, or brackets.")
+    if body.count(b",") > COMMA_LIMIT:
+        raise ProblemException("too-full", f"The body has more than {COMMA_LIMIT} commas.")
+    if body.count(b"[") + body.count(b"{") > BRACKET_LIMIT:
+        raise ProblemException("not-json", f"The body is nested too deeply: more than {BRACKET_LIMIT} brackets open.")
     try:
         found = DECODER.decode(body.decode())
     except UnicodeDecodeError:
