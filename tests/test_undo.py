@@ -1,8 +1,10 @@
 """Undo: what was deleted comes back, what a request or an upload changed is taken back, whatever others did since."""
 
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from statistics import median
 
 import psycopg
 import pytest
@@ -772,3 +774,86 @@ def test_an_undo_may_be_long_work(service, unique):
     assert (operation["rows_done"], operation["rows_total"]) == (3, 3)
     undo(service, request_id=operation["request_id"])
     assert service.get(f"/jobs/{ids[0]}").status_code == 200
+
+
+# Long work -----------------------------------------------------------------------------------------------------------
+
+LARGE = """
+    with made as (
+        insert into userstories (project_id, subject)
+        select %(project)s, 'story ' || n from generate_series(1, %(stories)s) as n
+        returning id, project_id
+    )
+    insert into tasks (project_id, userstory_id, subject) select project_id, id, 'task' from made
+"""
+
+
+COUNT = """
+    select (select count(*) from userstories where project_id = %s) + (select count(*) from tasks where project_id = %s)
+"""
+
+
+def large(service, unique, stories, request_id=""):
+    """The path of a new project with so many stories and as many tasks, that were made by a request."""
+    id = service.post("/projects", json={"name": unique("large")}).json()["id"]
+    by_sql(service, request_id, LARGE, project=id, stories=stories)
+    return f"/projects/{id}"
+
+
+def by_sql(service, request_id, statement, **values):
+    """What a request would do in one transaction."""
+    with psycopg.connect(service.database) as connection:
+        connection.execute("select set_config('app.request_id', %s, true)", [request_id])
+        connection.execute(statement, values)
+
+
+def deleted(service, unique, stories):
+    request_id, _ = named(service, "DELETE", large(service, unique, stories), params={"version": 1})
+    return lambda: undo(service, request_id=request_id, dry_run=True)["objects"] - 1
+
+
+def made(service, unique, stories):
+    request_id = str(uuid.uuid4())
+    large(service, unique, stories, request_id)
+    return lambda: undo(service, request_id=request_id, dry_run=True)["objects"]
+
+
+def moved(service, unique, stories):
+    """Stories alone: what hangs on one keeps it where it is."""
+    request_id, here = str(uuid.uuid4()), large(service, unique, 2 * stories).split("/")[-1]
+    there = service.post("/projects", json={"name": unique("there")}).json()["id"]
+    by_sql(service, "", "delete from tasks where project_id = %(here)s", here=here)
+    moving = "update userstories set project_id = %(there)s where project_id = %(here)s"
+    by_sql(service, request_id, moving, here=here, there=there)
+    return lambda: undo(service, request_id=request_id, dry_run=True)["objects"]
+
+
+def brought_back(service, unique, stories):
+    path = large(service, unique, stories)
+
+    def revert():
+        version = service.get(path).json()["version"]
+        assert service.delete(path, params={"version": version}).status_code == 204
+        answer = service.post(f"{path}/revert", json={"to": 1}, params={"with": "children"})
+        assert answer.status_code == 200, answer.text
+        (counted,) = execute(service, COUNT, *2 * [answer.json()["id"]]).fetchone()
+        return counted
+
+    return revert
+
+
+def typical(work, objects):
+    """The median of the seconds that work takes."""
+    found = []
+    for _ in range(3):
+        begun = time.monotonic()
+        assert work() == objects
+        found.append(time.monotonic() - begun)
+    return median(found)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("what", [deleted, made, moved, brought_back])
+def test_eight_times_as_much_takes_no_more_than_twice_as_long_for_each(service, unique, what):
+    few, many = (typical(what(service, unique, stories), 2 * stories) for stories in (250, 2000))
+    assert many < 16 * few, (few, many)

@@ -350,20 +350,25 @@ return case when value like '____-__-__T__:__:__%+00:00' then value::timestamptz
 
 comment on function history.moment_in(text) is 'The moment that jsonb has as this text; null where it is none, or beyond the years of four digits.';
 
--- A clock may be set back: then what comes later for an object would seem to be earlier, and its past could not be told.
+-- A clock may be set back: then what comes later for an object would seem to be earlier, and its past could not be told. It is asked of the
+-- whole month, of which PostgreSQL knows that there is much: what is of this moment on it takes for little, reads by the date, and so, for
+-- each row of a transaction, all that this has written before.
 create or replace function history.moment_after(kind text, key text, moment timestamptz) returns timestamptz
 language sql stable
 begin atomic
-    select coalesce(greatest(own.latest, common.latest) + interval '1 microsecond', moment)
+    select case
+        when greatest(own.latest, common.latest) >= moment then greatest(own.latest, common.latest) + interval '1 microsecond'
+        else moment
+    end
     from (
         select max(e.operation_date)
         from history.entries as e
-        where e.obj_type = kind and e.obj_id = key and e.operation_date >= moment
+        where e.obj_type = kind and e.obj_id = key and e.operation_date >= date_trunc('month', moment)
     ) as own (latest)
     cross join (
         select max(e.operation_date)
         from history.entries as e
-        where e.obj_type = kind and e.obj_id is null and e.operation_date >= moment
+        where e.obj_type = kind and e.obj_id is null and e.operation_date >= date_trunc('month', moment)
     ) as common (latest);
 end;
 

@@ -21,7 +21,8 @@ begin
         how      text,
         patch    jsonb,
         version  integer,
-        primary key (obj_type, obj_id)
+        -- By obj_id first: each table's own rows are found by that alone.
+        primary key (obj_id, obj_type)
     ) on commit drop;
     -- What others did since, or before the request went on at `until`: to a field, or where that is null to the whole object.
     create temporary table in_the_way (
@@ -69,18 +70,18 @@ comment on function history.is_reference(oid, text, text) is 'As text for a stat
 
 create or replace function history.foreign_keys()
 returns table (
-    obj_type text, child regclass, parent regclass, cascades boolean, follows boolean, points text, keys text[], fields text[], field text, emptied jsonb
+    id oid, obj_type text, child regclass, parent regclass, cascades boolean, follows boolean, keys text[], fields text[], field text, emptied jsonb
 )
 language sql stable
 set search_path = pg_catalog, pg_temp
 begin atomic
     select
+        k.oid,
         t.obj_type,
         k.conrelid::regclass,
         k.confrelid::regclass,
         k.confdeltype = 'c',
         k.confupdtype not in ('a', 'r'),
-        history.is_reference(k.oid, 'c', 'p'),
         array(select a.attname::text from pg_attribute as a where a.attrelid = k.confrelid and a.attnum = any (k.confkey)),
         array(select a.attname::text from pg_attribute as a where a.attrelid = k.conrelid and a.attnum = any (k.conkey)),
         (select a.attname from pg_attribute as a where a.attrelid = k.conrelid and a.attnum = k.conkey[cardinality(k.conkey)]),
@@ -98,7 +99,7 @@ begin atomic
 end;
 
 comment on function history.foreign_keys() is
-    'What tracked tables refer to: which columns, by which, of which the last is told to clients, whether a row goes with its parent or follows its changes, and what of it is emptied then; `points` says for a statement that a row c refers to a row p.';
+    'What tracked tables refer to: which columns, by which, of which the last is told to clients, whether a row goes with its parent or follows its changes, and what of it is emptied then; is_reference() says by `id` that a row refers to another.';
 
 create or replace function history.may_read(relation regclass) returns boolean
 language sql stable
@@ -281,8 +282,8 @@ declare
     kind      text := (select t.obj_type from history.tracked as t where t.relation = relation);
     ended     history.entries;
     reference record;
+    found_now bigint;
     more      bigint := 1;
-    added     bigint;
 begin
     -- Whoever brings back the same beside it finds it there.
     perform pg_advisory_xact_lock(hashtextextended(format('undo of %s %s', kind, key), 0));
@@ -306,41 +307,68 @@ begin
     if not found then
         return false;
     end if;
-    -- Below it is what went in the same transaction and pointed to it, or to what is below it.
-    while with_children and more > 0 loop
+    if not with_children then
+        return true;
+    end if;
+    -- Below it is what went in the same transaction and pointed to it, or to what is below it. All that went is staged as 'beside', to be
+    -- told from what was found below: each round looks for what points to it, as many as it has levels.
+    insert into pg_temp.undoing (relation, obj_type, obj_id, place, before, how)
+    select k.child, e.obj_type, e.obj_id, e.id, e.old_obj, 'beside'
+    from (
+        select distinct f.child, f.obj_type
+        from history.foreign_keys() as f
+        join pg_class as c on c.oid = f.child
+        where f.cascades
+            and has_schema_privilege(c.relnamespace, 'usage')
+    ) as k
+    join history.entries as e on e.obj_type = k.obj_type
+    where e.xid = ended.xid
+        and e.obj_id is not null
+        and e.action = 'delete'
+    order by e.id desc
+    on conflict do nothing;
+    while more > 0 loop
         more := 0;
+        -- Without a count of what is below, PostgreSQL compares each of it with each beside it.
+        analyze pg_temp.undoing (relation, how);
         for reference in
-            select k.obj_type, k.child, k.parent, k.points
+            select k.*
             from history.foreign_keys() as k
             where k.cascades
-                and k.parent in (select u.relation from pg_temp.undoing as u)
-                and (select has_schema_privilege(c.relnamespace, 'usage') from pg_class as c where c.oid = k.child)
+                and k.child in (select u.relation from pg_temp.undoing as u where u.how = 'beside')
+                and k.parent in (select u.relation from pg_temp.undoing as u where u.how is null)
         loop
             execute format(
                 $sql$
-                    insert into pg_temp.undoing (relation, obj_type, obj_id, place, before)
-                    select %1$L::regclass, e.obj_type, e.obj_id, e.id, e.old_obj
-                    from history.entries as e
-                    cross join lateral jsonb_populate_record(null::%1$s, e.old_obj) as c
-                    where e.xid = $1
-                        and e.obj_type = $2
-                        and e.obj_id is not null
-                        and e.action = 'delete'
-                        and exists (
-                            select
+                    with
+                        beside as materialized (
+                            select u.obj_id, n as row
                             from pg_temp.undoing as u
-                            cross join lateral jsonb_populate_record(null::%2$s, u.before) as p
+                            cross join lateral jsonb_populate_record(null::%1$s, u.before) as n
+                            where u.relation = %1$L::regclass
+                                and u.how = 'beside'
+                        ),
+                        above as materialized (
+                            select n as row
+                            from pg_temp.undoing as u
+                            cross join lateral jsonb_populate_record(null::%2$s, u.before) as n
                             where u.relation = %2$L::regclass
-                                and %3$s
+                                and u.how is null
                         )
-                    on conflict do nothing
+                    update pg_temp.undoing as u
+                    set how = null
+                    from beside as c
+                    join above as p on %3$s
+                    where u.relation = %1$L::regclass
+                        and u.obj_id = c.obj_id
                 $sql$,
-                reference.child, reference.parent, reference.points
-            ) using ended.xid, reference.obj_type;
-            get diagnostics added = row_count;
-            more := more + added;
+                reference.child, reference.parent, history.is_reference(reference.id, '(c.row)', '(p.row)')
+            );
+            get diagnostics found_now = row_count;
+            more := more + found_now;
         end loop;
     end loop;
+    delete from pg_temp.undoing as u where u.how = 'beside';
     return true;
 end
 $$;
@@ -388,7 +416,6 @@ as $$
 declare
     kind record;
 begin
-    analyze pg_temp.undoing;
     for kind in select distinct u.relation from pg_temp.undoing as u order by u.relation loop
         execute format(
             $sql$
@@ -425,6 +452,8 @@ begin
             when u.after is null and u.live is null then 'insert'
             when u.before is not null and u.after is not null and u.live is not null then 'update'
         end;
+    -- How much there is of each decides how all that follows is joined.
+    analyze pg_temp.undoing;
     insert into pg_temp.in_the_way (obj_type, obj_id, field, base, yours, theirs, place)
     select u.obj_type, u.obj_id, f.name, u.after -> f.name, u.before -> f.name, u.live -> f.name, u.place
     from pg_temp.undoing as u
@@ -508,7 +537,7 @@ begin
                             u.obj_type as parent_type,
                             u.obj_id as parent_id,
                             u.place,
-                            history.obj_id(history.row_json(c), %1$L::regclass) as obj_id,
+                            history.obj_id(history.row_json(c), %5$L, %1$L::regclass) as obj_id,
                             to_jsonb(c.%4$I) as theirs
                         from pg_temp.undoing as u
                         cross join lateral jsonb_populate_record(null::%2$s, u.live) as p
@@ -541,7 +570,11 @@ begin
                 where u.obj_type = o.parent_type
                     and u.obj_id = o.parent_id
             $sql$,
-            reference.child, reference.parent, reference.points, reference.field
+            reference.child,
+            reference.parent,
+            history.is_reference(reference.id, 'c', 'p'),
+            reference.field,
+            history.only_key(reference.child)
         ) using reference.obj_type, reference.fields, case when reference.follows then '{}' else reference.keys end;
         get diagnostics changed = row_count;
         spared := spared or changed > 0;
@@ -570,34 +603,37 @@ begin
         execute format(
             $sql$
                 with
-                    orphans as materialized (
-                        select u.obj_type, u.obj_id, u.place, to_jsonb(c.%4$I) as yours
+                    coming as materialized (
+                        select u.obj_type, u.obj_id, u.place, n as row
                         from pg_temp.undoing as u
-                        cross join lateral jsonb_populate_record(null::%1$s, case u.how when 'insert' then u.before else u.live || u.patch end) as c
+                        cross join lateral jsonb_populate_record(null::%1$s, case u.how when 'insert' then u.before else u.live || u.patch end) as n
                         where u.relation = %1$L::regclass
                             and (u.how = 'insert' or (u.how = 'update' and u.patch ?| $1))
                             and not (%5$s)
-                            and not exists (
-                                select
-                                from %2$s as p
-                                where %3$s
-                                    and not exists (
-                                        select
-                                        from pg_temp.undoing as x
-                                        cross join lateral jsonb_populate_record(null::%2$s, x.live) as y
-                                        where x.relation = %2$L::regclass
-                                            and x.how = 'delete'
-                                            and %6$s
-                                    )
-                            )
-                            and not exists (
-                                select
-                                from pg_temp.undoing as x
-                                cross join lateral jsonb_populate_record(null::%2$s, x.before) as p
-                                where x.relation = %2$L::regclass
-                                    and x.how = 'insert'
-                                    and %3$s
-                            )
+                    ),
+                    back as materialized (
+                        select true as comes, n as row
+                        from pg_temp.undoing as u
+                        cross join lateral jsonb_populate_record(null::%2$s, u.before) as n
+                        where u.relation = %2$L::regclass
+                            and u.how = 'insert'
+                    ),
+                    going as materialized (
+                        select true as goes, n as row
+                        from pg_temp.undoing as u
+                        cross join lateral jsonb_populate_record(null::%2$s, u.live) as n
+                        where u.relation = %2$L::regclass
+                            and u.how = 'delete'
+                    ),
+                    -- By outer joins, which keep what is coming in number: what PostgreSQL takes for few it would compare with each.
+                    orphans as materialized (
+                        select c.obj_type, c.obj_id, c.place, to_jsonb((c.row).%4$I) as yours
+                        from coming as c
+                        left join back as b on %6$s
+                        left join %2$s as p on %3$s
+                        left join going as g on %7$s
+                        where b.comes is null
+                            and (p.%8$I is null or g.goes)
                     ),
                     told as (
                         insert into pg_temp.in_the_way (obj_type, obj_id, field, yours, place)
@@ -618,10 +654,12 @@ begin
             $sql$,
             reference.child,
             reference.parent,
-            reference.points,
+            history.is_reference(reference.id, '(c.row)', 'p'),
             reference.field,
-            (select string_agg(format('c.%I is null', n), ' or ') from unnest(reference.fields) as n),
-            history.is_key(reference.parent, 'p', 'y')
+            (select string_agg(format('n.%I is null', f), ' or ') from unnest(reference.fields) as f),
+            history.is_reference(reference.id, '(c.row)', '(b.row)'),
+            history.is_key(reference.parent, 'p', '(g.row)'),
+            reference.keys[1]
         ) using reference.fields, reference.emptied;
         get diagnostics changed = row_count;
         left_away := left_away or changed > 0;
@@ -662,7 +700,7 @@ begin
                         select c.obj_id, c.place, h.obj_id as holder, h.value
                         from coming as c
                         cross join lateral (
-                            select history.obj_id(history.row_json(r), %1$L::regclass) as obj_id, to_jsonb(r.%2$I) as value
+                            select history.obj_id(history.row_json(r), %7$L, %1$L::regclass) as obj_id, to_jsonb(r.%2$I) as value
                             from %1$s as r
                             where %5$s
                                 and %4$s
@@ -694,7 +732,13 @@ begin
                 where u.obj_type = $1
                     and u.obj_id = h.obj_id
             $sql$,
-            unique_key.relation, unique_key.field, unique_key.keys, unique_key.predicate, unique_key.held, unique_key.equal
+            unique_key.relation,
+            unique_key.field,
+            unique_key.keys,
+            unique_key.predicate,
+            unique_key.held,
+            unique_key.equal,
+            history.only_key(unique_key.relation)
         ) using unique_key.obj_type, unique_key.fields;
         get diagnostics changed = row_count;
         left_away := left_away or changed > 0;
