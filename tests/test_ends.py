@@ -51,6 +51,13 @@ def large(house, stories: int) -> int:
     return made
 
 
+def trashed(house, stories: int) -> str:
+    """The path that brings back a project with so many stories that was deleted."""
+    path = f"/projects/{large(house, stories)}"
+    assert house.delete(f"{path}?version=1").status_code == 204
+    return f"{path}/revert?with=children"
+
+
 JOBS = b"".join(b"%d,Job\n" % n for n in range(2, ROWS))
 
 WORK = {
@@ -63,6 +70,7 @@ WORK = {
     "restore of a file": lambda house: ("POST", "/restore/employees", house.avro, "application/avro"),
     "restore of all": lambda house: ("POST", "/restore/all", b'{"dry_run": true}', "application/json"),
     "delete": lambda house: ("DELETE", f"/projects/{large(house, 3000)}?version=1", b"", "text/plain"),
+    "revert": lambda house: ("POST", trashed(house, 3000), b'{"to": 1}', "application/json"),
 }  # fmt: skip
 
 WAITED_FOR = [work for work in WORK if work != "delete"]
@@ -337,3 +345,67 @@ def test_what_much_hangs_on_is_deleted_at_length(database):
         found = ended(service, service.delete(path, headers={"Prefer": "respond-async"}).headers["Location"])
         assert found["state"] == "succeeded", found
         assert service.get(f"/projects/{made}").status_code == 404
+
+
+# Long reverts ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def held_up(house, path):
+    """Whoever brings back what was deleted waits for as long as the block lasts."""
+    with psycopg.connect(house.database) as holder:
+        name = f"undo of project {path.split('/')[2]}"
+        holder.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
+        yield
+
+
+def waiting(house) -> bool:
+    with psycopg.connect(house.database) as connection:
+        (found,) = connection.execute(
+            "select exists (select from pg_locks where locktype = 'advisory' and not granted)"
+        ).fetchone()
+    return found
+
+
+@pytest.mark.parametrize("with_", ["?with=children", ""])
+def test_a_revert_whose_client_has_left_brings_nothing_back(house, with_):
+    path = trashed(house, 10).partition("?")[0] + with_
+    with nothing_left(house), held_up(house, path):
+        with house.raw() as client:
+            client.sendall(head("POST", path, "application/json", 9) + b'{"to": 1}')
+            wait_for(lambda: waiting(house))
+            assert taken(house) == (1 if with_ else 0)
+        wait_for(lambda: not waiting(house), within=4)
+    assert house.get(path.partition("/revert")[0]).status_code == 404
+
+
+@pytest.mark.parametrize("with_", ["?with=children", ""])
+def test_a_revert_that_is_not_waited_for_is_an_operation_whose_result_is_the_object(house, with_):
+    path = trashed(house, 10).partition("?")[0] + with_
+    answer = house.post(path, json={"to": 1}, headers={"Prefer": "respond-async"})
+    assert answer.status_code == 202 and answer.headers["Preference-Applied"] == "respond-async"
+    found = ended(house, answer.headers["Location"])
+    assert (found["kind"], found["table"], found["state"], found["status"]) == ("undo", "projects", "succeeded", 200)
+    assert found["rows_done"] == found["rows_total"] == (11 if with_ else 1)
+    assert found["result"] == house.get(path.partition("/revert")[0]).json()
+
+
+def test_a_revert_that_is_canceled_brings_nothing_back(house):
+    path = trashed(house, 10)
+    with nothing_left(house), held_up(house, path):
+        answer = house.post(path, json={"to": 1}, headers={"Prefer": "respond-async"})
+        wait_for(lambda: waiting(house))
+        assert house.delete(answer.headers["Location"]).status_code == 204
+        assert ended(house, answer.headers["Location"])["state"] == "canceled"
+    assert house.get(path.partition("/revert")[0]).status_code == 404
+
+
+def test_a_revert_that_cannot_be_fails_as_it_would_have_answered(house):
+    path = trashed(house, 10)
+    for body, status in (({"to": 7}, 422), ({"to": 1, "version": 7}, 409)):
+        assert house.post(path, json=body).status_code == status
+    answer = house.post(path, json={"to": 7}, headers={"Prefer": "respond-async"})
+    found = ended(house, answer.headers["Location"])
+    assert (found["state"], found["status"]) == ("failed", 422)
+    answer = house.post(path, json={"to": 1, "version": 7}, headers={"Prefer": "respond-async"})
+    assert answer.status_code == 409  # what can be refused at once is no operation

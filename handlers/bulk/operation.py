@@ -25,6 +25,7 @@ class Outcome(NamedTuple):
     status: int
     body: dict[str, Any]
     location: str | None = None
+    etag: str | None = None
 
 
 Work = Callable[[Progress], Outcome]

@@ -21,14 +21,14 @@ class Unknown(Exception):
     """Nothing is known of what is to be undone."""
 
 
-def undo(stage: Stage, *, keep_theirs: bool = False, dry_run: bool = False) -> dict[str, Any]:
+def undo(stage: Stage, *, keep_theirs: bool = False, dry_run: bool = False, at_length: bool = True) -> dict[str, Any]:
     """Undo what `stage` stages, as one transaction: {"objects": 2, "undone": [{…}], "conflicts": [{…}]}.
 
     Raises Unknown, or ChangedSince where others changed the same since and nothing of theirs is kept: then nothing
-    is done. With `dry_run` it only tells what would be.
+    is done. With `dry_run` it only tells what would be. `at_length` its statements have the time of long work.
     """
     found: dict[str, Any] = {}
-    with db.transaction(STATEMENT_TIMEOUT) as connection:
+    with db.transaction(STATEMENT_TIMEOUT if at_length else None) as connection:
         db.run(connection, "undo.stage")
         if not stage(connection):
             raise Unknown

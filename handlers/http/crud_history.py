@@ -9,6 +9,8 @@ from psycopg.errors import ForeignKeyViolation
 
 from db import read
 from handlers.bulk.errors import ChangedSince
+from handlers.bulk.operation import Outcome
+from handlers.bulk.progress import Progress
 from handlers.bulk.undo import Unknown, deletion, undo
 from handlers.http.auth import requires_role
 from handlers.http.concurrency import Key, changed
@@ -16,7 +18,8 @@ from handlers.http.contract import gives, takes
 from handlers.http.fields import INTEGER, StrictInteger
 from handlers.http.preconditions import Expected, require_version
 from handlers.http.problems import ProblemException, constraint
-from handlers.http.responses import item, page
+from handlers.http.respond_async import prefers_async, response_of, run_for_client, run_or_enqueue
+from handlers.http.responses import page
 from handlers.http.schemas import Versioned, instant, page_query
 
 
@@ -76,18 +79,27 @@ def reverted(kind: type[Versioned]) -> list[str]:
 
 
 def undeleted(noun: str, kind: type[Versioned], id: Key, version: int, children: bool, expected: Expected) -> Response:
-    """What was deleted, there again as it was in a version; 404, 409 or 412 where it cannot be."""
+    """What was deleted, there again as it was in a version; 404, 409 or 412 where it cannot be. It may be long work."""
     deleted = read("undo.deleted", noun=noun, id=id) or abort(404, "There is no such object.")
     if expected.strict and expected.versions == "*":
         abort(412, f"The object was deleted at version {deleted.version}.")
     if expected.versions != "*" and str(deleted.version) not in expected.versions.split(","):
         told = "stale-version" if expected.strict else "conflict"
         raise ProblemException(told, f"The object was deleted at version {deleted.version}.", conflicts=[])
-    try:
-        undo(deletion(noun, deleted.key, version, set_by_service(kind), children))
-    except Unknown:
-        raise ValidationError({"to": ["There is no such version."]}) from None
-    return item(read(f"{noun}.get", id=id))
+    # One object alone is no long work, and needs no place among it, unless nobody waits for it.
+    at_length = children or prefers_async()
+    stage = deletion(noun, deleted.key, version, set_by_service(kind), children)
+
+    def work(progress: Progress) -> Outcome:
+        try:
+            found = undo(stage, at_length=at_length)
+        except Unknown:
+            raise ValidationError({"to": ["There is no such version."]}) from None
+        progress(found["objects"], of=found["objects"])
+        row = read(f"{noun}.get", id=id) or abort(404, "There is no such object.")
+        return Outcome(200, json.loads(row.body), etag=f'"{row.version}"')
+
+    return run_or_enqueue("undo", noun, work) if at_length else response_of(run_for_client(work))
 
 
 def without_parent(noun: str, id: Key, past: dict[str, Any], error: ForeignKeyViolation) -> Exception:
@@ -117,7 +129,7 @@ def add_history_routes(
 
     @blueprint.post(f"/{noun}/<{key}:id>/revert", endpoint=f"revert_{noun}")
     @requires_role("writer", of_project=of_project)
-    @takes(Revert, query=RevertQuery, precondition=True, any_version=True)
+    @takes(Revert, query=RevertQuery, precondition=True, any_version=True, long=True)
     @gives(schema)
     def revert(id: Key, query: dict[str, Any], body: dict[str, Any], expected: Expected) -> Response:
         if not read(f"{noun}.get", id=id):

@@ -46,6 +46,8 @@ def response_of(outcome: Outcome) -> Response:
     response = answer(json.dumps(outcome.body, ensure_ascii=False), outcome.status)
     if outcome.location:
         response.headers["Location"] = outcome.location
+    if outcome.etag:
+        response.headers["ETag"] = outcome.etag
     return response
 
 
