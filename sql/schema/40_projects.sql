@@ -379,6 +379,10 @@ as $$
 declare
     given integer := new.ref;
 begin
+    -- Of many that come back each would write the counter once more, and go over what the others wrote.
+    if given is not null and given <= (select r.last_ref from project_refs as r where r.project_id = new.project_id) then
+        return new;
+    end if;
     update project_refs as r
     set last_ref = case when given is null then r.last_ref + 1 else greatest(r.last_ref, given) end
     where r.project_id = new.project_id
