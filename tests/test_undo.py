@@ -181,7 +181,7 @@ def test_of_those_who_bring_back_the_same_beside_each_other_nobody_is_told_that_
         answers = [*pool.map(lambda _: service.post(f"{path}/revert", json={"to": 1}), range(4))]
     assert {(answer.status_code, answer.json().get("type")) for answer in answers} <= {
         (200, None),
-        (428, "/problems/version-required"),  # who came when it was there already
+        (428, "/problems/precondition-required"),  # who came when it was there already
     }
     assert service.get(path).json()["version"] == 2
 
