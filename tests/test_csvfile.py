@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import time
 from contextlib import suppress
 from itertools import combinations, pairwise, product
@@ -410,6 +411,127 @@ def test_what_stands_before_the_rows_is_no_row(before, header):
     assert [row.line for row in found] == [first, first + 1, first + 2]
 
 
+SIMPLE = {
+    "departments": ("1", "Sales"),
+    "jobs": ("1", "Clerk"),
+    "employees": ("1", "Ann", "2021-01-02T03:04:05Z", "3", "4"),
+}
+"""A row of each table."""
+
+EXTRA = {"version": "7", "created_at": "2026-01-02T03:04:05.678901Z", "updated_at": "2026-01-02T03:04:05.678901Z"}
+
+NO_DATA = [
+    *("Hired, 2021", "Hired, 2021\n", "Hired\nby HR, 2021", "Report,of,hired,people,2021", "Hired in 2021,,,,\n,,,,"),
+    *(
+        "# exported by HR, 2021",
+        '"Hired, 2021"',
+        '"Hired',
+        '"1"x,A,2021-01-01,1,2',
+        "1,,,,",
+        "Ours, all of them",
+        ",Legal",
+    ),
+    *(
+        "2021,Hired,",
+        "1,2,3,4,5,6,7",
+        "Ann,Bob,1,2,3",
+        "x,2021",
+        "Hired; 2021",
+        "Hired\t2021;,",
+        "job title, department name, 1",
+    ),
+]
+"""What may stand before a header and cannot be stored in any table, whatever divides its fields."""
+
+DATA = ["2021,Hired", "2021;Hired", "9,A,2021-01-01,1,1", "9\tA\t2021-01-01T00:00:00Z\t1\t1"]
+
+
+def staged(content: bytes, table: str, header: str = "auto") -> list[tuple]:
+    """The rows that may be stored, their fields in the order of the columns."""
+    columns = csv_header.COLUMNS[table]
+    rows = loading.staged(table, read(content, header, columns), 1000, header)
+    found = [
+        tuple(row.split("\t")[2:]) if isinstance(row, str) else row[4 : 4 + len(columns)]
+        for row in rows
+        if not is_reject(row, columns)
+    ]
+    return [tuple(field.rstrip("\n") for field in row) for row in found]
+
+
+def is_reject(row: object, columns: tuple[str, ...]) -> bool:
+    return not isinstance(row, str) and (
+        row[2] != len(columns) or row[3] is not None or not all(row[4 : 4 + len(columns)]) or not row[4].isdecimal()
+    )
+
+
+def headed(
+    table: str, before: list[str], order: list[str], delimiter: str, rows: int = 3
+) -> tuple[bytes, list[tuple[str, ...]]]:
+    """A file with lines before its header, and its rows as they are meant."""
+    columns = csv_header.COLUMNS[table]
+    meant = [(str(id), *SIMPLE[table][1:]) for id in range(1, rows + 1)]
+    known = [EXTRA | dict(zip(columns, row, strict=True)) for row in meant]
+    lines = [*before, delimiter.join(order), *(delimiter.join(row[name] for name in order) for row in known)]
+    return "\n".join(lines).encode(), meant
+
+
+orders = {
+    table: st.one_of(st.permutations(columns), st.permutations([*columns, "version"]))
+    for table, columns in csv_header.COLUMNS.items()
+}
+
+
+@pytest.mark.parametrize("header", ["auto", "yes"])
+@pytest.mark.parametrize("table", csv_header.COLUMNS)
+@given(data=st.data(), delimiter=st.sampled_from(",;\t"))
+def test_a_header_is_found_behind_lines_that_are_no_data(table, header, data, delimiter):
+    before = data.draw(st.lists(st.sampled_from(NO_DATA), min_size=1, max_size=2))
+    content, meant = headed(table, before, data.draw(orders[table]), delimiter)
+    assert staged(content, table, header) == meant
+
+
+@pytest.mark.parametrize("header", ["auto", "yes"])
+@pytest.mark.parametrize("table", csv_header.COLUMNS)
+@given(data=st.data(), delimiter=st.sampled_from(",;\t"))
+def test_columns_are_never_taken_by_place_where_there_is_a_header(table, header, data, delimiter):
+    """Whatever stands before it, and however much: by name, refused as a whole, or row by row."""
+    before = data.draw(st.lists(st.sampled_from(NO_DATA + DATA), min_size=1, max_size=30))
+    content, meant = headed(table, before, data.draw(orders[table]), delimiter)
+    try:
+        found = staged(content, table, header)
+    except errors.Unreadable as error:
+        assert re.search(r"header.*found .*; expected id, |line \d+ is a header", str(error), re.IGNORECASE | re.DOTALL)
+    else:
+        assert [row for row in found if row in meant or row[0] in ("1", "2", "3")] in (meant, [])
+
+
+@pytest.mark.parametrize("table", csv_header.COLUMNS)
+@pytest.mark.parametrize("place", [1, 5, 6, 7, 20, 21, 5000])
+def test_a_header_of_another_order_behind_rows_is_told_with_its_line_and_one_of_the_same_is_a_reject(table, place):
+    columns = csv_header.COLUMNS[table]
+    rows = [",".join((str(id), *SIMPLE[table][1:])) for id in range(1, 5002)]
+    for names in ([], [*columns], [*columns[1:], columns[0]]):
+        before = [",".join(names)] if names else []
+        ordered = [
+            ",".join(dict(zip(columns, row.split(","), strict=True))[name] for name in names or columns) for row in rows
+        ]
+        same, other = ",".join(names or columns).upper(), ",".join(reversed(names or columns))
+        content = "\n".join([*before, *ordered[:place], other, *ordered[place:]]).encode()
+        with pytest.raises(errors.Unreadable, match=f"Line {len(before) + place + 1} is a header"):
+            staged(content, table)
+        content = "\n".join([*before, *ordered[:place], same, *ordered[place:]]).encode()
+        assert staged(content, table) == [tuple(row.split(",")) for row in rows]
+    content = "\n".join([*rows[:place], other, *rows[place:]]).encode()
+    assert staged(content, table, "no") == [tuple(row.split(",")) for row in rows], "it means what it says"
+
+
+@pytest.mark.parametrize("blank", ["  ", " \t ", "\u3000\u00a0", "   ,  ", " " * 1000])
+@pytest.mark.parametrize("before", ["", "id,department\n", "1,a\n"])
+def test_a_line_of_nothing_but_blanks_is_no_row(blank, before):
+    found = read(f"{before}{blank}\n7,b\n".encode(), "auto", ("id", "department"))
+    assert [row.fields for row in found] == [["1", "a"]] * before.startswith("1") + [["7", "b"]]
+
+
 @pytest.mark.parametrize("content", ["Legal,\n", "1\n2,b\n", ",Legal\n2,b\n", "1,a\nTitle\n2,b\n", "1,a\nTitle,\n"])
 def test_a_row_too_short_is_no_title_where_it_may_be_data(content):
     assert len(read(content.encode(), "auto", ("id", "name"))) == len(content.splitlines())
@@ -432,15 +554,6 @@ def test_the_delimiter_is_that_of_most_rows(delimiter, rows):
         text = "\n".join(delimiter.join(row) for row in rows).format(other)
         assert csv_delimiter.delimiter_of(text.splitlines(keepends=True)[:20], ("id", "name")) == delimiter
 
-
-SIMPLE = {
-    "departments": ("1", "Sales"),
-    "jobs": ("1", "Clerk"),
-    "employees": ("1", "Ann", "2021-01-02T03:04:05Z", "3", "4"),
-}
-"""A row of each table."""
-
-EXTRA = {"version": "7", "created_at": "2026-01-02T03:04:05.678901Z", "updated_at": "2026-01-02T03:04:05.678901Z"}
 
 HOSTILE = {
     "lines": "A{end}B",

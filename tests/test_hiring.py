@@ -69,6 +69,29 @@ def rows(service, table: str) -> list[list]:
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("before", "rejected"),
+    [("Hired, 2021", 0), ("Hired, 2021\n", 0), ("Report,of,hired,people,2021", 0), ('"Hired', 1), ("1,,,,", 1)],
+)
+def test_what_stands_before_a_header_is_a_title_or_a_reject_and_columns_go_by_name(house, before, rejected):
+    upload(house, "departments", b"1,Sales\n2,Legal\n")
+    upload(house, "jobs", b"1,Clerk\n2,Lawyer\n")
+    file = f"{before}\nid,name,datetime,job_id,department_id\n7,Ann,2021-01-01,1,2\n".encode()
+    told = upload(house, "employees", file)
+    assert (told["rows"], told["rejected"]) == (1 + rejected, rejected)
+    assert rows(house, "employees") == [[7, "Ann", "2021-01-01T00:00:00Z", 2, 1]]
+    assert [(each["line"], each["raw"]) for each in rejects(house, "employees")] == [(1, before)] * rejected
+
+
+@pytest.mark.parametrize("mode", ["partial", "atomic", "dry-run"])
+def test_a_header_behind_data_refuses_the_file(house, mode):
+    file = b"6,Bob,2021-01-01,1,2\nid,name,datetime,job_id,department_id\n7,Ann,2021-01-01,1,2\n"
+    answer = house.post(f"/upload/employees?mode={mode}", data=file, headers={"Content-Type": "text/csv"})
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/unreadable-file")
+    assert "Line 2 is a header" in answer.json()["detail"]
+    assert rows(house, "employees") == rejects(house, "employees") == []
+
+
 def test_complete_rows_go_in_and_the_others_are_kept_aside(house):
     departments, jobs, employees = upload_sample(house)
     assert (departments["rows"], departments["accepted"]) == (5, 5)

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from db.cooperate import next_turn
-from handlers.bulk.csv_header import WIDTH, name_of, order_of, untitled
+from handlers.bulk.csv_header import WIDTH, first_rows, name_of, names_of, order_of, untitled
 from handlers.bulk.csv_rows import Row, records
 
 DELIMITERS = ",;\t"
@@ -58,11 +58,14 @@ def delimiter_of(sample: list[str], columns: tuple[str, ...]) -> str:
 def fitness(found: list[Row], columns: tuple[str, ...], going_on: bool = False) -> Fitness:
     beginnings = [row._replace(fields=row.fields[:WIDTH]) for row in found]  # a line may have millions of fields
     first = next(untitled(iter(beginnings), columns), None)
-    names = [name_of(field) for field in first.fields] if first else []
+    names = names_of(first.fields) if first else []
     named = {*columns} <= {*names}
     widths = {len(columns)}
     if first and (named or order_of(names, columns, "auto")):
         widths.add(len(found[beginnings.index(first)].fields))
+    before, order = first_rows(iter(beginnings), columns)
+    if order is not None:  # a header that rows stand before is not as sure as one that is the first
+        widths.add(len(found[len(before) - 1].fields))
     fitting = quoted_well = told = 0
     for row, beginning in zip(found, beginnings, strict=True):
         is_open = going_on and row is found[-1]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 
 from handlers.bulk.csv_rows import Row, is_blank
 from handlers.bulk.errors import Unreadable
@@ -29,12 +29,19 @@ TITLE_LIMIT = 5
 BEGINS_AS_NUMBER = re.compile(r"\s*[-+]?\d")
 """As ids and times do, and names of columns do not."""
 
+NUMBERS = frozenset({"id", "datetime", "department_id", "job_id"})
+"""Columns of what begins as a number."""
+
 ALSO_EXPORTED = {"version", "created_at", "updated_at"}
 """Columns that only the service sets: its own exports have them."""
 
 
 def name_of(field: str) -> str:
     return field.strip().casefold()
+
+
+def names_of(fields: list[str]) -> list[str]:
+    return [*map(name_of, fields)]
 
 
 def untitled(found: Iterator[Row], columns: tuple[str, ...]) -> Iterator[Row]:
@@ -55,16 +62,70 @@ def is_title(fields: list[str]) -> bool:
 
 
 def in_order(found: Iterator[Row], columns: tuple[str, ...], header: str) -> Iterator[Row]:
-    """The rows after a header, if there is one, with their fields in the order of the columns. Raises Unreadable."""
-    for first in found:
-        names = [name_of(field) for field in first.fields]
-        if header == "auto" and not is_header(names, columns):
-            yield first
-        elif (order := order_of(names, columns, header)) is None:
-            raise no_header(names, columns)
-        elif order != [*range(len(names))]:
-            yield from reordered(found, order, len(names))
-        yield from found
+    """The rows but for a header, if there is one, with their fields in the order of the columns. Raises Unreadable."""
+    first, order = first_rows(found, columns)
+    if order is not None:
+        yield from before_header(first[:-1])
+        yield from ordered(found, order, len(first[-1].fields))
+        return
+    first = [*untitled(iter(first), columns)]
+    rows = chain(first, found)
+    for place, row in enumerate(first):
+        names = names_of(row.fields)
+        if header == "yes":
+            if (order := order_of(names, columns, header)) is None:
+                raise no_header(row, columns)
+            next(rows)
+            yield from ordered(rows, order, len(names))
+            return
+        if (place == 0 or not is_title(row.fields)) and is_header(names, columns):
+            raise no_header(row, columns)
+    yield from rows
+
+
+def first_rows(found: Iterator[Row], columns: tuple[str, ...]) -> tuple[list[Row], list[int] | None]:
+    """The first rows, to one that is a header or may be data if there is any; and where a header has the columns."""
+    first: list[Row] = []
+    for row in islice(found, TITLE_LIMIT + 1):
+        first.append(row)
+        names = names_of(row.fields)
+        if is_header(names, columns) and (order := order_of(names, columns, "auto")) is not None:
+            return first, order
+        if may_be_data(row.fields, columns):
+            break
+    return first, None
+
+
+def may_be_data(fields: list[str], columns: tuple[str, ...]) -> bool:
+    """Whether a row without a header might be stored."""
+    return len(fields) == len(columns) and all(
+        BEGINS_AS_NUMBER.match(field) if column in NUMBERS else field.strip()
+        for column, field in zip(columns, fields, strict=True)
+    )
+
+
+def before_header(rows: list[Row]) -> Iterator[Row]:
+    """What is told of the rows before a header: nothing of titles, of all others that they cannot be stored."""
+    for row in rows:
+        if row.unreadable:
+            yield row
+        elif is_blank(row.fields[:1]) or BEGINS_AS_NUMBER.match(row.fields[0]):
+            yield Row(row.line, row.raw, [], "The row stands before the header.")
+
+
+def ordered(found: Iterator[Row], order: list[int], width: int) -> Iterator[Row]:
+    return found if order == [*range(width)] else reordered(found, order, width)
+
+
+def check_no_header(line: int, fields: list[str], columns: tuple[str, ...]) -> None:
+    """Raises Unreadable for a row amid data that names the columns otherwise than they are taken."""
+    names = names_of(fields)
+    known = {*columns} & {*names}
+    if len(known) >= max(2, len(columns) - 1) and order_of(names, columns, "auto") != [*range(len(columns))]:
+        raise Unreadable(
+            f"Line {line} is a header, behind rows that it does not fit: found {told(names)}. A header is the first row"
+            " of a file; with ?header=no it is data."
+        )
 
 
 def is_header(names: list[str], columns: tuple[str, ...]) -> bool:
@@ -88,12 +149,16 @@ def order_of(names: list[str], columns: tuple[str, ...], header: str) -> list[in
     return None
 
 
-def no_header(names: list[str], columns: tuple[str, ...]) -> Unreadable:
-    told = ", ".join(name[:50] for name in names[:WIDTH])
+def no_header(row: Row, columns: tuple[str, ...]) -> Unreadable:
+    found, expected = told(names_of(row.fields)), ", ".join(columns)
     return Unreadable(
-        f"The first row is no header of this table: found {told}; expected {', '.join(columns)}, in any order."
-        " With ?header=no it is data; with ?header=yes columns of which no name is known are taken by their place."
+        f"Line {row.line} is no header of this table: found {found}; expected {expected}, in any order. With ?header=no"
+        " it is data; with ?header=yes columns of which no name is known are taken by their place."
     )
+
+
+def told(names: list[str]) -> str:
+    return ", ".join(name[:50] for name in names[:WIDTH])
 
 
 def reordered(found: Iterator[Row], order: list[int], width: int) -> Iterator[Row]:

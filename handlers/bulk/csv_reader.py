@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from db.cooperate import next_turn
 from handlers.bulk.csv_delimiter import DELIMITERS, delimiter_of, sampled
-from handlers.bulk.csv_header import in_order, untitled
+from handlers.bulk.csv_header import in_order
 from handlers.bulk.csv_rows import ROW_LIMIT, check_blank, records
 from handlers.bulk.csv_rows import Row as Row
 from handlers.bulk.errors import TooLarge, Unreadable
@@ -96,4 +96,4 @@ def parsed(lines: Iterator[str], columns: tuple[str, ...], header: str) -> Itera
     else:
         sample = [first, *sampled(lines)]
         found = records(chain(sample, lines), delimiter_of(sample, columns), begin)
-    yield from found if header == "no" else in_order(untitled(found, columns), columns, header)
+    yield from found if header == "no" else in_order(found, columns, header)

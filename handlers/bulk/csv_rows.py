@@ -51,7 +51,7 @@ def records(lines: Iterator[str], delimiter: str, line: int = 1) -> Iterator[Row
                 raw = (taken.pop() if len(taken) == 1 else joined(taken)).rstrip("\r\n")
                 if "\0" in raw:
                     yield unreadable(began, raw, "The row holds NUL.")
-                elif (fields and fields[0] > " ") or not is_blank(fields):  # the first says so of nearly all
+                elif (fields and "!" <= fields[0] < "\x7f") or not is_blank(fields):  # the first says so of nearly all
                     yield Row(began, raw, fields, None)
                 else:
                     blank += 1

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import db
 from handlers.bulk import csv_reader
-from handlers.bulk.csv_header import COLUMNS
+from handlers.bulk.csv_header import COLUMNS, check_no_header
 from handlers.bulk.errors import TooManyRejects
 from handlers.bulk.progress import STATEMENT_TIMEOUT, Progress, with_progress
 
@@ -125,7 +125,7 @@ def load(
     """
     source = csv_reader.Unpacked(file, lambda: progress(0))
     rows = with_progress(
-        staged(table, csv_reader.rows(source, COLUMNS[table], header), rejects_limit), progress, all=True
+        staged(table, csv_reader.rows(source, COLUMNS[table], header), rejects_limit, header), progress, all=True
     )
     allowed = 0 if mode == "atomic" else max_errors
     try:
@@ -152,9 +152,11 @@ def too_many_rejects(limit: int) -> TooManyRejects:
     return TooManyRejects(f"More than {limit} rows break a rule: nothing was kept.")
 
 
-def staged(table: str, rows: Iterable[csv_reader.Row], rejects_limit: int) -> Iterator[Staged]:
-    """Rows as they are staged. Raises Unreadable as soon as too many cannot be rows of the table."""
-    width = len(COLUMNS[table])
+def staged(table: str, rows: Iterable[csv_reader.Row], rejects_limit: int, header: str = "auto") -> Iterator[Staged]:
+    """Rows as they are staged. Raises Unreadable as soon as too many cannot be rows of the table, and where one is a
+    header that they do not fit, unless there is none."""
+    columns = COLUMNS[table]
+    width = len(columns)
     lacking = [""] * (WIDEST - width)
     misfits = 0
     for line, raw, found, unreadable in rows:
@@ -166,4 +168,6 @@ def staged(table: str, rows: Iterable[csv_reader.Row], rejects_limit: int) -> It
                 raise too_many_rejects(rejects_limit)
             yield line, raw, len(found), unreadable, *(found + [""] * WIDEST)[:WIDEST]
         else:
+            if not found[0].isdecimal() and header != "no":  # nearly none
+                check_no_header(line, found, columns)
             yield line, None if ",".join(found) == raw else raw, width, unreadable, *found, *lacking
