@@ -1,9 +1,11 @@
 """Long work ends, whatever ends it: its state is final, its place is free, its transactions and files are gone."""
 
 import json
+import socket
 import subprocess
 import time
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from itertools import count, product
 
 import psycopg
@@ -248,6 +250,50 @@ def test_an_upload_whose_client_has_left_changes_nothing(house):
         holder.rollback()
         wait_for(lambda: broken_off(house) == before + 1)
         assert house.get("/jobs/70001").status_code == 404
+
+
+def answer_to_half_closed(house, work) -> tuple[int, dict]:
+    """What a client is told that closes its side behind a whole request, while locks hold the work up."""
+    method, path, body, kind = WORK[work](house)
+    with house.raw() as client:
+        client.sendall(head(method, path, kind, len(body)) + body)
+        client.shutdown(socket.SHUT_WR)
+        answer = HTTPResponse(client)
+        answer.begin()
+        return answer.status, json.loads(answer.read())
+
+
+@pytest.mark.parametrize("work", WAITED_FOR)
+def test_a_client_that_closes_its_side_behind_a_whole_body_is_told_that_and_nothing_is_done(house, work):
+    tables = ("employees", "departments", "jobs")
+    with psycopg.connect(house.database, autocommit=True) as connection, nothing_left(house):
+        asked = f"select {', '.join(f'(select count(*) from {table})' for table in (*tables, 'uploads'))}"
+        before, files = connection.execute(asked).fetchone(), {*(house.disk / "backups").iterdir()}
+        with psycopg.connect(house.database) as holder:
+            holder.execute(f"lock table {', '.join(tables)} in access exclusive mode")
+            status, told = answer_to_half_closed(house, work)
+            holder.rollback()
+        assert (status, told["type"]) == (400, "/problems/client-left"), told
+        assert "closed its side of the connection before the answer" in told["detail"]
+        assert connection.execute(asked).fetchone() == before
+        assert {*(house.disk / "backups").iterdir()} == files
+
+
+def test_a_client_that_closes_its_side_is_answered_where_the_work_is_soon_done_or_goes_on_without_it(house):
+    with house.raw() as client:
+        client.sendall(head("POST", "/upload/jobs?mode=dry-run", "text/csv", 12) + b"70002,Soon\n\n")
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+    with house.raw() as client:
+        request = head("POST", "/backup/all", "text/plain", 0).replace(
+            b"\r\n\r\n", b"\r\nPrefer: respond-async\r\n\r\n"
+        )
+        client.sendall(request)
+        client.shutdown(socket.SHUT_WR)
+        answer = HTTPResponse(client)
+        answer.begin()
+        assert answer.status == 202
+        assert ended(house, answer.headers["Location"])["state"] == "succeeded"
 
 
 @pytest.mark.parametrize("work", ["backup", "backup of all"])

@@ -22,6 +22,9 @@ KINDS = {
         " where it ceases to be, or which member: mend it there."),
     "cut-body": Kind(400, "Broken body",
         "The body ended early, or its chunks cannot be told apart. Nothing was done: send it again, whole."),
+    "client-left": Kind(400, "Client left",
+        "The client closed its side of the connection while it waited for long work, which was broken off, and nothing"
+        " was done. Close it after the answer, or ask with Prefer: respond-async."),
     "unauthenticated": Kind(401, "No good token",
         "A token is needed, or the one that was sent is not good, or no longer. Send a good one in Authorization:"
         " Bearer …"),

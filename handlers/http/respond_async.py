@@ -8,13 +8,13 @@ from typing import Any
 
 import psycopg
 from flask import Flask, Response, current_app, g, request
-from werkzeug.exceptions import ClientDisconnected
 
 import db
 from handlers.bulk.operation import LOOK_EVERY, Outcome, RunningOperation, Work
 from handlers.bulk.progress import Canceled
 from handlers.http import problems
 from handlers.http.places import Place
+from handlers.http.problems import ProblemException
 from handlers.http.responses import answer
 
 
@@ -84,7 +84,9 @@ def run_for_client(work: Work) -> Outcome:
         return work(progress)
     except (Canceled, psycopg.errors.QueryCanceled):
         if gone.is_set():
-            raise ClientDisconnected from None
+            raise ProblemException(
+                "client-left", "The client closed its side of the connection before the answer."
+            ) from None
         raise
     finally:
         ended.set()
@@ -93,7 +95,10 @@ def run_for_client(work: Work) -> Outcome:
 
 
 def has_gone(client: Any) -> bool:
-    """Whether the other side of a connection was closed. What it sent before that stays where it is."""
+    """Whether the other side of a connection was closed. What it sent before that stays where it is.
+
+    Who has closed its sending half alone, and still reads, cannot be told from who is gone until something is sent.
+    """
     try:
         # Not gevent's own recv(), which would wait, and be in the way of who reads the next request.
         return not client._sock.recv(1, socket.MSG_PEEK)
