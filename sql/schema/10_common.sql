@@ -506,3 +506,16 @@ end
 $$;
 
 comment on function is_web_address(text) is 'Whether a text is an http or https URL, also one whose host is in letters.';
+
+-- RFC 3986, 6.2.2.1: no more than the case of the scheme and of the host, and its Punycode.
+create or replace function web_address_key(url text) returns text
+language sql immutable parallel safe
+return case
+    when is_web_address(url) then lower(substring(url from '^[A-Za-z]+://'))
+        || coalesce(substring(url from '^[A-Za-z]+://([^/?#@]*@)'), '')
+        || lower(domain_in_ascii(regexp_replace(url, '^[A-Za-z]+://(?:[^/?#@]*@)?([^/?#:]*|\[.*?\]).*', '\1')))
+        || regexp_replace(url, '^[A-Za-z]+://(?:[^/?#@]*@)?(?:[^/?#:\[]+|\[.*?\])', '')
+    else url
+end;
+
+comment on function web_address_key(text) is 'What two URLs share that are one: their scheme and host are so whatever the case, and an internationalised host is its Punycode.';

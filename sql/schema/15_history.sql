@@ -1258,7 +1258,17 @@ $$;
 
 comment on function history.last_deleted(text, text) is 'The last version of an object that was deleted under this key, whatever there is by now; null where none was.';
 
+-- A table with fields of which two spellings are one value has a function of its own for its rows (20_users.sql): of two that fit,
+-- PostgreSQL takes the closer one.
+create or replace function history.meant(r anyelement) returns jsonb
+language sql stable parallel safe
+set timezone = 'UTC'
+as $$ select to_jsonb(r) $$;
+
+comment on function history.meant(anyelement) is 'The fields of a row by what they mean: those of two rows are equal where they mean the same.';
+
 -- Values are compared in the types of their columns, by what they mean and not how they are spelled: …42.5Z is …42.500+00:00, 1e0 is 1.
+-- A field that the caller spelled otherwise and did not change, or changed to what others did, is as those others spelled it, if any.
 create or replace function history.compared(
     relation      regclass,
     live          jsonb,
@@ -1279,24 +1289,30 @@ declare
     present jsonb;
     past    jsonb;
     wanted  jsonb;
+    meant   jsonb[];
     doubted text[];
     theirs  jsonb   := '{}';
+    agreed  text[];
 begin
     -- What was deleted since and made anew under the same id is another object.
     known := image is not null and coalesce(history.last_deleted(kind, key), 0) < base;
     execute format(
         $sql$
-            select
-                to_jsonb(jsonb_populate_record(null::%1$s, $1)),
-                to_jsonb(jsonb_populate_record(null::%1$s, $2)),
-                to_jsonb(jsonb_populate_record(null::%1$s, $3))
+            select to_jsonb(r.present), to_jsonb(r.past), to_jsonb(r.wanted), array[history.meant(r.present), history.meant(r.past), history.meant(r.wanted)]
+            from (
+                select
+                    jsonb_populate_record(null::%1$s, $1) as present,
+                    jsonb_populate_record(null::%1$s, $2) as past,
+                    jsonb_populate_record(null::%1$s, $3) as wanted
+            ) as r
         $sql$,
         relation
-    ) into present, past, wanted using live, image, sent;
+    ) into present, past, wanted, meant using live, image, sent;
     select
         coalesce(jsonb_object_agg(s.name, sent -> s.name), '{}'),
-        coalesce(array_agg(s.name) filter (where wanted -> s.name <> present -> s.name), '{}')
-    into mine, doubted
+        coalesce(array_agg(s.name) filter (where wanted -> s.name <> present -> s.name), '{}'),
+        coalesce(array_agg(s.name) filter (where meant[3] -> s.name in (meant[1] -> s.name, case when known then meant[2] -> s.name end)), '{}')
+    into mine, doubted, agreed
     from jsonb_object_keys(sent) as s (name)
     where not known
         or wanted -> s.name <> past -> s.name;
@@ -1321,7 +1337,7 @@ begin
             )
         into theirs
         from history.entries as e
-        join unnest(doubted) as d (name) on e.old_obj -> d.name <> e.new_obj -> d.name
+        join unnest(doubted) as d (name) on e.old_obj -> d.name <> e.new_obj -> d.name or e.action = 'create'
         where e.obj_type = kind
             and e.obj_id = key
             and e.version > base
@@ -1335,10 +1351,11 @@ begin
                     theirs -> d.name,
                     jsonb_build_object('changed_by', null, 'changed_at', iso8601((present ->> 'updated_at')::timestamptz))
                 )
-            ),
+            ) filter (where d.name <> all (agreed)),
             '{}'
-        )
-    into conflicts
+        ),
+        mine - coalesce(array_agg(d.name) filter (where d.name = any (agreed)), '{}')
+    into conflicts, mine
     from unnest(doubted) as d (name)
     where not known
         or theirs ? d.name

@@ -101,6 +101,13 @@ return (matches.id = '' or u.id = nullif(matches.id, '')::bigint)
 
 comment on function matches(users, text, text, text, text) is 'Whether a user fits all filters that are given.';
 
+create or replace function history.meant(r users) returns jsonb
+language sql stable parallel safe
+set timezone = 'UTC'
+return to_jsonb(r) || jsonb_build_object('email', email_key(r.email), 'image', web_address_key(r.image));
+
+comment on function history.meant(users) is 'The fields of a user by what they mean: e-mail addresses that are one are equal, and so are URLs.';
+
 select history.track('users', 'user', loads => true);
 select history.show_past('users', for_all => true);
 
