@@ -52,6 +52,39 @@ def test_a_patch_is_json_or_a_merge_patch(service, method, path):
         assert answer.status_code == 404, (kind, answer.text)
 
 
+OTHER_JSON = (
+    *(
+        "application/json-patch+json",
+        "application/problem+json",
+        "application/vnd.api+json",
+        "application/merge-patch+json",
+    ),
+    *("application/geo+json; charset=utf-8", "text/json", "application/json, text/plain", "application/x-json"),
+)
+"""What is JSON, and means something else; or is none."""
+
+
+@pytest.mark.parametrize("method, path", [route for route in PLAIN if route[0] != "PATCH"])
+def test_a_body_is_json_and_not_what_is_built_upon_it(service, method, path):
+    for kind in OTHER_JSON:
+        headers = {"Content-Type": kind, "If-Match": '"1"'}
+        answer = service.request(method, somewhere(path), params=needed(method, path), data="[]", headers=headers)
+        assert answer.status_code == 415, (kind, answer.text)
+        check_problem(answer)
+    for kind in ("application/json", "APPLICATION/JSON;charset=utf-8", 'application/json; profile="a b"'):
+        headers = {"Content-Type": kind, "If-Match": '"1"'}
+        answer = service.request(method, somewhere(path), params=needed(method, path), data="[]", headers=headers)
+        assert answer.status_code == 422, (kind, answer.text)
+
+
+@pytest.mark.parametrize("method, path", [route for route in BODIES if CONTRACTS[route].files])
+def test_a_file_or_json_is_not_what_is_built_upon_json(service, method, path):
+    for kind in OTHER_JSON:
+        answer = service.request(method, somewhere(path), data="{}", headers={"Content-Type": kind})
+        assert answer.status_code == 415, (kind, answer.text)
+        check_problem(answer)
+
+
 def test_the_short_delete_needs_no_version_and_honours_one(service, unique):
     who = {"email": f"{unique('short')}@example.com"}
     assert service.post("/user", params=who, json={"text": "x"}).status_code == 201
