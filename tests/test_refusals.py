@@ -7,6 +7,7 @@ some, or `json` or `body` as it is; {"repeat": [x, n]} is a text or a list n tim
 import json
 import re
 from functools import reduce
+from http.client import HTTPResponse
 from operator import add
 
 import psycopg
@@ -205,6 +206,33 @@ def test_no_route_takes_a_parameter_nobody_knows_or_one_twice(service, method, p
             answer = service.request(method, f"{somewhere(path)}?{query}")
             assert answer.status_code == 400, query
             check_problem(answer)
+
+
+NOT_UTF8 = ("%ff", "a%FFb", "%c0%af", "%ed%a0%80", "%e2%82", "%f5%80%80%80")
+"""What stands for no text."""
+
+
+@pytest.mark.parametrize("method, path", ROUTES)
+def test_no_route_takes_a_query_that_is_not_utf_8(service, method, path):
+    names = ("nonsense", *parameters(CONTRACTS[method, path].query))
+    with service.raw() as client:
+        for name, value in [(name, NOT_UTF8[0]) for name in names] + [(names[-1], value) for value in NOT_UTF8]:
+            for query in (f"{name}={value}", f"{value}=1"):
+                client.sendall(
+                    f"{method} {somewhere(path)}?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode("latin-1")
+                )
+                answer = HTTPResponse(client, method=method)
+                answer.begin()
+                told = json.loads(answer.read())
+                assert (answer.status, told["type"]) == (400, f"{PREFIX}wrong-parameters"), (query, told)
+                assert "not UTF-8" in told["detail"], (query, told)
+
+
+def test_a_query_of_any_letters_is_read(service, unique):
+    address = f"%ff \u00e9\U0001f600+& {unique('query')}"
+    body = {"email": f"{unique('q')}@example.org", "name": "Q", "address": address, "image": "http://x.org"}
+    made = service.post("/users", json=body)
+    assert service.get("/users", params={"address": address}).json()["items"] == [made.json()]
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -6,6 +6,7 @@ The same statements make the OpenAPI document (docs.py), so that it cannot promi
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from flask import request
 from flask.globals import app_ctx, request_ctx
@@ -158,7 +159,11 @@ def sends_file(contract: Contract) -> bool:
 
 
 def checked_query(schema: Schema) -> dict[str, Any]:
-    """The query, validated. 400 for a parameter that is unknown, missing or given twice."""
+    """The query, validated. 400 for one that is not UTF-8, and a parameter that is unknown, missing or given twice."""
+    try:
+        unquote_to_bytes(request.query_string).decode()
+    except UnicodeDecodeError:  # Werkzeug would leave the escape there, as if that was meant
+        raise ProblemException("wrong-parameters", "The query is not UTF-8.") from None
     known = parameters(schema)
     for name, values in request.args.lists():
         if name not in known:
