@@ -76,6 +76,21 @@ def test_a_text_is_folded_once_and_for_all(connection, letters):
     assert keys(connection, "folded", folded) == folded
 
 
+MARKS = [chr(code) for code in range(0x300, 0x370)]
+"""Accents, and what else is put on or under a letter."""
+
+
+def test_a_letter_is_folded_with_what_stands_on_it(connection):
+    """Also where it becomes two: the accent of an ß is that of an s."""
+    pairs = [("ß", "ss"), ("ẞ", "SS"), ("ß", "sS"), ("ς", "Σ"), ("ſ", "ſ"), ("K", "\u212a")]
+    behind = [*MARKS, *(mark + "\u0301" for mark in MARKS), *("\u0327" + mark for mark in MARKS)]
+    one = [f"a{letter}{marks}b" for letter, _ in pairs for marks in behind]
+    other = [normalize("NFC", f"A{letters}{marks}B") for _, letters in pairs for marks in behind]
+    folded = keys(connection, "folded", one)
+    assert folded == keys(connection, "folded", other) == keys(connection, "folded", folded)
+    assert folded == [normalize("NFC", each) for each in folded]
+
+
 @pytest.mark.parametrize(("address", "part"), SAME)
 def test_an_address_is_found_whatever_its_case(service, unique, address, part):
     mark = unique("case")
@@ -90,6 +105,7 @@ def test_an_address_is_found_whatever_its_case(service, unique, address, part):
     [
         ("ΣΑΣ{}@example.com", "σας{}@example.com"),
         ("Straße{}@example.com", "STRASSE{}@EXAMPLE.com"),
+        ("ß\u0301{}@example.com", "S\u015a{}@example.com"),
         ("Caf\u00e9{}@example.com", "cafe\u0301{}@example.com"),
         ("ann{}@m\u00fcnchen.example", "ANN{}@xn--mnchen-3ya.example"),
         ("ann{}@XN--MNCHEN-3YA.example", "ann{}@M\u00dcNCHEN.example"),
@@ -173,3 +189,38 @@ def test_a_database_from_before_is_told_which_users_to_mend(database, emails, to
         assert migrate(database).returncode == 0
         with pytest.raises(psycopg.errors.UniqueViolation):
             owner.execute("insert into users (email) values ('bob@example.com'), ('BOB@example.com')")
+
+
+UNCOMPOSED = """
+    create or replace function folded(value text) returns text language sql immutable parallel safe
+    return replace(
+        replace(normalize(lower(normalize(replace(value, 'i', 'I')) collate unicode_case)), 'ς', 'σ'), 'ß', 'ss'
+    );
+    reindex table users;
+    delete from schema_migrations where name in ('0030_composed_after_folding', 'book');
+"""
+
+
+def test_indexes_from_before_are_made_anew_where_they_have_other_keys(database):
+    asked = "select oid from pg_class where relname in ('users_email_key', 'users_address_idx') order by relname"
+    with psycopg.connect(database, autocommit=True) as owner:
+        for users, anew in ((["ann", "stra\u00dfe"], False), (["\u00df\u0301x"], True), (["S\u015ax"], None)):
+            owner.execute(UNCOMPOSED)
+            for who in users:
+                owner.execute(
+                    "insert into users (email, address) values (%s, %s)", [f"{who}@example.com", f"{who} street"]
+                )
+            before = owner.execute(asked).fetchall()
+            migrated = migrate(database)
+            if anew is None:
+                assert migrated.returncode == 1 and "users_email_key" in migrated.stderr
+                owner.execute("delete from users where email = %s", [f"{users[0]}@example.com"])
+                assert migrate(database).returncode == 0
+            else:
+                assert migrated.returncode == 0, migrated.stderr
+                assert (owner.execute(asked).fetchall() != before) == anew
+        owner.execute("set enable_seqscan = off")
+        found = "select email from users where email_key(email) = email_key(%s)"
+        assert owner.execute(found, ["S\u015aX@example.com"]).fetchone() == ("\u00df\u0301x@example.com",)
+        found = "select email from users as u where matches(u, '', '', '', %s)"
+        assert owner.execute(found, ["S\u015aX"]).fetchone() == ("\u00df\u0301x@example.com",)

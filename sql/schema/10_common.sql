@@ -172,13 +172,13 @@ $$;
 comment on collation unicode_case is 'Knows the small letter of every letter of Unicode; orders by code point.';
 
 -- Not strict, and one expression, so that it is inlined: most texts are ASCII, and cost no more than lower() does. Composed before and
--- after, because a few letters have a small form, or a composed one, in one case only. İ is i here, and to others an i with a dot above
+-- after, because a few letters have a small form, or a composed one, in one case only, and the ss of an ß may be composed with what follows. İ is i here, and to others an i with a dot above
 -- (U+0307): each i is a capital first, with which the dot is composed, so that both are i. citext and ICU are not everywhere.
 create or replace function folded(value text) returns text
 language sql immutable parallel safe
 return case
     when octet_length(value) = char_length(value) then lower(value collate unicode_case)
-    else replace(replace(normalize(lower(normalize(replace(value, 'i', 'I')) collate unicode_case)), 'ς', 'σ'), 'ß', 'ss')
+    else normalize(replace(replace(lower(normalize(replace(value, 'i', 'I')) collate unicode_case), 'ς', 'σ'), 'ß', 'ss'))
 end;
 
 comment on function folded(text) is 'A text whatever its case: composed (NFC), in small letters, the final sigma as any other, ß as ss, İ as i. Equal for texts that differ in nothing else.';
