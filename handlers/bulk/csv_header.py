@@ -117,14 +117,14 @@ def ordered(found: Iterator[Row], order: list[int], width: int) -> Iterator[Row]
     return found if order == [*range(width)] else reordered(found, order, width)
 
 
-def check_no_header(line: int, fields: list[str], columns: tuple[str, ...]) -> None:
+def check_no_header(line: int, raw: str, fields: list[str], columns: tuple[str, ...]) -> None:
     """Raises Unreadable for a row amid data that names the columns otherwise than they are taken."""
     names = names_of(fields)
     known = {*columns} & {*names}
     if len(known) >= max(2, len(columns) - 1) and order_of(names, columns, "auto") != [*range(len(columns))]:
         raise Unreadable(
-            f"Line {line} is a header, behind rows that it does not fit: found {told(names)}. A header is the first row"
-            " of a file; with ?header=no it is data."
+            f"Line {line} is a header behind rows of another order: found {raw[:250]}; expected {', '.join(columns)},"
+            " in any order, before all rows. With ?header=no it is data."
         )
 
 

@@ -169,5 +169,5 @@ def staged(table: str, rows: Iterable[csv_reader.Row], rejects_limit: int, heade
             yield line, raw, len(found), unreadable, *(found + [""] * WIDEST)[:WIDEST]
         else:
             if not found[0].isdecimal() and header != "no":  # nearly none
-                check_no_header(line, found, columns)
+                check_no_header(line, raw, found, columns)
             yield line, None if ",".join(found) == raw else raw, width, unreadable, *found, *lacking
