@@ -506,7 +506,7 @@ def test_columns_are_never_taken_by_place_where_there_is_a_header(table, header,
 
 
 @pytest.mark.parametrize("table", csv_header.COLUMNS)
-@pytest.mark.parametrize("place", [1, 5, 6, 7, 20, 21, 5000])
+@pytest.mark.parametrize("place", first(2, [6, 5000, 1, 5, 7, 20, 21]))
 def test_a_header_of_another_order_behind_rows_is_told_with_its_line_and_one_of_the_same_is_a_reject(table, place):
     columns = csv_header.COLUMNS[table]
     rows = [",".join((str(id), *SIMPLE[table][1:])) for id in range(1, 5002)]

@@ -775,6 +775,7 @@ def test_who_waits_for_a_place_has_the_first_that_becomes_idle(database):
         assert waiting.recv(1000).startswith(b"HTTP/1.1 200 OK")
 
 
+@pytest.mark.thorough
 def test_who_sends_nothing_of_a_body_makes_room_for_those_who_come(database):
     """However many begin a body and stop, on any route: whoever comes waits for the longest of them, and no more."""
     begun = [

@@ -156,6 +156,7 @@ def test_the_words_that_postgresql_keeps_are_known(database):
     assert {word for (word,) in words} <= {*RESERVED.split()}
 
 
+@pytest.mark.thorough
 def test_the_page_is_told_what_one_of_many_is_called(tree):
     written = run(
         tree, BIN / "flask", "--app", "app", "new", "oddities", "name:text", "--one", "oddity", "--under", "none"
