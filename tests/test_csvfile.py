@@ -270,6 +270,9 @@ OPEN = {
     "many good fields": b"1" + (b',"' + b"\n" * MANY + b'"') * 7,
     "no quote": b"\n" * MANY,
     **{f"a line of {end!r}": b"1,a" + end * (MANY // 2) + b"\n1,a" for end in (b",", b";", b"\t")},
+    "a wide header": b"id,department" + b",x" * (MANY // 2) + b"\n1,a",
+    "a wide header of blanks": b"id,department" + b"," * (MANY // 2) + b"\n1,a",
+    "wide titles": (b"x" + b"," * (MANY // 5) + b"\n") * 6 + b"1,a",
     **{f"a long line of {end!r}": b"1,a" + end * (8 * MANY) + b"\n1,a" for end in (b",", b";", b"\t")},
 }
 

@@ -11,7 +11,7 @@ from itertools import count, product
 import psycopg
 import pytest
 
-from tests.conftest import serve, wait_for
+from tests.conftest import first, serve, wait_for
 
 CSV = {"Content-Type": "text/csv"}
 

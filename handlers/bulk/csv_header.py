@@ -23,6 +23,9 @@ Departments and jobs have a name, too, as many call it.
 WIDTH = 20
 """Fields of a row that are looked at for what they are like."""
 
+HEADER_LIMIT = 1000
+"""Fields of a header, whatever it has beside the columns."""
+
 TITLE_LIMIT = 5
 """Lines of a title."""
 
@@ -41,7 +44,8 @@ def name_of(field: str) -> str:
 
 
 def names_of(fields: list[str]) -> list[str]:
-    return [*map(name_of, fields)]
+    """The names in a row, if it is one; none where it is too wide for a header."""
+    return [*map(name_of, fields)] if len(fields) <= HEADER_LIMIT else []
 
 
 def untitled(found: Iterator[Row], columns: tuple[str, ...]) -> Iterator[Row]:
