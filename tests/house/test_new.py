@@ -55,8 +55,9 @@ def new(tree, *members, under="projects"):
     return run(tree, BIN / "flask", "--app", "app", "new", NOUN, *members, "--under", under)
 
 
-def pytest_of(tree, *names, marked="not thorough"):
-    return run(tree, BIN / "python", "-m", "pytest", "-q", "-m", marked, *(f"tests/{name}" for name in names))
+def pytest_of(tree, *names, marked="not thorough", only=""):
+    files = [f"tests/{name}" for name in names]
+    return run(tree, BIN / "python", "-m", "pytest", "-q", "-m", marked, "-k", only, *files)
 
 
 @pytest.mark.parametrize("under", first(1, ["projects", "userstories", "none"]))
@@ -67,10 +68,16 @@ def test_what_flask_new_writes_is_fit_to_be_kept(tree, under):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("under", ["projects", "userstories", "none"])
-def test_a_resource_is_added_walked_fuzzed_and_removed(tree, under):
-    before = pytest_of(tree, "house/test_house.py")
+@pytest.mark.parametrize("under", ["userstories", "none"])
+def test_a_resource_below_a_story_or_nothing_is_walked(tree, under):
     new(tree, "name:text", "color:color", under=under)
+    pytest_of(tree, *WALKS, only=NOUN)
+
+
+@pytest.mark.thorough
+def test_a_resource_is_added_walked_fuzzed_and_removed(tree):
+    before = pytest_of(tree, "house/test_house.py")
+    new(tree, "name:text", "color:color")
     run(tree, BIN / "mypy")
     pytest_of(tree, *WALKS)
     fuzz = tree / "tests/test_fuzzing.py"
