@@ -146,7 +146,7 @@ def test_a_batch_tells_few_of_the_names_it_does_not_know(service):
 def test_as_many_commas_as_there_may_be_are_read(service):
     text = "," * COMMA_LIMIT
     assert service.post("/users/search", json={"name": text}).json()["errors"]
-    assert "commas" in service.post("/users/search", json={"name": f"{text},"}).json()["detail"]
+    assert service.post("/users/search", json={"name": f"{text},"}).json()["detail"].endswith("commas.")
 
 
 NESTED = ("[]", "{}", '{"a":[1]}', "[" * 30 + "]" * 30, '{"a":' * 200 + "1" + "}" * 200)
@@ -160,4 +160,4 @@ def test_as_many_brackets_as_there_may_be_are_read(service, unit):
     for number, status in ((most, 422), (most + 1, 400)):
         answer = service.post("/audios", json=json.loads(f'{{"ticks": [{",".join([unit] * number)}]}}'))
         assert answer.status_code == status
-        assert answer.json()["detail"] == detail or status == 422, answer.text[:200]
+        assert (answer.json()["detail"] == detail) == (status == 400), answer.text[:200]

@@ -65,9 +65,7 @@ def check_room() -> None:
     if len(sockets) >= min(config["SOCKETS_LIMIT"], config["CONNECTIONS_LIMIT"] * 9 // 10):
         abort(503, "There are too many sockets.")
     if too_many():
-        raise ProblemException(
-            "too-many-at-once", f"The token has {current_app.config['SOCKETS_PER_TOKEN']} sockets already."
-        )
+        raise ProblemException("too-many-at-once", f"The token has {config['SOCKETS_PER_TOKEN']} sockets already.")
 
 
 def wanted(

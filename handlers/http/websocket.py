@@ -62,10 +62,10 @@ class Inbox(list[str | bytes]):
 
     def __init__(self, ws: Server) -> None:
         super().__init__(ws.input_buffer)
-        self.ws, self.room, self.ended = ws, threading.Event(), False
+        self.ws, self.room = ws, threading.Event()
 
     def append(self, message: str | bytes) -> None:
-        while len(self) >= INBOX and self.ws.connected and not self.ended:
+        while len(self) >= INBOX and self.ws.connected:
             self.room.clear()
             self.room.wait(1)
         super().append(message)
@@ -73,11 +73,6 @@ class Inbox(list[str | bytes]):
     def pop(self, index: SupportsIndex = -1) -> str | bytes:
         self.room.set()
         return super().pop(index)
-
-    def end(self) -> None:
-        """Let who waits for room go on: nobody reads what comes."""
-        self.ended = True
-        self.room.set()
 
 
 def encode(text: str) -> bytes:
@@ -162,7 +157,8 @@ def ended_by_a_code(ws: Server) -> Iterator[None]:
 def stop_reading(ws: Server) -> None:
     """End the greenlet that reads, before the server closes its socket: libev aborts a process in which somebody still
     watches a descriptor that is closed."""
-    ws.input_buffer.end()
+    ws.connected = False
+    ws.input_buffer.room.set()  # who waits for some sees that
     with suppress(OSError):  # closed already
         ws.sock.shutdown(socket.SHUT_RD)
     ws.thread.join(ENDS_WITHIN)

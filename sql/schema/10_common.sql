@@ -172,8 +172,9 @@ $$;
 comment on collation unicode_case is 'Knows the small letter of every letter of Unicode; orders by code point.';
 
 -- Not strict, and one expression, so that it is inlined: most texts are ASCII, and cost no more than lower() does. Composed before and
--- after, because a few letters have a small form, or a composed one, in one case only, and the ss of an ß may be composed with what follows. İ is i here, and to others an i with a dot above
--- (U+0307): each i is a capital first, with which the dot is composed, so that both are i. citext and ICU are not everywhere.
+-- after, because a few letters have a small form, or a composed one, in one case only, and the ss of an ß may be composed with what
+-- follows. İ is i here, and to others an i with a dot above (U+0307): each i is a capital first, with which the dot is composed, so that
+-- both are i. citext and ICU are not everywhere.
 create or replace function folded(value text) returns text
 language sql immutable parallel safe
 return case
