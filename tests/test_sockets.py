@@ -25,6 +25,7 @@ from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
 from db.feed import Cursor
 from handlers.http import subscribers
+from handlers.http.steady import SEND_WITHIN
 from handlers.http.websocket import BROKEN, REFUSED, TRY_AGAIN
 from tests.conftest import cloned, first, make_token, serve, wait_for
 from tests.test_hostile import frame
@@ -358,4 +359,20 @@ def test_however_a_client_goes_and_whatever_it_left_the_process_stays(one_worker
                 going(raw)
         assert service.get("/ping").ok
     wait_for(lambda: re.search(r"^rowhouse_sockets 0", service.get("/metrics").text, re.MULTILINE))
+    assert psutil.Process(running.process.pid).children() == workers, running.log.read_text()[-2000:]
+
+
+@pytest.mark.parametrize("more", [pytest.param(more, id=name) for name, more in LEFT.items() if more])
+@pytest.mark.parametrize("end", [b"{}", b"x" * 20_000], ids=["no command", "too long"])
+def test_who_sends_on_to_a_socket_that_ends_does_not_keep_it(one_worker, end, more):
+    running, service = one_worker
+    workers = psutil.Process(running.process.pid).children()
+    with service.raw() as raw, pytest.raises(ConnectionError):
+        raw.sendall(head("/ws/events", HANDSHAKE))
+        raw.recv(4096)
+        raw.sendall(frame(0x81, end))
+        until = time.monotonic() + SEND_WITHIN
+        while time.monotonic() < until:
+            raw.sendall(more)
+    assert service.get("/ping").ok
     assert psutil.Process(running.process.pid).children() == workers, running.log.read_text()[-2000:]

@@ -1,6 +1,8 @@
 """Sockets on which much is sent to many: by whoever has it, where their clients take it at once."""
 
+import socket
 import threading
+from contextlib import suppress
 from typing import Any
 
 import gevent.socket
@@ -17,10 +19,10 @@ class Steady:
     of many clients, would cost more than the sending.
     """
 
-    def __init__(self, socket: Any) -> None:
-        self.socket, self.lock = socket, threading.Lock()
-        self.plain: Any = getattr(socket, "_sock", None) if type(socket) is gevent.socket.socket else None
-        self.waits, self.rest = False, b""
+    def __init__(self, client: Any) -> None:
+        self.socket, self.lock = client, threading.Lock()
+        self.plain: Any = getattr(client, "_sock", None) if type(client) is gevent.socket.socket else None
+        self.waits, self.rest, self.is_read = False, b"", True
 
     def send(self, data: bytes) -> None:
         with gevent.Timeout(SEND_WITHIN, TimeoutError), self.lock:
@@ -28,6 +30,15 @@ class Steady:
             # Not sendall, which asks the system for the size of its buffer each time: a fifth of what a frame costs.
             while data and (sent := self.socket.send(data)):
                 data = data[sent:]
+
+    def recv(self, size: int) -> bytes:
+        return self.socket.recv(size) if self.is_read else b""
+
+    def stop_reading(self) -> None:
+        """Let whoever reads find the end, now; a shutdown alone would still give them all that comes."""
+        self.is_read = False
+        with suppress(OSError):  # closed already
+            self.socket.shutdown(socket.SHUT_RD)
 
     def wait(self, event: threading.Event, seconds: float | None = None) -> bool:
         """Wait for an event, and let others send meanwhile; then send the rest of what they could not send all of."""

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -159,8 +158,7 @@ def stop_reading(ws: Server) -> None:
     watches a descriptor that is closed."""
     ws.connected = False
     ws.input_buffer.room.set()  # who waits for some sees that
-    with suppress(OSError):  # closed already
-        ws.sock.shutdown(socket.SHUT_RD)
+    ws.sock.stop_reading()
     ws.thread.join(ENDS_WITHIN)
 
 
