@@ -445,6 +445,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
         gevent.kill(gevent.get_hub().parent, SystemExit(0), block=False)
 
     def run(self) -> None:
+        from db.cooperate import next_turn  # here, where gevent has patched what psycopg waits with
+
+        self.next_turn = next_turn
         self.common = base_environ(self.cfg) | {
             "SERVER_SOFTWARE": VERSION,
             "SERVER_PROTOCOL": "HTTP/1.1",
@@ -524,6 +527,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
                     return
                 if not request.complete and not self.pass_over(client, reader, request):
                     return
+                if reader.requests:  # whoever sends many at once shall not keep others waiting for all of them
+                    self.next_turn()
         finally:
             del reader.parser  # which knows the reader: they would wait for the collector
 

@@ -253,6 +253,7 @@ def hold(port: int, kind: str, what: Held, over: threading.Event, counts: "Count
 
 def attack(port: int, tokens: dict[str, str], kinds: list[str]) -> None:
     """Do what is hostile until standard input ends; then say what was counted. Ends with 1 where a kind was not."""
+    os.nice(19)  # they have machines of their own: what they compute shall not be taken from the service
     over, counts = threading.Event(), Counter[str]()
     repeats, holds = repeated(port, tokens), held(port, tokens)
     if (spent := "beyond the quota") in kinds:

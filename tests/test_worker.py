@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from itertools import combinations, product
+from socket import MSG_PEEK
 from typing import NamedTuple
 
 import h11
@@ -535,6 +536,26 @@ def test_requests_that_come_together_are_answered_in_their_order(service):
     assert heard.count(b"HTTP/1.1 200 OK") == 2
     assert heard.count(b"HTTP/1.1 404 NOT FOUND") == 2
     assert heard.index(b"404") > heard.index(b"200") < heard.rindex(b"404") < heard.rindex(b'{"now"')
+
+
+def answered_between(service, many: int) -> bool:
+    """Whether somebody is answered while somebody else still waits for the last of many answers."""
+    with service.raw() as crowd, service.raw() as other:
+        crowd.sendall(GET * many)
+        crowd.recv(1, MSG_PEEK)
+        other.sendall(GET)
+        other.recv(1000)
+        crowd.setblocking(False)
+        came = bytearray()
+        with suppress(BlockingIOError):
+            while some := crowd.recv(2**20):
+                came += some
+        return came.count(b"HTTP/1.1 200 ") < many
+
+
+def test_who_asks_much_at_once_does_not_keep_others_waiting_for_all_of_it(database):
+    with serve(database, WORKERS="1") as service:
+        assert any(answered_between(service, 500) for _ in range(10))
 
 
 def test_a_head_in_pieces_is_answered_too(service):

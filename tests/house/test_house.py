@@ -80,6 +80,14 @@ def test_one_route_module_does_not_load_the_others():
     assert {name for name in loaded.split() if room(name) == "handlers"} == {"handlers.tasks"}
 
 
+def test_what_the_master_loads_leaves_psycopg_to_its_workers():
+    """psycopg decides as it is imported whether it lets other greenlets go on while it waits."""
+    script = "import sys, gunicorn.app.wsgiapp, worker, logs, settings, supervisor; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {"worker", "supervisor"} < {*loaded.split()}
+    assert not [name for name in loaded.split() if name.startswith("psycopg")]
+
+
 WAITS = ("asks again", "any moment", "a slow peer", "nothing may happen", "the time that is promised")
 """Why a test may sleep; all else waits for a fact."""
 
