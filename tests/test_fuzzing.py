@@ -19,6 +19,7 @@ OPTIONS = ["--checks=all", "--continue-on-failure", "--generation-deterministic"
 def test_every_answer_is_as_the_document_says(database, tmp_path):
     """Each bound of each parameter of each route; `make fuzz` runs this alone."""
     with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("alter sequence tokens_id_seq restart 2000000000")  # out of reach of DELETE /tokens/{id}
         held = make_token(connection)
     with serve(database, RATE_LIMIT="0") as service:
         given = [

@@ -1,20 +1,20 @@
 """flask token create, list, revoke, exist."""
 
-import hashlib
 import re
-import secrets
 import sys
 
 import click
 import psycopg
 from flask.cli import AppGroup
+from marshmallow import ValidationError
 
 import db
 from db.pool import connect
 from handlers.cli.common import commands, database, one_line_errors
 from handlers.cli.common import create_app as create_app
-from handlers.http.auth import ANONYMOUS, ROLES
+from handlers.http.auth import ROLES
 from handlers.http.fields import BIGINT
+from handlers.http.tokens import HolderName, digest, new_secret
 
 token = AppGroup("token", help="Make tokens and take them back.")
 commands.cli.add_command(token)
@@ -33,11 +33,10 @@ def lifetime(context: click.Context, option: click.Parameter, value: str | None)
 
 def holder(context: click.Context, argument: click.Parameter, value: str) -> str:
     """Whom history will call so: nobody that it calls so already for another reason."""
-    if not value.strip() or len(value) > 100 or not value.isprintable():
-        raise click.BadParameter("It is 1 to 100 characters that can be seen.")
-    if value == ANONYMOUS or value.startswith("oidc:") or value.endswith(")"):
-        raise click.BadParameter("History calls others so: who has no token or a JWT, or acts on the database.")
-    return value
+    try:
+        return str(HolderName().deserialize(value))
+    except ValidationError as error:
+        raise click.BadParameter(" ".join(error.messages)) from None
 
 
 @token.command("create")
@@ -50,15 +49,14 @@ def create(name: str, role: str, project: int | None, expires: str) -> None:
 
     From the first token on nobody is let in without one.
     """
-    secret = f"rh_{secrets.token_urlsafe(32)}"
+    secret = new_secret()
     with one_line_errors(), database() as url, connect(url) as connection:
-        digest = hashlib.sha256(secret.encode()).hexdigest()
         of = "" if project is None else project
-        given = {"name": name, "role": role, "sha256": digest, "expires": expires, "project": of}
+        given = {"name": name, "role": role, "sha256": digest(secret), "expires": expires, "project": of}
         # Kept only once it was printed: nobody else could ever say what it is.
         with connection.transaction():
             try:
-                made = next(db.run(connection, "access.create", **given), None)
+                made = next(db.run(connection, "tokens.create", **given), None)
             except psycopg.errors.UniqueViolation:
                 sys.exit(f"There is a token of the name {name} already, if only a revoked one.")
             if not made:
@@ -70,7 +68,7 @@ def create(name: str, role: str, project: int | None, expires: str) -> None:
 def every() -> None:
     """Show all tokens, without what they are."""
     with one_line_errors(), database() as url, connect(url) as connection:
-        for each in db.run(connection, "access.all"):
+        for each in db.run(connection, "tokens.all"):
             reach = f"project {each.project}" if each.project else "everything"
             state = "revoked" if each.revoked_at else f"until {each.expires_at or 'revoked'}"
             click.echo(f"{each.name}\t{each.role}\t{reach}\t{state}\tlast used {each.last_used_at or 'never'}")
@@ -81,7 +79,7 @@ def every() -> None:
 def revoke(name: str) -> None:
     """Take a token back: within 2 seconds it is refused."""
     with one_line_errors(), database() as url, connect(url) as connection:
-        if not next(db.run(connection, "access.revoke", name=name), None):
+        if not next(db.run(connection, "tokens.revoke_named", name=name), None):
             sys.exit(f"There is no good token of the name {name}.")
     click.echo("It is revoked.")
 

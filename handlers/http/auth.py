@@ -4,7 +4,6 @@ While no token was ever made, all roles are granted on loopback, and the service
 A view runs only for a caller who was admitted: `check_access` says who, `check_admitted` looks right before the view.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,12 +22,10 @@ from handlers.http.hosts import is_local
 from handlers.http.origins import check_host, check_origin
 from handlers.http.problems import ProblemException
 from handlers.http.rate_limit import spend
+from handlers.http.tokens import ANONYMOUS, digest
 
 ROLES = ("anyone", "reader", "writer", "admin")
 """Each may do what those before it may."""
-
-ANONYMOUS = "anonymous"
-"""What history calls a caller without a token."""
 
 KNOWN_FOR = 1.0
 """Seconds for which a process believes what it read of a token: so much later one that was revoked is refused."""
@@ -172,13 +169,13 @@ def waits_for_token() -> bool:
 
 def holder(token: str, known_for: float = KNOWN_FOR) -> Any:
     """Who holds a token, with `name` and `role`; None where it is not good."""
-    digest = hashlib.sha256(token.encode()).hexdigest()
-    return remembered(digest, lambda: oidc.holder(token) if oidc.is_jwt(token) else looked_up(digest), known_for)
+    sha256 = digest(token)
+    return remembered(sha256, lambda: oidc.holder(token) if oidc.is_jwt(token) else looked_up(sha256), known_for)
 
 
-def looked_up(digest: str) -> Any:
+def looked_up(sha256: str) -> Any:
     # Not held to the project of whoever asks: it cannot see tokens.
-    found = Context().run(read, "access.holder", sha256=digest)
+    found = Context().run(read, "access.holder", sha256=sha256)
     if found and found.unnoted:
         with suppress(psycopg.Error):  # on a standby nothing can be noted
             Context().run(write, "access.used", id=found.id)

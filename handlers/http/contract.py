@@ -48,7 +48,7 @@ class Contract:
         self.media: tuple[str, ...] = (JSON,)
         self.files: tuple[str, ...] = ()
         """The media types of a body that is a file; it may also be a part of a form."""
-        self.long = self.tells_place = self.absent = False
+        self.long = self.tells_place = self.absent = self.told_once = False
 
     @cached_property
     def passes_query(self) -> bool:
@@ -103,17 +103,19 @@ def gives(
     media: tuple[str, ...] | None = None,
     tells_place: bool = False,
     absent: bool = False,
+    told_once: bool = False,
 ) -> Callable[[View], View]:
     """State the answer: its schema, statuses and media types, the first by default; `many` for a collection.
 
     It `tells_place` where it says from where on the feed goes on; lists do anyway. What its query or body names may be
-    `absent` (404), as what a path names always may.
+    `absent` (404), as what a path names always may. What is `told_once` is kept for no Idempotency-Key.
     """
 
     def state(view: View) -> View:
         contract = contract_of(view)
         contract.answer = answer() if answer else None
         contract.status, contract.also, contract.many, contract.absent = status, also, many, absent
+        contract.told_once = told_once
         contract.media = media or ((JSON, NDJSON, CSV) if many else (JSON,))
         contract.tells_place = tells_place or (many and NDJSON in contract.media)
         return view

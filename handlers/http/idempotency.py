@@ -43,7 +43,7 @@ def init_app(app: Flask) -> None:
 
 def is_once(rule: Any, view: Any) -> bool:
     """Whether a route takes the header."""
-    return "POST" in (rule.methods or ()) and view.role != "reader"
+    return "POST" in (rule.methods or ()) and view.role != "reader" and not view.contract.told_once
 
 
 def once(view: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
--- Access: tokens. The service asks who holds one; they are made and taken back by `flask token`, with the rights of the owner.
+-- Access: who holds a token, and what that allows. How tokens are made and taken back is in tokens.sql.
 
 -- name: made
 -- Whether there is any token, be it good or not: from then on nobody is let in without one.
@@ -40,41 +40,3 @@ returning
     least(:'share'::bigint, greatest(0, :'limit'::bigint - q.taken + :'share'::bigint)) as granted,
     greatest(0, :'limit'::bigint - q.taken) as others,
     extract(epoch from q.minute + interval '1 minute' - now())::double precision as seconds
-
--- name: create
--- A new token; expires is an interval from now on, or empty for never; project the only one that it reaches, or empty for all there
--- is. No row: there is no such project.
-insert into tokens as t (name, role, sha256, expires_at, project)
-select
-    :'name',
-    :'role',
-    :'sha256',
-    now() + nullif(:'expires', '')::interval,
-    nullif(:'project', '')::bigint
-where :'project' = ''
-    or exists (select from projects as p where p.id = nullif(:'project', '')::bigint)
-returning
-    t.id,
-    t.expires_at
-
--- name: all
--- Every token, without what it is.
-select
-    t.id,
-    t.name,
-    t.role,
-    t.project,
-    t.created_at,
-    t.expires_at,
-    t.revoked_at,
-    t.last_used_at
-from tokens as t
-order by t.id
-
--- name: revoke
--- A token taken back. No row: there is no good one of this name.
-update tokens as t
-set revoked_at = now()
-where t.name = :'name'
-    and t.revoked_at is null
-returning t.id

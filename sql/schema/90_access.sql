@@ -36,6 +36,54 @@ comment on constraint tokens_name_check on tokens is 'Must be 1 to 100 character
 comment on constraint tokens_role_check on tokens is 'Must be reader, writer or admin.';
 comment on constraint tokens_sha256_check on tokens is 'Must be a SHA-256 in hexadecimal.';
 
+create or replace function tokens_json(r tokens) returns json
+language sql stable parallel safe
+return json_build_object(
+    'id', r.id,
+    'name', r.name,
+    'role', r.role,
+    'project', r.project,
+    'created_at', iso8601(r.created_at),
+    'expires_at', iso8601(r.expires_at),
+    'revoked_at', iso8601(r.revoked_at),
+    'last_used_at', iso8601(r.last_used_at)
+);
+
+comment on function tokens_json(tokens) is 'A token as the service answers it: without its SHA-256.';
+
+-- The service may change no token, except by these two: it can add one and end one, and give none that is there more than it has.
+
+create or replace function create_token(name text, role text, sha256 text, expires_at timestamptz, project bigint) returns setof tokens
+language sql security definer
+set search_path = public, pg_temp
+begin atomic
+    insert into tokens as t (name, role, sha256, expires_at, project)
+    select
+        create_token.name,
+        create_token.role,
+        create_token.sha256,
+        create_token.expires_at,
+        create_token.project
+    where create_token.project is null
+        or exists (select from projects as p where p.id = create_token.project)
+    returning t.*;
+end;
+
+comment on function create_token(text, text, text, timestamptz, bigint) is 'Make a token for a project, or for all there is. No row: there is no such project.';
+
+create or replace function revoke_token(id bigint) returns setof tokens
+language sql security definer
+set search_path = public, pg_temp
+begin atomic
+    update tokens as t
+    set revoked_at = now()
+    where t.id = revoke_token.id
+        and t.revoked_at is null
+    returning t.*;
+end;
+
+comment on function revoke_token(bigint) is 'Take a token back. No row: there is none, or it was taken back before.';
+
 -- Not logged: a crash forgives what was asked in its minute.
 create unlogged table if not exists quotas (
     holder text        not null,
@@ -75,7 +123,9 @@ revoke execute on function
     history.close_partitions(timestamptz),
     history.watch_for_late_entries(text),
     stage_employees(),
-    append_employees(bigint)
+    append_employees(bigint),
+    create_token(text, text, text, timestamptz, bigint),
+    revoke_token(bigint)
 from public;
 
 grant execute on function
@@ -83,7 +133,9 @@ grant execute on function
     history.close_partitions(timestamptz),
     history.seal(boolean),
     stage_employees(),
-    append_employees(bigint)
+    append_employees(bigint),
+    create_token(text, text, text, timestamptz, bigint),
+    revoke_token(bigint)
 to rowhouse_service;
 
 

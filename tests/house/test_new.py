@@ -139,7 +139,7 @@ def test_a_resource_that_is_there_is_changed(tree, database):
         (["b" * 30 + "s", f"{'a' * 40}:text", "--under", "projects"], "longer than the 63 bytes"),
         (["messages", "name:text", "--under", "projects"], "There is handlers/messages already"),
         (["http", "name:text", "--one", "request", "--under", "projects"], "There is handlers/http already"),
-        (["tokens", "name:text", "--under", "projects"], "There is a table tokens already"),
+        (["first_answers", "name:text", "--under", "projects"], "There is a table first_answers already"),
         (["tree", "name:text", "--one", "leaf", "--under", "projects"], "path or a module that is called tree"),
         ([NOUN, "name:text", "--one", "user", "--under", "projects"], "There is a user in history already"),
         ([NOUN, "name:text", "--one", "userstory", "--under", "projects"], "There is a userstory in history"),

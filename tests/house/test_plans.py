@@ -66,6 +66,8 @@ BIG = """
     select 'anonymous', i::text, '', 201, '{{}}', '' from generate_series(1, {others} / 10) as i;
     insert into operations (kind, table_name, actor, state, finished_at)
     select 'backup', 'employees', 'anonymous', 'succeeded', now() from generate_series(1, {others}) as i;
+    insert into tokens (name, role, sha256)
+    select i, 'reader', encode(sha256(i::text::bytea), 'hex') from generate_series(1, {others}) as i;
     insert into history.entries (operation_date, obj_type, obj_id, action, project, actor, version, request_id, new_obj)
     select date_trunc('month', now()) + i * interval '1 second', 'userstory', (i / 10)::text,
         case when i % ({others} / 10) = 7 then 'delete' else 'update' end, i / 100, 'actor ' || i % 5000, i % 10 + 1,
