@@ -23,6 +23,7 @@ def one_line(error: BaseException) -> str | None:
 
 if __name__ == "__main__":
     try:
-        migrate(settings.read()["DATABASE_URL"])
+        if applied := migrate(settings.read()["DATABASE_URL"]):
+            print(f"The database was brought up to date: {', '.join(applied)}.", file=sys.stderr)
     except (psycopg.Error, Refused) as error:
         sys.exit(one_line(error))

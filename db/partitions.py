@@ -6,6 +6,7 @@ to the default partition, and from there to its month the next time.
 
 import logging
 import threading
+from datetime import datetime
 
 import psycopg
 
@@ -45,3 +46,10 @@ def keep(dsn: str, stop: threading.Event) -> None:
             log.warning("The partitions of history are to be made later: %s", str(error).partition("\n")[0])
             wait = RETRY
         stop.wait(wait)
+
+
+def prune(dsn: str, before: datetime) -> list[str]:
+    """Drop the months of history that ended by then; returns the names of their partitions."""
+    with connect(dsn) as connection:
+        connection.execute("set statement_timeout = 0")
+        return [name for (name,) in connection.execute("select history.prune($1)", [before])]

@@ -27,7 +27,8 @@ from urllib.parse import quote
 import psutil
 import psycopg
 
-from db.schema import Refused, create_database, migrate, seed
+from db.schema import Refused, create_database, migrate
+from db.seeding import put_in_demonstration
 
 DATABASE = "rowhouse"
 
@@ -353,7 +354,7 @@ def prepare(data: Path) -> str:
     address = f"postgresql://postgres:@/{DATABASE}{at}"
     migrate(address)
     if (data / NEW).exists():
-        seed(address)
+        put_in_demonstration(address)
         (data / NEW).unlink()
     return address
 

@@ -8,13 +8,12 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
-from db import Connection, partitions
+from db import Connection, partitions, run
 from db.pool import connect
 
 log = logging.getLogger("rowhouse")
@@ -65,8 +64,7 @@ def migrate(dsn: str) -> list[str]:
             check_standby(connection)
             return []
         with connection.transaction():
-            connection.execute(f"set local lock_timeout = '{LOCK_WAIT}'; set local statement_timeout = 0")
-            connection.execute("select pg_advisory_xact_lock($1)", [LOCK])
+            begin(connection)
             applied = bring_up_to_date(connection)
             connection.execute("select history.recognize_server()")
         try:
@@ -74,6 +72,12 @@ def migrate(dsn: str) -> list[str]:
         except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
             log.warning("The months' partitions of history could not be made yet: %s", error.diag.message_primary)
         return applied
+
+
+def begin(connection: Connection) -> None:
+    """Wait until nobody else migrates, and for locks only so long."""
+    connection.execute(f"set local lock_timeout = '{LOCK_WAIT}'; set local statement_timeout = 0")
+    connection.execute("select pg_advisory_xact_lock($1)", [LOCK])
 
 
 def check_server(connection: Connection) -> None:
@@ -93,25 +97,40 @@ def check_standby(connection: Connection) -> None:
 
 
 def bring_up_to_date(connection: Connection) -> list[str]:
-    applied = checksums(connection)
-    known = migrations()
+    applied, fresh = checksums(connection), dict[str, None]()
+    for name, statements in steps(connection):
+        connection.execute(statements.encode())
+        fresh[name] = None
+    for name, checksum in expected().items():
+        if applied.get(name) != checksum:
+            record(connection, name, checksum)
+    return [*fresh]
+
+
+def steps(connection: Connection) -> Iterator[tuple[str, str]]:
+    """What the database lacks, each by its name; the next is found once the one before was done.
+
+    Raises Refused where a migration was changed since, or its owner may not make what is needed.
+    """
+    applied, known = checksums(connection), migrations()
     for name, checksum in applied.items():
         if name in known and checksum not in (None, digest(known[name])):
             raise Refused(f"Migration {name} was changed after this database took it: restore it, write a new one.")
     # A database that took no migration is new (or was built from the book with psql): the book is all it needs.
-    pending = [name for name in known if name not in applied] if applied else []
-    for name in pending:
-        connection.execute(known[name].encode())
-    if applied.get("book") == digest(book()):
-        fresh = pending
-    else:
-        for statements in lacking(connection, book()):
-            connection.execute(statements.encode())
-        fresh = [*pending, "book"]
-    for name, text in (known | {"book": book()}).items():
-        if applied.get(name) != digest(text):
-            record(connection, name, digest(text))
-    return fresh
+    if applied:
+        yield from ((name, text) for name, text in known.items() if name not in applied)
+    if applied.get("book") != digest(book()):
+        check_rights(connection)
+        yield from (("book", statements) for statements in lacking(connection, book()))
+
+
+def check_rights(connection: Connection) -> None:
+    """Raises Refused where an administrator has to do something first."""
+    rights = [*run(connection, "access.rights")]
+    if not all(right.may for right in rights):
+        owner = connection.execute("select current_user").fetchone()
+        assert owner
+        raise Refused(f"{owner[0]} may not make all that is needed: an administrator runs what `flask roles` prints.")
 
 
 def checksums(connection: Connection) -> dict[str, str | None]:
@@ -166,19 +185,6 @@ def digest(text: str) -> str:
 def expected() -> dict[str, str]:
     """What schema_migrations says of a database that is up to date."""
     return {name: digest(text) for name, text in (migrations() | {"book": book()}).items()}
-
-
-def seed(dsn: str) -> None:
-    """Put in the small demonstration of sql/seed/demo.sql; what is there already stays."""
-    with connect(dsn) as connection:
-        connection.execute((SQL / "seed" / "demo.sql").read_bytes())
-
-
-def prune(dsn: str, before: datetime) -> list[str]:
-    """Drop the months of history that ended by then; returns the names of their partitions."""
-    with connect(dsn) as connection:
-        connection.execute("set statement_timeout = 0")
-        return [name for (name,) in connection.execute("select history.prune($1)", [before])]
 
 
 def create_database(dsn: str, name: str) -> None:

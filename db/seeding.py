@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from db import run
 from db.pool import connect
+from db.schema import SQL
 
 USERS_SLICE, PROJECTS_SLICE, STORIES_SLICE = 10_000, 500, 500
 """Rows of a slice: what is lost when a run is broken off, and taken up again by the next with the same numbers."""
@@ -31,3 +32,9 @@ def seed(dsn: str, users: int, projects: int, userstories: int, seed: int) -> It
 def slices(rows: int, size: int) -> Iterator[tuple[int, int]]:
     """The first and last number of each slice of the numbers 1 to `rows`."""
     return ((first, min(first + size - 1, rows)) for first in range(1, rows + 1, size))
+
+
+def put_in_demonstration(dsn: str) -> None:
+    """Put in the small demonstration of sql/seed/demo.sql; what is there already stays."""
+    with connect(dsn) as connection:
+        connection.execute((SQL / "seed" / "demo.sql").read_bytes())

@@ -1,14 +1,17 @@
 """Migrations and the SQL pages: one wins, all agree, and nobody edits the past."""
 
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
-from db import queries, schema
-from tests.conftest import clone, drop, tool
+import db
+from db import migration_status, private_postgres, queries, schema
+from tests.conftest import clone, drop, serve, tool
+from tests.flask_command import flask
 
 
 @pytest.fixture
@@ -236,3 +239,102 @@ def test_what_pg_dump_writes_is_restored_with_every_row(database, nothing):
     restored = subprocess.run(command, input=dump.stdout, capture_output=True, text=True)
     assert restored.returncode == 0, restored.stderr
     assert counts(nothing) == counts(database)
+
+
+# What a migration would do --------------------------------------------------------------------------------------------
+
+
+def dump(url: str) -> str:
+    command = [tool("pg_dump", url), "--restrict-key=none", url]
+    return subprocess.run(command, check=True, timeout=60, capture_output=True, text=True).stdout
+
+
+def test_what_is_pending_is_told_and_what_was_applied_with_its_time(database, later):
+    before, status = migration_status.status(database), schema.migrate(database)
+    assert status == ["9999_later"]
+    assert [name for name, at in before if not at] == ["9999_later"]
+    assert [name for name, _ in before] == [*schema.migrations(), "book"]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", at) for _, at in migration_status.status(database))
+
+
+def test_of_a_new_database_the_book_is_pending(nothing):
+    assert migration_status.status(nothing) == [("book", "")]
+    found = flask(nothing, "migrate", "--status")
+    assert (found.returncode, found.stdout) == (1, "book\tpending\n")
+    schema.migrate(nothing)
+    found = flask(nothing, "migrate", "--status")
+    assert (found.returncode, "pending" in found.stdout) == (0, False)
+
+
+def test_a_rehearsal_prints_the_very_sql_and_its_locks_and_changes_nothing(database, nothing, later):
+    before = dump(database)
+    told = [*migration_status.rehearse(database)]
+    assert dump(database) == before
+    assert told[0] == f"-- 9999_later\n{schema.migrations()['9999_later']}\n"
+    assert told[1:] == ["-- AccessExclusiveLock on users"]
+    schema.migrate(database)
+    assert [*migration_status.rehearse(database)] == []
+    by_hand = flask(nothing, "migrate", "--dry-run").stdout
+    assert dump(nothing).count("create") == 0
+    psql = [tool("psql", nothing), "-XqAt1", "-v", "ON_ERROR_STOP=1", nothing]
+    subprocess.run(psql, input=by_hand, check=True, timeout=120, capture_output=True, text=True)
+    with psycopg.connect(nothing) as connection:
+        assert connection.execute("select count(*) from users").fetchone() == (0,)
+
+
+def test_it_is_either_told_or_rehearsed(database):
+    found = flask(database, "migrate", "--status", "--dry-run")
+    assert (found.returncode, found.stderr.splitlines()[-1]) == (2, "Error: Either --status or --dry-run.")
+
+
+LOGIN = "somebody with a \"quote\" and a 'tick'"
+
+
+@pytest.fixture
+def unprivileged(tmp_path_factory):
+    """A server without roles of the service, where somebody may do nothing: as they, and as its superuser."""
+    with private_postgres.server(tmp_path_factory.mktemp("roles") / "data") as server:
+        schema.create_database(server, "theirs")
+        admin = conninfo.make_conninfo(server, dbname="theirs")
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(sql.SQL("create role {} login").format(sql.Identifier(LOGIN)))
+            others = "select datname from pg_database where not datistemplate and datname <> all ('{theirs,postgres}')"
+            for (name,) in connection.execute(others).fetchall():
+                connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+            for role in ("service", "project", "readonly", "backup"):
+                connection.execute(f"drop role if exists rowhouse_{role}")
+        yield conninfo.make_conninfo(admin, user=LOGIN), admin
+
+
+def test_what_an_owner_without_rights_lacks_is_printed_and_is_enough(unprivileged):
+    theirs, admin = unprivileged
+    refused = flask(theirs, "migrate")
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines() == [
+        f"{LOGIN} may not make all that is needed: an administrator runs what `flask roles` prints."
+    ]
+    told = flask(theirs, "roles").stdout
+    assert len(told.splitlines()) == 4 + 4 + 2
+    with psycopg.connect(admin, autocommit=True) as connection:
+        for statement in told.splitlines():
+            connection.execute(statement)
+    assert flask(theirs, "roles").stdout == ""
+    assert flask(theirs, "migrate").stdout == "Applied book.\n"
+    assert flask(theirs, "migrate", "--status").returncode == 0
+    with serve(theirs) as service:
+        assert service.post("/projects", json={"name": "A", "slug": "a"}).status_code == 201
+
+
+def test_each_right_that_an_owner_lacks_is_told_by_itself(unprivileged):
+    theirs, admin = unprivileged
+    told = migration_status.rights(theirs)
+    for lacking in told:
+        with schema.connect(admin) as connection, connection.transaction(force_rollback=True):
+            role = lacking.split()[2].rstrip(";") if lacking.startswith("create role") else None
+            for statement in told:
+                if statement != lacking and not (role and statement.startswith(f"grant {role} ")):
+                    connection.execute(statement)
+            connection.execute(sql.SQL("set local role {}").format(sql.Identifier(LOGIN)))
+            rights = [*db.run(connection, "access.rights")]
+            assert [right.statement for right in rights if right.statement == lacking or not role] == [lacking]
+            assert not any(right.may for right in rights)

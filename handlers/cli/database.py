@@ -1,22 +1,52 @@
-"""flask migrate, seed, explain."""
+"""flask migrate, roles, seed, explain."""
+
+import sys
 
 import click
 
 import db
-from db import schema, seeding
+from db import migration_status, schema, seeding
 from db.queries import STATEMENTS
 from handlers.cli.common import commands, database, one_line_errors
+
+UP_TO_DATE = "The database is up to date."
 
 MOST = click.IntRange(0, 10_000_000)
 SEEDS = click.IntRange(0, 2**31 - 1)
 
 
 @commands.cli.command("migrate")
-def migrate() -> None:
+@click.option("--status", is_flag=True, help="Only say what was applied and what is pending; 1 where something is.")
+@click.option("--dry-run", is_flag=True, help="Only print the SQL and its locks: others wait for these meanwhile.")
+def migrate(status: bool, dry_run: bool) -> None:
     """Bring the database up to date."""
+    if status and dry_run:
+        raise click.UsageError("Either --status or --dry-run.")
     with one_line_errors(), database() as url:
-        applied = schema.migrate(url)
-        click.echo(f"Applied {', '.join(applied)}." if applied else "The database is up to date.")
+        if status:
+            tell_status(url)
+        elif dry_run:
+            for statements in migration_status.rehearse(url):
+                click.echo(statements)
+        else:
+            applied = schema.migrate(url)
+            click.echo(f"Applied {', '.join(applied)}." if applied else UP_TO_DATE)
+
+
+def tell_status(url: str) -> None:
+    found = migration_status.status(url)
+    for name, applied_at in found:
+        click.echo(f"{name}\t{applied_at or 'pending'}")
+    if not all(applied_at for _, applied_at in found):
+        sys.exit(1)
+
+
+@commands.cli.command("roles")
+def roles() -> None:
+    """Print the SQL that an administrator runs once, where the owner of the tables may not make roles and schemas."""
+    with one_line_errors(), database() as url:
+        for statement in migration_status.rights(url):
+            click.echo(statement)
 
 
 @commands.cli.command("seed")
@@ -34,7 +64,7 @@ def seed(users: int | None, projects: int, userstories: int | None, seed: int) -
         raise click.UsageError("--userstories needs --projects.")
     if not projects and users is None:
         with one_line_errors(), database() as url:
-            schema.seed(url)
+            seeding.put_in_demonstration(url)
             click.echo("The demonstration is in.")
         return
     people = users if users is not None else 100

@@ -13,7 +13,7 @@ import psycopg
 from flask.cli import AppGroup
 
 import db
-from db import schema
+from db import partitions
 from db.pool import connect
 from handlers.cli.common import commands, database, one_line_errors
 
@@ -184,5 +184,5 @@ def past_day(context: click.Context, option: click.Parameter, value: datetime) -
 def prune(before: datetime) -> None:
     """Drop the months of history that ended before a day (by UTC): they can no longer be read or resumed from."""
     with one_line_errors(), database() as url:
-        dropped = schema.prune(url, before.replace(tzinfo=UTC))
+        dropped = partitions.prune(url, before.replace(tzinfo=UTC))
         click.echo(f"Dropped {', '.join(dropped)}." if dropped else "There was nothing to drop.")
