@@ -550,6 +550,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             data: bytes = client.recv(size)
         finally:
             self.waiting.pop(client, None)
+        self.next_turn()  # whoever sends tiny chunks without a pause never makes it wait
         return data
 
     def pass_over(self, client: Any, reader: Reader, request: HttpRequest) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from handlers.bulk import csv_delimiter, csv_header, csv_reader, csv_rows, errors, loading
+from handlers.bulk import csv_delimiter, csv_header, csv_reader, csv_rows, errors, gzip_file, loading
 from tests.conftest import ROOT, first
 
 COLUMNS = ("id", "name", "note")
@@ -280,7 +280,7 @@ OPEN = {
 def longest_without_a_turn(monkeypatch, packed: bytes) -> float:
     """Seconds of CPU that the reading of a file takes at a time, before others have a turn."""
     turns = [time.thread_time()]
-    for module in (csv_reader, csv_rows, csv_delimiter):
+    for module in (csv_reader, csv_rows, csv_delimiter, gzip_file):
         monkeypatch.setattr(module, "next_turn", lambda: turns.append(time.thread_time()))
     rows = csv_reader.rows(csv_reader.Unpacked(io.BytesIO(packed)), ("id", "department"), "auto")
     with suppress(errors.Unreadable):  # too many are blank
@@ -298,6 +298,35 @@ def test_an_open_quote_before_many_lines_and_a_line_of_many_fields_let_others_ha
     packed = gzip.compress(before + content, mtime=0)
     tries = (longest_without_a_turn(monkeypatch, packed) for _ in range(3))
     assert any(took <= 0.05 for took in tries), "another process may have had the caches, but not each time"
+
+
+PACKED = {
+    "a name without an end": b"\x1f\x8b\x08\x08\0\0\0\0\0\0" + b"a" * 2**24,
+    "a comment without an end": b"\x1f\x8b\x08\x10\0\0\0\0\0\0" + b"a" * 2**24,
+    "members of nothing": gzip.compress(b"", mtime=0) * 400_000,
+    "members of little": gzip.compress(b"1,a\n", mtime=0) * 100_000,
+    "padding": gzip.compress(b"1,a\n", mtime=0) + b"\0" * 2**24,
+    "padding between members": (gzip.compress(b"1,a\n", mtime=0) + b"\0" * 2**12) * 2000,
+    "a sum that is wrong": gzip.compress(b"1,a\n" * 10**6, mtime=0)[:-8] + b"\0" * 8,
+    "what is no member": gzip.compress(b"1,a\n", mtime=0) + b"a" * 2**24,
+}
+
+
+@pytest.mark.parametrize("packed", first(3, PACKED.values()), ids=PACKED)
+def test_whatever_a_gzip_holds_instead_of_rows_others_have_their_turn(monkeypatch, packed):
+    assert any(longest_without_a_turn(monkeypatch, packed) <= 0.05 for _ in range(3))
+
+
+@pytest.mark.parametrize("cut", [1, 4, 8, 9, 15])
+def test_members_follow_each_other_and_padding_and_none_may_be_cut(cut):
+    member = gzip.compress(b"1,a\n2,b\n", mtime=0)
+    whole = [["1", "a"], ["2", "b"]]
+    for packed, times in ((member, 1), (member * 3, 3), (member + b"\0" * 600 + member, 2), (member + b"\0", 1)):
+        assert [row.fields for row in read(packed, "no", ("id", "name"))] == whole * times
+        with pytest.raises(errors.Unreadable):
+            read(packed.rstrip(b"\0")[:-cut], "no", ("id", "name"))
+    with pytest.raises(errors.Unreadable):
+        read(member + b"1,a\n", "no", ("id", "name"))
 
 
 # What stands before the rows ------------------------------------------------------------------------------------------

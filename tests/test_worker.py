@@ -558,6 +558,39 @@ def test_who_asks_much_at_once_does_not_keep_others_waiting_for_all_of_it(databa
         assert any(answered_between(service, 500) for _ in range(10))
 
 
+CHUNKS = b"1\r\n \r\n" * 2**20 + b"0\r\n\r\n"
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+TAKEN = {
+    "what is not there": POST % (b"/nope", CHUNKED),
+    "what is wanted": POST.replace(b"application/json", b"text/csv") % (b"/upload/jobs?mode=dry-run", CHUNKED),
+    "what is too large": POST % (b"/users/search", CHUNKED),
+}
+
+
+@pytest.mark.parametrize("sent", TAKEN.values(), ids=TAKEN)
+def test_who_sends_tiny_chunks_without_a_pause_leaves_turns_to_others(database, sent):
+    """A turn for each block that is read, whatever it holds: ninety blocks here."""
+
+    threads = ThreadPoolExecutor(1)
+
+    def send(client):
+        with suppress(ConnectionError):
+            client.sendall(sent + CHUNKS + GET)
+            came = b""
+            while came.count(b"HTTP/1.1 ") < 2 and (some := client.recv(2**16)):
+                came += some
+
+    with serve(database, WORKERS="1") as service, service.raw() as crowd, service.raw() as other, threads as pool:
+        crowded, answered = pool.submit(send, crowd), 0
+        while not crowded.done():
+            other.sendall(GET)
+            other.recv(1000)
+            answered += 1
+    assert answered > 20
+
+
 def test_a_head_in_pieces_is_answered_too(service):
     for at in (1, 10, len(GET) - 1):
         assert said(service, GET[:at], GET[at:]).startswith(b"HTTP/1.1 200 OK")

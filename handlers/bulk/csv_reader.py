@@ -1,10 +1,8 @@
 """Reads a CSV file as people save it, in any dialect, each row with its line as it came."""
 
-import gzip
 import hashlib
 import io
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
@@ -16,9 +14,13 @@ from handlers.bulk.csv_header import in_order
 from handlers.bulk.csv_rows import ROW_LIMIT, check_blank, records
 from handlers.bulk.csv_rows import Row as Row
 from handlers.bulk.errors import TooLarge, Unreadable
+from handlers.bulk.gzip_file import MAGIC, unpacked
 
 UNPACKED_LIMIT = 2**30
 """Bytes of an unpacked file."""
+
+BLOCK = 2**14
+"""Bytes that are read at once."""
 
 STATED = re.compile(r'"?sep=([^\w"])"?\s*', re.IGNORECASE)
 """The line by which spreadsheets tell each other the delimiter."""
@@ -44,9 +46,10 @@ class Unpacked(io.RawIOBase):
 
     def __init__(self, source: BinaryIO, tell: Callable[[], object] = lambda: None) -> None:
         self.tell_block = tell
-        packed = source.read(2) == b"\x1f\x8b"
+        packed = source.read(len(MAGIC)) == MAGIC
         source.seek(0)
-        self.source = gzip.GzipFile(fileobj=source, mode="rb") if packed else source
+        self.blocks = unpacked(source) if packed else iter(partial(source.read, BLOCK), b"")
+        self.rest = memoryview(b"")
         self.hash = hashlib.sha256()
         self.size = 0
 
@@ -54,23 +57,27 @@ class Unpacked(io.RawIOBase):
         return True
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]  # the base class says the same
-        try:
-            some = self.source.read(len(buffer))
-        except (OSError, EOFError, zlib.error) as error:
-            raise Unreadable(f"The file is damaged gzip: {error}.") from None
-        next_turn()
-        self.tell_block()
-        self.hash.update(some)
-        self.size += len(some)
-        if self.size > UNPACKED_LIMIT:
-            raise TooLarge(f"The file is larger than {UNPACKED_LIMIT} bytes unpacked.")
-        buffer[: len(some)] = some
-        return len(some)
+        while not self.rest and (block := next(self.blocks, None)) is not None:
+            self.rest = self.counted(block)
+        size = min(len(self.rest), len(buffer))
+        buffer[:size] = self.rest[:size]
+        self.rest = self.rest[size:]
+        return size
+
+    def counted(self, block: bytes) -> memoryview:
+        if block:  # of a gzip it may be none
+            next_turn()
+            self.tell_block()
+            self.hash.update(block)
+            self.size += len(block)
+            if self.size > UNPACKED_LIMIT:
+                raise TooLarge(f"The file is larger than {UNPACKED_LIMIT} bytes unpacked.")
+        return memoryview(block)
 
 
 def rows(source: Unpacked, columns: tuple[str, ...], header: str) -> Iterator[Row]:
     """The data rows of a file for these columns. `header`: auto, yes or no. Raises Unreadable or TooLarge."""
-    buffered = io.BufferedReader(source, 16384)
+    buffered = io.BufferedReader(source, BLOCK)
     text = io.TextIOWrapper(buffered, encoding_of(buffered.peek(4)), newline="")
     try:
         yield from parsed(iter(partial(text.readline, ROW_LIMIT + 1), ""), columns, header)
