@@ -6,6 +6,8 @@ import socket
 import struct
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from itertools import count
 from uuid import uuid4
 
@@ -13,14 +15,16 @@ import psycopg
 import pytest
 from urllib3 import encode_multipart_formdata
 
+from handlers.http.auth import KNOWN_FOR
 from tests import resources
-from tests.conftest import serve, wait_for
+from tests.conftest import make_token, serve, wait_for
 from tests.test_refusals import APP, CONTRACTS
 
 NEW = resources.NEW | {
     "/user": lambda n: {"text": f"Text {n}"},
     "/users/search": lambda n: {"name": "Cut"},
     "/audios/search": lambda n: {"session_id": n},
+    "/tokens": lambda n: {"name": f"Name {n}", "role": "admin"},
     "/batch": lambda n: {"departments": [{"id": n, "department": f"D{n}"}]},
 }
 """What is posted to a path."""
@@ -131,7 +135,7 @@ def state(connection) -> str:
     asked = " || ".join(
         f"(select coalesce(md5(string_agg(t::text, ',' order by t::text)), '') from {name} as t)" for (name,) in tables
     )
-    return connection.execute(f"select {asked}").fetchone()[0]
+    return connection.execute(f"select {asked} || (select count(*) from tokens)").fetchone()[0]
 
 
 def refused(service) -> int:
@@ -204,11 +208,56 @@ def test_a_body_that_is_cut_is_refused_and_nothing_of_it_is_done(alone, way, par
 
 def test_the_same_requests_do_something_when_they_come_whole(alone):
     """What was cut above was worth refusing."""
+    admitted = {}
     with psycopg.connect(alone.database, autocommit=True) as connection:
         for method, rule in sorted(WRITING, key=lambda route: route[0] == "DELETE"):
             for path, kind, body, _ in requests_of(alone, method, rule):
                 before = state(connection)
-                answer = alone.request(method, path, data=body, headers={"Content-Type": kind})
+                answer = alone.request(method, path, data=body, headers={"Content-Type": kind} | admitted)
                 assert answer.status_code < 500 and answer.status_code != 400, (method, path, answer.text)
                 if method == "POST" and rule in NEW and rule not in READING:
                     assert answer.ok and state(connection) != before, (method, path, answer.text)
+                if path == "/tokens":  # from now on one is needed
+                    admitted["Authorization"] = f"Bearer {answer.json()['token']}"
+
+
+def begun(service, token, method, request) -> Iterator[tuple[socket.socket, bytes]]:
+    """The request in both of its forms, sent but for its last byte by the holder of a token."""
+    for head, body in heads(method, request):
+        client = service.raw()
+        line, rest = head.split(b"\r\n", 1)
+        client.sendall(line + f"\r\nAuthorization: Bearer {token}\r\n".encode() + rest + body[:-1])
+        yield client, body[-1:]
+
+
+@pytest.mark.parametrize("of_files", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_whoever_is_no_longer_let_in_when_the_body_ends_has_nothing_done(database, of_files):
+    """All that takes a body, held back until the token was revoked for so long that no process believes in it."""
+    with psycopg.connect(database, autocommit=True) as connection, serve(database) as service:
+        service.made = resources.create_all(service)
+        assert service.post("/departments", json={"id": 7, "department": "Seven"}).ok
+        requests = [
+            (method, request)
+            for method, rule in WRITING
+            for request in requests_of(service, method, rule)
+            if bool(CONTRACTS[method, rule].files) is of_files
+        ]
+        make_token(connection)  # so that one is needed
+        before, size = state(connection), 1 if of_files else len(requests)  # a file has a place of few
+        for first in range(0, len(requests), size):
+            token = make_token(connection)
+            held = [
+                each
+                for method, request in requests[first : first + size]
+                for each in begun(service, token, method, request)
+            ]
+            assert service.get("/users?limit=1", headers={"Authorization": f"Bearer {token}"}).ok
+            connection.execute("update tokens set revoked_at = now() where name = %s", [token])
+            time.sleep(KNOWN_FOR + 1)  # the time that is promised
+            for client, last in held:
+                with client:
+                    client.sendall(last)
+                    assert client.recv(65536).split(b" ", 2)[1] == b"401", requests[first]
+        assert len(requests) >= (8 if of_files else 20)
+        connection.execute("delete from tokens where revoked_at is not null")
+        assert state(connection) == before

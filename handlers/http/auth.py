@@ -147,6 +147,12 @@ def admit(token: str, role: str) -> Holder:
     return Holder(token, found.role)
 
 
+def check_still_good() -> None:
+    """After a wait for the client: 401 where it would not be admitted any more."""
+    if g.caller.role != ROLES[0] and not (holder(g.token) if g.token else not guarded()):
+        refuse("The token is no longer good, or one is needed by now.", {"error": "invalid_token"})
+
+
 def refuse(detail: str, told: dict[str, str | None]) -> NoReturn:
     abort(401, description=detail, www_authenticate=WWWAuthenticate("bearer", {"realm": "rowhouse", **told}))
 

@@ -12,6 +12,7 @@ from flask import Response, abort, after_this_request, current_app, request
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from db.cooperate import next_turn
+from handlers.http.auth import check_still_good
 from handlers.http.problems import ProblemException, shortened
 
 JSON = "application/json"
@@ -94,12 +95,13 @@ def refuse_kind(header: str, known: str) -> NoReturn:
 
 @contextmanager
 def arriving(seconds: float) -> Iterator[None]:
-    """Wait so long for what the client sends within the block. 408 where it does not come."""
+    """Wait so long for what the client sends within the block. 408 where it does not come, 401 if it came too late."""
     try:
         with gevent.Timeout(seconds):
             yield
     except gevent.Timeout:
         abort(408, f"The body did not come within {seconds} seconds.")
+    check_still_good()
 
 
 def integer(digits: str) -> int | float:
