@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 
 import psycopg
@@ -15,8 +15,10 @@ from websockets.sync.client import connect
 from handlers.http.contract import NDJSON
 from handlers.http.request_body import JSON
 from tests.conftest import make_token, serve, tool, wait_for
-from tests.resources import CHANGES, FENCED, OF_PROJECTS, anew, insert
+from tests.resources import CHANGES, FENCED, OF_PROJECTS, anew, create_all, insert
 from tests.test_access import TABLE
+from tests.test_changes import EVENTS, LINES, MEDIA
+from tests.test_changes import told as told_by_http
 
 ROUTES = [route for route, least in TABLE.items() if least.endswith(", project")]
 
@@ -273,9 +275,47 @@ def test_a_socket_is_told_of_its_project_only(guarded, own):
             ws.recv(0.3)
     with channel(guarded, own["token"], f"?project={guarded.foreign['projects']}") as (ws, _):
         with psycopg.connect(guarded.database, autocommit=True) as connection:
-            connection.execute("update tasks set status = status || '.' where id = %s", [guarded.foreign["tasks"]])
+            connection.execute("update tasks set status = status || '.'")
         with pytest.raises(TimeoutError):
             ws.recv(0.5)
+
+
+def heard(frames) -> list[int]:
+    """Of which projects the frames of changes are, until the last."""
+    found = []
+    for frame in frames:
+        if frame and "object" in frame:
+            found.append(frame["project"])
+            if frame.get("diff", {}).get("name", [""])[-1] == "The last":
+                return found
+    raise AssertionError(f"it ended after {found}")
+
+
+def test_whatever_is_changed_a_token_hears_of_its_project_alone(database):
+    """Rows of each kind, loads and emptied tables: live and missed, by the channel and by HTTP."""
+    with psycopg.connect(database, autocommit=True) as connection, serve(database) as service, ExitStack() as ends:
+        create_all(service)
+        own = service.post("/projects", json={"name": "Own"}).json()["id"]
+        held, admin = make_token(connection, project=own), make_token(connection)
+        wait_for(lambda: service.get("/users").status_code == 401)
+        ws, since = ends.enter_context(channel(service, held))
+        live = {"the channel": map(json.loads, ws)} | {
+            media: told_by_http(service, media, held) for media in (EVENTS, LINES)
+        }
+        for media in (EVENTS, LINES):
+            assert any(frame.get("type") == "subscribed" for frame in live[media])
+        for noun, change in CHANGES.items():
+            for field, value in change.items():
+                connection.execute(f"update {noun} set {field} = %s", [value])
+        headers = {"Authorization": f"Bearer {admin}", "Content-Type": "text/csv"}
+        assert service.post("/upload/departments", data=b"9,Loaded\n", headers=headers).status_code == 200
+        connection.execute("truncate audios, events, departments, jobs cascade")
+        connection.execute("update projects set name = 'The last' where id = %s", [own])
+        assert {way: heard(frames) for way, frames in live.items()} == {way: [own, own] for way in live}
+        for media in MEDIA:
+            assert heard(told_by_http(service, media, held, since=since)) == [own, own], media
+        with channel(service, held, f"?since={since}") as (ws, _):
+            assert heard(map(json.loads, ws)) == [own, own]
 
 
 # People ---------------------------------------------------------------------------------------------------------------
