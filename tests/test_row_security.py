@@ -147,9 +147,10 @@ def test_a_token_of_no_project_reaches_all(guarded, own, route):
     assert answer.status_code in (200, 201, 204), answer.text
 
 
+@pytest.mark.parametrize("prefer", [{}, {"Prefer": "respond-async"}], ids=["", "async"])
 @pytest.mark.parametrize("noun", ["milestones", *PEOPLE])
-def test_a_token_of_one_project_undoes_what_it_deleted(guarded, own, noun):
-    """Also the project itself, and what alone named somebody."""
+def test_a_token_of_one_project_undoes_what_it_deleted(guarded, own, noun, prefer):
+    """Also the project itself, and what alone named somebody. It waits in any case: it sees no operations."""
 
     def seen(held: str) -> list:
         headers = {"Authorization": f"Bearer {held}"}
@@ -159,13 +160,25 @@ def test_a_token_of_one_project_undoes_what_it_deleted(guarded, own, noun):
             for answer in [guarded.get(f"/{each}/{own[each]}", headers=headers)]
         ]
 
-    headers = {"Authorization": f"Bearer {own['token']}"}
+    headers = {"Authorization": f"Bearer {own['token']}"} | prefer
     before, request_id = seen(own["token"]), f"deleted-{next(numbers)}"
     sent = headers | {"X-Request-Id": request_id, "If-Match": "*"}
     assert guarded.delete(f"/{noun}/{own[noun]}", headers=sent).status_code == 204
     answer = guarded.post("/undo", json={"request_id": request_id}, headers=headers)
     assert answer.status_code == 200, answer.text
     assert seen(own["token"]) == before
+
+
+def test_a_token_of_one_project_knows_of_no_upload(guarded, own):
+    headers = {"Authorization": f"Bearer {guarded.admin}", "Content-Type": "text/csv"}
+    made = guarded.post("/upload/departments", data=f"{next(numbers)},Loaded\n".encode(), headers=headers).json()
+    told = [
+        guarded.post("/undo", json={"upload_id": id}, headers={"Authorization": f"Bearer {own['token']}"})
+        for id in (made["upload_id"], made["upload_id"] + 1000)
+    ]
+    assert [answer.status_code for answer in told] == [404, 404]
+    one, other = (answer.json() | {"request_id": ""} for answer in told)
+    assert one == other
 
 
 @pytest.mark.parametrize("how", ["deleted", "changed"])
