@@ -169,6 +169,35 @@ def test_a_token_of_one_project_undoes_what_it_deleted(guarded, own, noun, prefe
     assert seen(own["token"]) == before
 
 
+@pytest.mark.parametrize("how", ["DELETE", "PATCH"])
+@pytest.mark.parametrize("noun", BODIES)
+def test_a_token_of_one_project_undoes_nothing_of_others(guarded, own, noun, how):
+    """Also where one request changed both, and as a revert: of another project nothing is known to have been done."""
+    with psycopg.connect(guarded.database, autocommit=True) as connection:
+        other = project(connection)
+    admin = {"Authorization": f"Bearer {guarded.admin}", "If-Match": "*"}
+    theirs, both = (f"undone-{next(numbers)}" for _ in "12")
+    body = {"json": BODIES[noun]} if how == "PATCH" else {}
+    changed = guarded.request(how, f"/{noun}/{other[noun]}", headers=admin | {"X-Request-Id": theirs}, **body)
+    assert changed.ok, changed.text
+    kept = "milestones" if noun != "milestones" else "comments"
+    for ids in (own, guarded.foreign):
+        sent = admin | {"X-Request-Id": both}
+        assert guarded.patch(f"/{kept}/{ids[kept]}", json=BODIES[kept], headers=sent).status_code == 200
+    before = everything(guarded, other), everything(guarded, guarded.foreign)
+    headers = {"Authorization": f"Bearer {own['token']}"}
+    for dry in (True, False):
+        refused = guarded.post("/undo", json={"request_id": theirs, "dry_run": dry}, headers=headers)
+        assert refused.status_code == 404, refused.text
+        undone = guarded.post("/undo", json={"request_id": both, "dry_run": dry}, headers=headers)
+        assert [each["obj_id"] for each in undone.json()["undone"]] == [own[kept]]
+    for query in ("", "?with=children"):
+        sent = headers | {"If-Match": "*"}
+        reverted = guarded.post(f"/{noun}/{other[noun]}/revert{query}", json={"to": 1}, headers=sent)
+        assert reverted.status_code == 404, reverted.text
+    assert (everything(guarded, other), everything(guarded, guarded.foreign)) == before
+
+
 def test_a_token_of_one_project_knows_of_no_upload(guarded, own):
     headers = {"Authorization": f"Bearer {guarded.admin}", "Content-Type": "text/csv"}
     made = guarded.post("/upload/departments", data=f"{next(numbers)},Loaded\n".encode(), headers=headers).json()
