@@ -210,7 +210,7 @@ def test_a_token_of_one_project_knows_of_no_upload(guarded, own):
     assert one == other
 
 
-@pytest.mark.parametrize("how", ["deleted", "changed"])
+@pytest.mark.parametrize("how", ["deleted", "changed", "reverted"])
 def test_whom_others_took_from_a_project_its_token_does_not_bring_back(guarded, own, how):
     story = f"/userstories/{own['userstories']}"
     with psycopg.connect(guarded.database, autocommit=True) as connection:
@@ -221,13 +221,17 @@ def test_whom_others_took_from_a_project_its_token_does_not_bring_back(guarded, 
         ann = connection.execute(add, [f"n{next(numbers)}"]).fetchone()[0]
         connection.execute("update userstories set assigned_to = %s where id = %s", [ann, own["userstories"]])
     admin = {"Authorization": f"Bearer {guarded.admin}", "X-Request-Id": f"took-{next(numbers)}", "If-Match": "*"}
-    if how == "deleted":
+    if how != "changed":
         assert guarded.delete(story, headers=admin).status_code == 204
     else:
         assert guarded.patch(story, json={"assigned_to": None}, headers=admin).status_code == 200
     headers = {"Authorization": f"Bearer {own['token']}"}
-    answer = guarded.post("/undo", json={"request_id": admin["X-Request-Id"]}, headers=headers)
-    assert (answer.status_code, [*answer.json()["errors"]]) == (422, ["assigned_to"])
+    if how == "reverted":
+        gone = guarded.get(f"{story}/history", headers=headers, params={"sort": "-id"}).json()["items"][0]
+        answer = guarded.post(f"{story}/revert", json={"to": gone["version"]}, headers=headers)
+    else:
+        answer = guarded.post("/undo", json={"request_id": admin["X-Request-Id"]}, headers=headers)
+    assert (answer.status_code, [*answer.json().get("errors", [])]) == (422, ["assigned_to"]), answer.text
 
 
 @pytest.mark.parametrize("media", [JSON, NDJSON])
@@ -560,9 +564,47 @@ def test_kept_answers_are_for_whom_they_were_given(guarded):
     with psycopg.connect(guarded.database, autocommit=True) as connection:
         for actor in ("somebody", "somebody else"):
             connection.execute("insert into first_answers values (%s, 'key', '', 200, '{}', '', now())", [actor])
+            connection.execute("insert into answer_counts values (%s, now(), 0, 1, 1)", [actor])
     with as_role(guarded, "rowhouse_project", 1) as connection:
         connection.execute("set app.actor = 'somebody'")
-        assert connection.execute("select actor from first_answers").fetchall() == [("somebody",)]
+        for table in ("first_answers", "answer_counts"):
+            assert connection.execute(f"select actor from {table}").fetchall() == [("somebody",)]
+
+
+def test_the_role_of_a_project_may_use_what_is_fenced_and_little_else(database):
+    """Each column of each table and view that it may read or write."""
+    may: dict[str, set[str]] = {}
+    with psycopg.connect(database) as connection:
+        found = connection.execute("""
+            select c.oid::regclass::text, a.attname, p.privilege
+            from pg_class as c
+            join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+            cross join unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) as p (privilege)
+            where c.relnamespace in ('public'::regnamespace, 'history'::regnamespace, 'past'::regnamespace)
+                and c.relkind in ('r', 'p', 'v', 'm')
+                -- A view of the past shows who may read its table, unless it shows it to all who may see the view.
+                and (
+                    c.relkind <> 'v'
+                    or not c.reloptions && '{security_invoker=t,security_invoker=true}'
+                    or has_any_column_privilege('rowhouse_project', to_regclass('public.' || c.relname), 'select')
+                )
+                and case
+                    when p.privilege in ('delete', 'truncate', 'trigger')
+                    then has_table_privilege('rowhouse_project', c.oid, p.privilege)
+                    else has_column_privilege('rowhouse_project', c.oid, a.attnum, p.privilege)
+                end
+        """).fetchall()
+    for table, column, privilege in found:
+        may.setdefault(table, set()).add(f"{column} {privilege}" if table.endswith("users") else privilege)
+    everybody = {f"{column} select" for column in ("id", "name", "image")}
+    past = {f"past.{table}" for table in FENCED if table not in ("project_refs", "history.entries")}
+    read = {"history.entries", "history.tracked", "history.horizon", "history.closings", "history.late_entries", *past}
+    written = {*FENCED, "first_answers", "answer_counts"} - read
+    assert may == (
+        {"users": everybody, "past.users": everybody}
+        | {table: {"select"} for table in read}
+        | {table: {"select", "insert", "update", "delete"} for table in written}
+    )
 
 
 def test_every_table_of_projects_is_fenced_even_for_its_owner(database):
