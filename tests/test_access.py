@@ -244,16 +244,21 @@ def test_an_operation_needs_the_role_of_its_kind(guarded, kind):
     posts = {each: f"POST /{each}/<" for each in ("upload", "backup", "restore")}
     begins = (posts | {"delete": "DELETE /departments/<", "undo": "POST /undo"})[kind]
     assert {role.split(",")[0] for route, role in TABLE.items() if route.startswith(begins)} == {KINDS[kind]}
-    with psycopg.connect(guarded.database) as connection:
+    with psycopg.connect(guarded.database, autocommit=True) as connection:
         made = "insert into operations (kind, table_name, actor) values (%s, 'jobs', 'x') returning id"
         (id,) = connection.execute(made, [kind]).fetchone()
-    for role in ROLES[1:]:
-        held, may = guarded.tokens[role], ROLES.index(role) >= ROLES.index(KINDS[kind])
-        refused = 403 if role == "reader" else 404
-        assert asked(guarded, held, path=f"/operations/{id}").status_code == (200 if may else refused)
-        listed = asked(guarded, held, path="/operations?limit=1000")
-        assert (str(id) in [str(each["id"]) for each in listed.json().get("items", [])]) is may
-        assert asked(guarded, held, "DELETE", f"/operations/{id}").status_code in ((204, 409) if may else (refused,))
+        # It goes on.
+        connection.execute("select pg_advisory_lock(operation_lock(%s))", [id])
+        for role in ROLES[1:]:
+            held, may = guarded.tokens[role], ROLES.index(role) >= ROLES.index(KINDS[kind])
+            refused = 403 if role == "reader" else 404
+            assert asked(guarded, held, path=f"/operations/{id}").status_code == (200 if may else refused)
+            for order in ("id", "-id"):
+                listed = asked(guarded, held, path=f"/operations?limit=1000&sort={order}")
+                assert (str(id) in [str(each["id"]) for each in listed.json().get("items", [])]) is may, order
+            answer = asked(guarded, held, "DELETE", f"/operations/{id}")
+            canceled = connection.execute("select canceled from operations where id = %s", [id]).fetchone()
+            assert (answer.status_code, canceled) == (204 if may else refused, (may,))
 
 
 def test_of_a_post_that_only_reads_no_answer_is_kept(guarded):

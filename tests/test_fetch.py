@@ -364,7 +364,11 @@ def test_keys_come_by_no_weaker_way_than_their_issuer(monkeypatch, where):
 
 
 @pytest.mark.parametrize(
-    "found", [{}, {"keys": 7}, {"keys": []}, {"keys": [7]}, {"keys": [{"kty": "?"}]}, {"keys": [{}]}]
+    "found",
+    [
+        *({}, {"keys": 7}, {"keys": []}, {"keys": [7]}, {"keys": [{"kty": "?"}]}, {"keys": [{}]}),
+        {"keys": [{"kty": "RSA", "alg": "none"}]},
+    ],
 )
 def test_keys_that_are_none_are_as_if_it_was_away(monkeypatch, found):
     oidc.failed.clear()
@@ -389,3 +393,19 @@ def test_keys_are_asked_for_again_after_five_minutes(monkeypatch):
         oidc.keys("https://issuer.example").get_signing_key("old")
     assert oidc.keys("https://issuer.example").get_signing_key("new")
     oidc.keys.cache_clear()
+
+
+def test_for_keys_that_are_not_among_them_it_is_asked_every_half_minute_at_most(monkeypatch):
+    """From when it was asked last, whatever for: anybody can make up names of keys."""
+    key = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True) | {"kid": "good"}
+    asked = []
+    oidc.failed.clear()
+    monkeypatch.setattr(oidc.fetch, "fetch", lambda *_: asked.append(1) or json.dumps({"keys": [key]}).encode())
+    keys, began = oidc.Keys("https://issuer.example/keys", lifespan=oidc.KEYS_KEPT), time.monotonic()
+    for after, times in ((0, 1), (29, 1), (31, 2), (60, 2), (62, 3), (362.5, 4), (363, 4), (391, 4), (393, 5)):
+        monkeypatch.setattr(time, "monotonic", lambda now=began + after: now)
+        assert keys.get_signing_key("good")
+        for number in range(5):
+            with pytest.raises(PyJWKClientError):
+                keys.get_signing_key(f"made up {number}")
+        assert len(asked) == times, after

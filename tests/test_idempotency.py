@@ -187,6 +187,16 @@ def test_the_same_key_of_another_caller_is_another_while_it_is_running_too(forge
         assert first.result().status_code == 201
 
 
+def test_the_same_key_of_another_caller_is_another(forgetful, all_forgotten, unique):
+    """Of one role, too: nobody is told what another was answered."""
+    key = unique("key")
+    first = [comment(forgetful, caller, key) for caller in range(3)]
+    again = [comment(forgetful, caller, key) for caller in range(3)]
+    assert [answer.status_code for answer in first] == [201] * 3
+    assert len({answer.json()["id"] for answer in first}) == 3
+    assert [answer.content for answer in again] == [answer.content for answer in first]
+
+
 def test_what_is_refused_or_forgotten_does_not_count(forgetful, all_forgotten, unique):
     for _ in range(3):
         assert comment(forgetful, 0, unique("key"), "").status_code == 422

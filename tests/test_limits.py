@@ -14,7 +14,7 @@ import requests
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.conftest import make_token, serve
+from tests.conftest import make_token, serve, wait_for
 
 
 @pytest.fixture
@@ -48,6 +48,37 @@ def test_the_next_minute_begins_anew(database, holders):
         connection.execute("insert into quotas select name, now() - interval '1 minute', 1000 from tokens")
     with serve(database, RATE_LIMIT="5", WORKERS="1") as service:
         assert service.get("/users", headers=holders[0]).status_code == 200
+
+
+def test_what_is_refused_counts_too(database):
+    """Whatever for, but for a bad token, which is nobody's."""
+    refusals = {
+        403: ("POST", "/users"),
+        404: ("GET", "/users/77"),
+        406: ("GET", "/users/1"),
+        422: ("GET", "/users?limit=x"),
+    }
+    with (
+        psycopg.connect(database, autocommit=True) as connection,
+        serve(database, RATE_LIMIT="5", WORKERS="1") as service,
+    ):
+        for status, (method, path) in refusals.items():
+            headers = {"Authorization": f"Bearer {make_token(connection, role='reader')}"}
+            headers |= {"Accept": "image/png"} if status == 406 else {}
+            answers = Counter(service.request(method, path, headers=headers).status_code for _ in range(20))
+            # A minute may end midway.
+            assert {*answers} == {status, 429} and answers[status] <= 10, answers
+
+
+def test_what_could_not_be_counted_is_counted_again_soon(database, holders):
+    with (
+        psycopg.connect(database, autocommit=True) as connection,
+        serve(database, RATE_LIMIT="5", WORKERS="1") as service,
+    ):
+        connection.execute("alter table quotas rename to away")
+        assert {service.get("/users", headers=holders[0]).status_code for _ in range(20)} == {200}
+        connection.execute("alter table away rename to quotas")
+        wait_for(lambda: service.get("/users", headers=holders[0]).status_code == 429)
 
 
 def test_a_token_has_so_many_sockets(database, holders):

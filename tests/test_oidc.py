@@ -14,8 +14,8 @@ import jwt
 import psycopg
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from jwt.algorithms import HMACAlgorithm, RSAAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import HMACAlgorithm, RSAAlgorithm, get_default_algorithms
 from websockets.sync.client import connect
 
 from app import create_app
@@ -32,6 +32,25 @@ KEY, OTHER, CURVE = (
 )
 
 SECRET = b"known to each who checks a JWT by it"
+
+KINDS = {
+    KEY: ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    CURVE: ("ES256",),
+    ec.generate_private_key(ec.SECP384R1()): ("ES384",),
+    ec.generate_private_key(ec.SECP521R1()): ("ES512", "ES521"),
+    ec.generate_private_key(ec.SECP256K1()): ("ES256K",),
+    ed25519.Ed25519PrivateKey.generate(): ("EdDSA",),
+    SECRET * 2: ("HS256", "HS384", "HS512"),
+}
+"""A key of each kind, and what it can sign by."""
+
+NAMED = {f"{algorithms[0]} for {alg}": (key, alg) for key, algorithms in KINDS.items() for alg in (None, *algorithms)}
+"""Keys of the issuer, by their names: each for any algorithm, and for one."""
+
+
+def as_jwk(key: object, algorithm: str) -> dict:
+    public = key if isinstance(key, bytes) else key.public_key()
+    return get_default_algorithms()[algorithm].to_jwk(public, as_dict=True)
 
 
 class Issuer(BaseHTTPRequestHandler):
@@ -52,6 +71,10 @@ class Issuer(BaseHTTPRequestHandler):
                     for kid, key in Issuer.keys.items()
                 ]
                 + [HMACAlgorithm.to_jwk(SECRET, as_dict=True) | {"kid": "shared", "use": "sig", "alg": "HS256"}]
+                + [
+                    as_jwk(key, kid.split()[0]) | {"kid": kid, "use": "sig"} | ({"alg": alg} if alg else {})
+                    for kid, (key, alg) in NAMED.items()
+                ]
             }
         self.send_response(200)
         self.end_headers()
@@ -108,6 +131,10 @@ def test_the_claims_say_who_it_is_and_what_it_may(guarded, claims):
     assert status(guarded, signed(claims | {"role": ["other", "admin"]}), "GET", "/backups") == 200
     assert status(guarded, signed(claims | {"role": "reader"}), "POST", "/users", json={"email": "a@b.test"}) == 403
     assert status(guarded, signed({**claims, "role": "owner"})) == 403
+    for roles in permutations(("reader", "writer", "admin"), 2):
+        token = signed(claims | {"role": roles})
+        assert status(guarded, token, "GET", "/backups") == (200 if "admin" in roles else 403), roles
+        assert status(guarded, token, "POST", "/projects", json={"name": "By two roles"}) == 201, roles
     assert guarded.get("/users").status_code == 401
 
 
@@ -124,6 +151,28 @@ def test_a_claim_holds_it_to_a_project(guarded, claims):
         assert status(guarded, signed(claims | {"project": nonsense}), "GET", f"/projects/{one}") == 404, nonsense
 
 
+def test_claims_may_lie_deeper_and_what_lies_elsewhere_says_nothing(module_database, issuer, claims):
+    """What is on the way and no object names no project: it is not as if there was no claim, which reaches all."""
+    names = {"OIDC_ROLE_CLAIM": "realm.roles", "OIDC_PROJECT_CLAIM": "realm.of.project"}
+    with serve(module_database, WORKERS="1", OIDC_ISSUER=issuer, OIDC_AUDIENCE="rowhouse", **names) as service:
+        with psycopg.connect(module_database, autocommit=True) as connection:
+            add = "insert into projects (name) values ('Deep') returning id"
+            one, other = (connection.execute(add).fetchone()[0] for _ in "12")
+
+        def answers(**realm: object) -> list[int]:
+            token = signed(claims | {"role": "admin", "project": one, "realm.roles": "admin", "realm": realm})
+            return [
+                status(service, token, "GET", path) for path in (f"/projects/{one}", f"/projects/{other}", "/backups")
+            ]
+
+        assert answers() == answers(roles=7) == [403, 403, 403]
+        assert answers(roles="writer") == answers(roles="writer", of={}) == [200, 200, 403]
+        assert answers(roles=["admin"]) == [200, 200, 200]
+        assert answers(roles="writer", of={"project": one}) == [200, 404, 403]
+        for nothing in (one, f"{one}", [one], True, False, 0, "", [], {"project": {"id": one}}, {"project": ""}):
+            assert answers(roles="writer", of=nothing) == [404, 404, 403], nothing
+
+
 def part(value: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
@@ -138,6 +187,7 @@ def test_no_other_jwt_is_good(guarded, claims):
     mac = base64.urlsafe_b64encode(hmac.digest(public, confused.encode(), hashlib.sha256)).rstrip(b"=").decode()
     bad = {
         "expired": signed(claims | {"exp": now - 1}),
+        "expired just now": signed(claims | {"exp": now}),
         "too early": signed(claims | {"nbf": now + 30}),
         "issued later than now": signed(claims | {"iat": now + 30}),
         "for others": signed(claims | {"aud": "another"}),
@@ -162,6 +212,19 @@ def test_no_other_jwt_is_good(guarded, claims):
     }
     assert status(guarded, good) == 200
     assert {why: status(guarded, token) for why, token in bad.items()} == dict.fromkeys(bad, 401)
+
+
+def test_a_jwt_is_good_by_four_algorithms_and_a_key_for_its_own(guarded, claims):
+    """Each algorithm there is, by each kind of key that an issuer may have: all others are 401, never a failure."""
+    signers = {algorithm: key for key, algorithms in KINDS.items() for algorithm in algorithms}
+    assert {*signers, "none"} == {*get_default_algorithms()}
+    answers, expected = {}, {}
+    for algorithm, (kid, (key, only)) in product(get_default_algorithms(), NAMED.items()):
+        fits = algorithm in KINDS[key] and only in (None, algorithm)
+        token = jwt.encode(claims, signers.get(algorithm), algorithm, headers={"kid": kid})
+        answers[algorithm, kid] = status(guarded, token)
+        expected[algorithm, kid] = 200 if fits and algorithm in ("RS256", "PS256", "ES256", "EdDSA") else 401
+    assert {case: got for case, got in answers.items() if got != expected[case]} == {}
 
 
 def test_no_jwt_is_good_whose_claims_are_odd(guarded, claims):
@@ -191,7 +254,18 @@ def test_no_jwt_is_good_whose_claims_are_odd(guarded, claims):
         why: {401} for why in answers if why not in lenient
     }
     assert all(each <= {200, 201, 401} for each in answers.values())
-    for role in ({}, [], [[]], [{}], 7, True, None, "\ud800", ["\ud800"], ""):
+    none = ({}, [], [[]], [{}], 7, True, None, "\ud800", ["\ud800"], "")
+    nearly = (
+        "administrator",
+        "Admin",
+        " admin",
+        "reader writer",
+        "reader,writer",
+        ["readers"],
+        [["admin"]],
+        {"admin": 1},
+    )
+    for role in (*none, *nearly):
         assert status(guarded, signed(claims | {"role": role})) == 403, role
     for longest in ("x" * 255, "Ann Ünal", "ann@example.com|7"):
         answer = status(guarded, signed(claims | {"sub": longest}), "POST", "/projects", json={"name": "Named"})
@@ -235,6 +309,16 @@ def test_keys_are_asked_for_seldom(guarded, claims):
         assert status(guarded, signed(claims | {"sub": f"user {number}"})) == 200
         assert status(guarded, signed(claims, OTHER, kid=f"made up {number}")) == 401
     assert Issuer.asked - before <= 1
+
+
+def test_all_jwts_of_one_name_are_counted_together(module_database, issuer, claims):
+    """An issuer gives out as many as somebody asks for."""
+    settings = {"WORKERS": "1", "RATE_LIMIT": "5", "OIDC_ISSUER": issuer, "OIDC_AUDIENCE": "rowhouse"}
+    with serve(module_database, **settings) as service:
+        answers = [status(service, signed(claims | {"sub": "greedy", "jti": str(number)})) for number in range(20)]
+        # A minute may end midway.
+        assert {*answers} == {200, 429} and answers.count(200) <= 10
+        assert status(service, signed(claims | {"sub": "other"})) == 200
 
 
 def test_a_socket_takes_a_jwt_until_it_expires(guarded, claims):

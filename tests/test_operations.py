@@ -178,6 +178,24 @@ def test_one_is_broken_off_while_it_waits_and_while_it_reads(house):
     assert house.post("/upload/jobs", data=large[:1000], headers=CSV).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/upload/jobs", "/restore/jobs"])
+@pytest.mark.parametrize("headers", [{}, ASYNC], ids=["waited for", "async"])
+def test_what_is_refused_gives_its_place_back(house, path, headers):
+    """However it is refused once it has a place: more often than there are places."""
+    kind = CSV if "upload" in path else {"Content-Type": "application/avro"}
+    refusals = [
+        ({"data": b"x", "headers": {"Content-Type": "image/png"}}, 415),
+        ({"data": b"x", "headers": kind | {"Content-Encoding": "br"}}, 415),
+        ({"files": {"other": b"x"}, "headers": {}}, 422),
+        ({"data": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 422),
+        ({"data": b"x", "headers": kind | {"Idempotency-Key": ""}}, 400),
+    ]
+    for options, status in refusals:
+        sent = options | {"headers": headers | options["headers"]}
+        assert [house.post(path, **sent).status_code for _ in range(10)] == [status] * 10, options
+    wait_for(lambda: "rowhouse_operations 0.0" in house.get("/metrics").text)
+
+
 def test_there_are_no_more_at_once_than_the_limit(house):
     with held(house, "departments"):
         locations = [begin(house, "/upload/departments", data=f"{n},x\n", headers=CSV) for n in range(1, 5)]

@@ -215,6 +215,8 @@ def test_with_tokens_only_the_allowed_names_are_answered_to(client):
 def test_the_name_it_was_told_to_serve_on_is_answered_to(client):
     client.application.config["HOST"] = "rowhouse.internal"
     assert client.get("/docs", headers={"Host": "rowhouse.internal:8000"}).status_code == 200
+    for host in ("x.rowhouse.internal", "xrowhouse.internal", "rowhouse.internal.evil.example", "rowhouse", "internal"):
+        assert client.get("/docs", headers={"Host": host}).status_code == (200 if client.guarded else 421), host
 
 
 def test_a_load_balancer_is_told_whether_it_works_by_any_name(client):
@@ -234,8 +236,9 @@ def test_what_was_forwarded_is_answered_with_tokens_only(client):
     for name in FORWARDED:
         for path in ("/docs", "/users?nonsense=1", "/nothing"):
             plain = client.get(path).status_code
-            answer = client.get(path, headers={name: "x"})
-            assert answer.status_code == (plain if client.guarded else 403), (name, path)
+            for others in ({}, {f"X-{number}-{'long' * 100}": "x" for number in range(10)}):
+                answer = client.get(path, headers={name: "x"} | others)
+                assert answer.status_code == (plain if client.guarded else 403), (name, path, len(others))
 
 
 def test_what_clients_say_of_themselves_is_not_taken_for_forwarded(client):

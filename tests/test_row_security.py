@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 
 import psycopg
@@ -15,8 +15,10 @@ from websockets.sync.client import connect
 from handlers.http.contract import NDJSON
 from handlers.http.request_body import JSON
 from tests.conftest import make_token, serve, tool, wait_for
-from tests.resources import CHANGES, FENCED, OF_PROJECTS, anew, insert
+from tests.resources import CHANGES, FENCED, OF_PROJECTS, anew, create_all, insert
 from tests.test_access import TABLE
+from tests.test_changes import EVENTS, LINES, MEDIA
+from tests.test_changes import told as told_by_http
 
 ROUTES = [route for route, least in TABLE.items() if least.endswith(", project")]
 
@@ -145,9 +147,10 @@ def test_a_token_of_no_project_reaches_all(guarded, own, route):
     assert answer.status_code in (200, 201, 204), answer.text
 
 
+@pytest.mark.parametrize("prefer", [{}, {"Prefer": "respond-async"}], ids=["", "async"])
 @pytest.mark.parametrize("noun", ["milestones", *PEOPLE])
-def test_a_token_of_one_project_undoes_what_it_deleted(guarded, own, noun):
-    """Also the project itself, and what alone named somebody."""
+def test_a_token_of_one_project_undoes_what_it_deleted(guarded, own, noun, prefer):
+    """Also the project itself, and what alone named somebody. It waits in any case: it sees no operations."""
 
     def seen(held: str) -> list:
         headers = {"Authorization": f"Bearer {held}"}
@@ -157,7 +160,7 @@ def test_a_token_of_one_project_undoes_what_it_deleted(guarded, own, noun):
             for answer in [guarded.get(f"/{each}/{own[each]}", headers=headers)]
         ]
 
-    headers = {"Authorization": f"Bearer {own['token']}"}
+    headers = {"Authorization": f"Bearer {own['token']}"} | prefer
     before, request_id = seen(own["token"]), f"deleted-{next(numbers)}"
     sent = headers | {"X-Request-Id": request_id, "If-Match": "*"}
     assert guarded.delete(f"/{noun}/{own[noun]}", headers=sent).status_code == 204
@@ -166,7 +169,48 @@ def test_a_token_of_one_project_undoes_what_it_deleted(guarded, own, noun):
     assert seen(own["token"]) == before
 
 
-@pytest.mark.parametrize("how", ["deleted", "changed"])
+@pytest.mark.parametrize("how", ["DELETE", "PATCH"])
+@pytest.mark.parametrize("noun", BODIES)
+def test_a_token_of_one_project_undoes_nothing_of_others(guarded, own, noun, how):
+    """Also where one request changed both, and as a revert: of another project nothing is known to have been done."""
+    with psycopg.connect(guarded.database, autocommit=True) as connection:
+        other = project(connection)
+    admin = {"Authorization": f"Bearer {guarded.admin}", "If-Match": "*"}
+    theirs, both = (f"undone-{next(numbers)}" for _ in "12")
+    body = {"json": BODIES[noun]} if how == "PATCH" else {}
+    changed = guarded.request(how, f"/{noun}/{other[noun]}", headers=admin | {"X-Request-Id": theirs}, **body)
+    assert changed.ok, changed.text
+    kept = "milestones" if noun != "milestones" else "comments"
+    for ids in (own, guarded.foreign):
+        sent = admin | {"X-Request-Id": both}
+        assert guarded.patch(f"/{kept}/{ids[kept]}", json=BODIES[kept], headers=sent).status_code == 200
+    before = everything(guarded, other), everything(guarded, guarded.foreign)
+    headers = {"Authorization": f"Bearer {own['token']}"}
+    for dry in (True, False):
+        refused = guarded.post("/undo", json={"request_id": theirs, "dry_run": dry}, headers=headers)
+        assert refused.status_code == 404, refused.text
+        undone = guarded.post("/undo", json={"request_id": both, "dry_run": dry}, headers=headers)
+        assert [each["obj_id"] for each in undone.json()["undone"]] == [own[kept]]
+    for query in ("", "?with=children"):
+        sent = headers | {"If-Match": "*"}
+        reverted = guarded.post(f"/{noun}/{other[noun]}/revert{query}", json={"to": 1}, headers=sent)
+        assert reverted.status_code == 404, reverted.text
+    assert (everything(guarded, other), everything(guarded, guarded.foreign)) == before
+
+
+def test_a_token_of_one_project_knows_of_no_upload(guarded, own):
+    headers = {"Authorization": f"Bearer {guarded.admin}", "Content-Type": "text/csv"}
+    made = guarded.post("/upload/departments", data=f"{next(numbers)},Loaded\n".encode(), headers=headers).json()
+    told = [
+        guarded.post("/undo", json={"upload_id": id}, headers={"Authorization": f"Bearer {own['token']}"})
+        for id in (made["upload_id"], made["upload_id"] + 1000)
+    ]
+    assert [answer.status_code for answer in told] == [404, 404]
+    one, other = (answer.json() | {"request_id": ""} for answer in told)
+    assert one == other
+
+
+@pytest.mark.parametrize("how", ["deleted", "changed", "reverted"])
 def test_whom_others_took_from_a_project_its_token_does_not_bring_back(guarded, own, how):
     story = f"/userstories/{own['userstories']}"
     with psycopg.connect(guarded.database, autocommit=True) as connection:
@@ -177,13 +221,17 @@ def test_whom_others_took_from_a_project_its_token_does_not_bring_back(guarded, 
         ann = connection.execute(add, [f"n{next(numbers)}"]).fetchone()[0]
         connection.execute("update userstories set assigned_to = %s where id = %s", [ann, own["userstories"]])
     admin = {"Authorization": f"Bearer {guarded.admin}", "X-Request-Id": f"took-{next(numbers)}", "If-Match": "*"}
-    if how == "deleted":
+    if how != "changed":
         assert guarded.delete(story, headers=admin).status_code == 204
     else:
         assert guarded.patch(story, json={"assigned_to": None}, headers=admin).status_code == 200
     headers = {"Authorization": f"Bearer {own['token']}"}
-    answer = guarded.post("/undo", json={"request_id": admin["X-Request-Id"]}, headers=headers)
-    assert (answer.status_code, [*answer.json()["errors"]]) == (422, ["assigned_to"])
+    if how == "reverted":
+        gone = guarded.get(f"{story}/history", headers=headers, params={"sort": "-id"}).json()["items"][0]
+        answer = guarded.post(f"{story}/revert", json={"to": gone["version"]}, headers=headers)
+    else:
+        answer = guarded.post("/undo", json={"request_id": admin["X-Request-Id"]}, headers=headers)
+    assert (answer.status_code, [*answer.json().get("errors", [])]) == (422, ["assigned_to"]), answer.text
 
 
 @pytest.mark.parametrize("media", [JSON, NDJSON])
@@ -243,7 +291,10 @@ def test_history_and_the_connection_are_as_before(guarded, own):
     for _ in range(30):
         mine = guarded.get("/projects", headers={"Authorization": f"Bearer {own['token']}"}).json()["items"]
         assert [item["id"] for item in mine] == [own["projects"]]
-        assert len(guarded.get("/projects", headers={"Authorization": f"Bearer {guarded.admin}"}).json()["items"]) > 1
+        admin = {"Authorization": f"Bearer {guarded.admin}"}
+        assert len(guarded.get("/projects", headers=admin).json()["items"]) > 1
+        # All of them come by a connection that others had.
+        assert len(guarded.get("/projects", headers=admin | {"Accept": NDJSON}).text.splitlines()) > 1
         call(guarded, own["token"], "PATCH /tasks/<id:id>", guarded.foreign)
 
 
@@ -273,9 +324,47 @@ def test_a_socket_is_told_of_its_project_only(guarded, own):
             ws.recv(0.3)
     with channel(guarded, own["token"], f"?project={guarded.foreign['projects']}") as (ws, _):
         with psycopg.connect(guarded.database, autocommit=True) as connection:
-            connection.execute("update tasks set status = status || '.' where id = %s", [guarded.foreign["tasks"]])
+            connection.execute("update tasks set status = status || '.'")
         with pytest.raises(TimeoutError):
             ws.recv(0.5)
+
+
+def heard(frames) -> list[int]:
+    """Of which projects the frames of changes are, until the last."""
+    found = []
+    for frame in frames:
+        if frame and "object" in frame:
+            found.append(frame["project"])
+            if frame.get("diff", {}).get("name", [""])[-1] == "The last":
+                return found
+    raise AssertionError(f"it ended after {found}")
+
+
+def test_whatever_is_changed_a_token_hears_of_its_project_alone(database):
+    """Rows of each kind, loads and emptied tables: live and missed, by the channel and by HTTP."""
+    with psycopg.connect(database, autocommit=True) as connection, serve(database) as service, ExitStack() as ends:
+        create_all(service)
+        own = service.post("/projects", json={"name": "Own"}).json()["id"]
+        held, admin = make_token(connection, project=own), make_token(connection)
+        wait_for(lambda: service.get("/users").status_code == 401)
+        ws, since = ends.enter_context(channel(service, held))
+        live = {"the channel": map(json.loads, ws)} | {
+            media: told_by_http(service, media, held) for media in (EVENTS, LINES)
+        }
+        for media in (EVENTS, LINES):
+            assert any(frame.get("type") == "subscribed" for frame in live[media])
+        for noun, change in CHANGES.items():
+            for field, value in change.items():
+                connection.execute(f"update {noun} set {field} = %s", [value])
+        headers = {"Authorization": f"Bearer {admin}", "Content-Type": "text/csv"}
+        assert service.post("/upload/departments", data=b"9,Loaded\n", headers=headers).status_code == 200
+        connection.execute("truncate audios, events, departments, jobs cascade")
+        connection.execute("update projects set name = 'The last' where id = %s", [own])
+        assert {way: heard(frames) for way, frames in live.items()} == {way: [own, own] for way in live}
+        for media in MEDIA:
+            assert heard(told_by_http(service, media, held, since=since)) == [own, own], media
+        with channel(service, held, f"?since={since}") as (ws, _):
+            assert heard(map(json.loads, ws)) == [own, own]
 
 
 # People ---------------------------------------------------------------------------------------------------------------
@@ -478,9 +567,47 @@ def test_kept_answers_are_for_whom_they_were_given(guarded):
     with psycopg.connect(guarded.database, autocommit=True) as connection:
         for actor in ("somebody", "somebody else"):
             connection.execute("insert into first_answers values (%s, 'key', '', 200, '{}', '', now())", [actor])
+            connection.execute("insert into answer_counts values (%s, now(), 0, 1, 1)", [actor])
     with as_role(guarded, "rowhouse_project", 1) as connection:
         connection.execute("set app.actor = 'somebody'")
-        assert connection.execute("select actor from first_answers").fetchall() == [("somebody",)]
+        for table in ("first_answers", "answer_counts"):
+            assert connection.execute(f"select actor from {table}").fetchall() == [("somebody",)]
+
+
+def test_the_role_of_a_project_may_use_what_is_fenced_and_little_else(database):
+    """Each column of each table and view that it may read or write."""
+    may: dict[str, set[str]] = {}
+    with psycopg.connect(database) as connection:
+        found = connection.execute("""
+            select c.oid::regclass::text, a.attname, p.privilege
+            from pg_class as c
+            join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+            cross join unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) as p (privilege)
+            where c.relnamespace in ('public'::regnamespace, 'history'::regnamespace, 'past'::regnamespace)
+                and c.relkind in ('r', 'p', 'v', 'm')
+                -- A view of the past shows who may read its table, unless it shows it to all who may see the view.
+                and (
+                    c.relkind <> 'v'
+                    or not c.reloptions && '{security_invoker=t,security_invoker=true}'
+                    or has_any_column_privilege('rowhouse_project', to_regclass('public.' || c.relname), 'select')
+                )
+                and case
+                    when p.privilege in ('delete', 'truncate', 'trigger')
+                    then has_table_privilege('rowhouse_project', c.oid, p.privilege)
+                    else has_column_privilege('rowhouse_project', c.oid, a.attnum, p.privilege)
+                end
+        """).fetchall()
+    for table, column, privilege in found:
+        may.setdefault(table, set()).add(f"{column} {privilege}" if table.endswith("users") else privilege)
+    everybody = {f"{column} select" for column in ("id", "name", "image")}
+    past = {f"past.{table}" for table in FENCED if table not in ("project_refs", "history.entries")}
+    read = {"history.entries", "history.tracked", "history.horizon", "history.closings", "history.late_entries", *past}
+    written = {*FENCED, "first_answers", "answer_counts"} - read
+    assert may == (
+        {"users": everybody, "past.users": everybody}
+        | {table: {"select"} for table in read}
+        | {table: {"select", "insert", "update", "delete"} for table in written}
+    )
 
 
 def test_every_table_of_projects_is_fenced_even_for_its_owner(database):

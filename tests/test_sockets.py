@@ -25,9 +25,11 @@ from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
 from db.feed import Cursor
 from handlers.http import subscribers
+from handlers.http.open_sockets import FEW
 from handlers.http.steady import SEND_WITHIN
 from handlers.http.websocket import BROKEN, REFUSED, TRY_AGAIN
 from tests.conftest import cloned, first, make_token, serve, wait_for
+from tests.test_changes import LINES, told
 from tests.test_hostile import frame
 from tests.test_refusals import APP, check_problem
 
@@ -291,6 +293,39 @@ def test_a_socket_whose_token_is_no_longer_good_is_closed_where_nothing_changes(
             with pytest.raises(ConnectionClosed):
                 ws.recv(20)
             assert ws.close_code == REFUSED
+
+
+def test_of_many_who_listen_nobody_hears_anything_behind_the_end_of_a_token(database):
+    """There are too many for each to be looked at all the time: who is sent something is looked at before that."""
+    unheard = "insert into projects (name) values ('Unheard')"
+    revoke = "update tokens set revoked_at = now() where name = any (%s)"
+    with psycopg.connect(database, autocommit=True) as connection, serve(database) as service, ExitStack() as ends:
+        tokens = [make_token(connection, f"{number}") for number in range(FEW + 4)]
+        streams = [told(service, LINES, token) for token in tokens[:2]]
+        assert all(next(frame for frame in frames if frame)["type"] == "subscribed" for frames in streams)
+        sockets = [
+            ends.enter_context(
+                connect(
+                    f"{service.url.replace('http', 'ws')}/ws/events",
+                    additional_headers={"Authorization": f"Bearer {token}"},
+                    close_timeout=0.1,
+                )
+            )
+            for token in tokens[2:]
+        ]
+        assert all(json.loads(ws.recv(10))["type"] == "subscribed" for ws in sockets)
+        # Twice: once somebody may have looked at all of them between.
+        for number, (ws, frames) in enumerate(zip(sockets, streams, strict=False)):
+            connection.execute(revoke, [[f"{number}", f"{number + 2}"]])
+            time.sleep(1.5)  # the time that is promised
+            connection.execute(unheard)
+            assert len([frame for frame in frames if frame and "id" in frame]) == number
+            for _ in range(number):
+                ws.recv(10)
+            with pytest.raises(ConnectionClosed):
+                ws.recv(10)
+            assert ws.close_code == REFUSED
+        assert [json.loads(sockets[-1].recv(10))["object"]["action"] for _ in "12"] == ["create"] * 2
 
 
 def test_that_tables_were_emptied_is_told_to_each_project_live_and_resumed(database):

@@ -96,9 +96,13 @@ def signing_key(token: str) -> Any:
 
 
 def claim(claims: Any, path: str) -> Any:
-    """A claim by its name, or by the names on the way to it: realm_access.roles."""
+    """A claim by its name, or by the names on the way to it: realm_access.roles. None where there is none.
+
+    Empty where something on the way is no object: without a project's claim all are reached, by a broken one none is.
+    """
     for name in path.split("."):
-        claims = claims.get(name) if isinstance(claims, dict) else None
+        if claims is not None:
+            claims = claims.get(name) if isinstance(claims, dict) else ""
     return claims
 
 
@@ -116,7 +120,7 @@ class Keys(jwt.PyJWKClient):
     def fetch_data(self) -> jwt.PyJWKSet:
         try:
             found = jwt.PyJWKSet.from_dict(document(self.uri))
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, NotImplementedError):  # the last for a key of the algorithm "none"
             raise Away from None
         self._last_successful_fetch = time.monotonic()
         return found
