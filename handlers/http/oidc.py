@@ -131,6 +131,13 @@ class Keys(jwt.PyJWKClient):
         self._last_successful_fetch = time.monotonic()
         return found
 
+    def get_signing_key(self, kid: str) -> jwt.PyJWK:
+        """Without PyJWT's lock where the key is known and its age is good: it is held while somebody asks the issuer
+        for a key that nobody has, which anybody may name."""
+        kept = self.jwk_set_cache.get() if self.jwk_set_cache else None
+        known = kept and self.match_kid(self._get_signing_keys_from_jwk_set(kept), kid)
+        return known or super().get_signing_key(kid)
+
 
 @cache
 def keys(issuer: str) -> Keys:
