@@ -34,6 +34,7 @@ from handlers.http.websocket import (
     MESSAGE_LIMIT,
     REFUSED,
     TRY_AGAIN,
+    Gone,
     Inbox,
     close,
     ended_by_a_code,
@@ -55,6 +56,12 @@ def check_caller() -> None:
     check_room()
     # Compression would keep some 300 KB a socket, and make each frame anew for each.
     request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+
+
+@routes.errorhandler(ConnectionError)
+def end_without_answer(_: ConnectionError) -> Gone:
+    """A client that has gone while it shook hands: later ones are ended_by_a_code."""
+    return Gone()
 
 
 @sock.route("/ws/events", bp=routes)  # type: ignore[untyped-decorator]

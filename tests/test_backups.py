@@ -12,16 +12,18 @@ import threading
 import time
 import tracemalloc
 import zlib
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import fastavro
 import psycopg
 import pytest
+import requests
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from handlers.bulk import avro_file, backup
+from handlers.bulk import avro_file, avro_longs, backup
 from handlers.bulk.avro_file import BLOCK_LIMIT
 from handlers.bulk.backup import Column, schema_of
 from handlers.bulk.errors import Damaged
@@ -670,12 +672,43 @@ def test_a_bomb_is_stopped_before_it_unpacks(house):
     header = avro_file.header_of(io.BytesIO(bomb))
     packed = zlib.compressobj(9, wbits=-15)
     block = packed.compress(b"\x02" + b"\0" * (BLOCK_LIMIT + 1)) + packed.flush()
-    size, length = len(block) << 1, b""
-    while size:
-        length, size = length + bytes([(size & 0x7F) | (0x80 if size > 0x7F else 0)]), size >> 7
-    content = bomb[: header.length] + b"\x02" + length + block + header.sync
+    content = bomb[: header.length] + b"\x02" + varint(len(block)) + block + header.sync
     answer = house.post("/restore/jobs", data=content, headers=AVRO)
     assert (answer.status_code, "larger than" in answer.json()["detail"]) == (422, True)
+
+
+@pytest.mark.parametrize("some", [[], [(1, "Cook")]], ids=["alone", "behind rows"])
+def test_blocks_of_no_rows_are_refused(house, some):
+    """A file of many took long, and would have made the table empty."""
+    run(house, "delete from employees")
+    before, content = everything(house), of_jobs(some)
+    for many in (1, 100_000):
+        answer = house.post("/restore/jobs", data=content + (b"\0\0" + content[-16:]) * many, headers=AVRO)
+        assert (answer.status_code, "A block is damaged" in answer.text) == (422, True), answer.text
+    assert everything(house) == before
+
+
+def test_an_endless_number_holds_nobody_up(house):
+    """64 MB of it: others are answered meanwhile, and it is refused."""
+    longest, done = 0.0, threading.Event()
+
+    def ask():
+        nonlocal longest
+        with requests.Session() as session:
+            while not done.is_set():
+                began = time.monotonic()
+                assert session.get(f"{house.url}/ping").ok
+                longest = max(longest, time.monotonic() - began)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        answer = house.post("/restore/jobs", data=of_jobs([]) + b"\xff" * 2**26, headers=AVRO)
+    finally:
+        done.set()
+        asking.join()
+    assert (answer.status_code, "cannot be restored" in answer.json()["detail"]) == (422, True)
+    assert longest < 0.7
 
 
 def test_readers_see_the_old_rows_or_the_new(house):
@@ -771,6 +804,94 @@ def test_what_another_hand_damaged_is_read_or_refused(codec):
             read(content + more)
 
 
+def varint(number: int, size: int = 1) -> bytes:
+    """A number that is not negative as an Avro long, of so many bytes at least."""
+    found, rest = [], number << 1
+    while rest or len(found) < size:
+        found.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    return bytes([*found[:-1], found[-1] & 0x7F])
+
+
+def of_longs(size: dict[str, int]) -> bytes:
+    """A file of one job whose numbers have so many bytes each, by what they are."""
+
+    def long(what: str, number: int) -> bytes:
+        return varint(number, size.get(what, 1))
+
+    def text(what: str, data: bytes) -> bytes:
+        return long(f"the length of {what}", len(data)) + data
+
+    types = [{"name": "id", "type": "int"}, {"name": "job", "type": ["null", "string"]}]
+    types.append({"name": "upload_id", "type": "long"})
+    schema = json.dumps({"type": "record", "name": "jobs", "fields": types}).encode()
+    entries = text("a key", b"avro.schema") + text("a text", schema)
+    header = b"Obj\1" + long("the number of entries", 1) + entries + long("the end of entries", 0) + b"s" * 16
+    row = long("an int", 7) + long("a kind", 1) + text("a string", "Köche".encode()) + long("a long", 9)
+    return header + long("a count", 1) + long("a size", len(row)) + row + b"s" * 16
+
+
+LONGS = ["the number of entries", "the end of entries", "the length of a key", "the length of a text", "a count"]
+LONGS += ["a size", "an int", "a kind", "the length of a string", "a long"]
+
+
+@pytest.mark.parametrize("what", LONGS)
+def test_a_long_has_at_most_ten_bytes(what):
+    for size in (1, 9, 10):
+        assert read(of_longs({what: size})) == [(7, "Köche", 9)]
+    for size in (11, 12, 20, 1000):
+        with pytest.raises(Damaged, match="longer than"):
+            read(of_longs({what: size}))
+
+
+def test_the_tenth_byte_of_a_long_is_at_most_one():
+    for last, taken in ((0, True), (1, True), (2, False), (3, False), (0x7F, False)):
+        content = of_longs({"a long": 10})
+        content = content[:-17] + bytes([last]) + content[-16:]
+        with nullcontext() if taken else pytest.raises(Damaged, match="longer than"):
+            assert read(content)[0][:2] == (7, "Köche")
+
+
+LARGE = BLOCK_LIMIT - 8
+
+STRETCHES = {
+    "a count": (b"\xff" * LARGE, False),
+    "a size": (b"\x02" + b"\xff" * LARGE, False),
+    "a value": (b"\xff" * LARGE, True),
+    "almost values": ((b"\xff" * 9 + b"\0") * (LARGE // 10), True),
+    "letters": (b"\x02" + varint(LARGE - 8) + b"\xc3\xbc" * (LARGE // 2 - 4), True),
+    "many short ones": (b"\x02\0" * (LARGE // 2), True),
+}
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate"])
+@pytest.mark.parametrize(("data", "in_a_block"), STRETCHES.values(), ids=STRETCHES)
+def test_no_stretch_without_a_turn_is_long(monkeypatch, data, in_a_block, codec):
+    """Of what this thread itself does: others run beside it."""
+    jobs, turns = of_jobs([], codec=codec), []
+    if in_a_block:
+        packed = zlib.compress(data, 1, wbits=-15) if codec == "deflate" else data
+        data = varint(data.count(b"\x02\0") or 1) + varint(len(packed)) + packed + jobs[-16:]
+    for module in (avro_file, avro_longs):
+        monkeypatch.setattr(module, "next_turn", lambda: turns.append(time.thread_time()))
+    file = io.BytesIO(jobs + data)
+    turns.append(time.thread_time())
+    with suppress(Damaged):
+        header, _ = avro_file.checked(file)
+        for _ in avro_file.rows(file, header):
+            if len(turns) > 5000:  # the rest is as this
+                break
+    turns.append(time.thread_time())
+    assert max(after - before for before, after in pairwise(turns)) < 0.1
+
+
+def test_letters_are_no_long():
+    """Bytes of a text may be as those of a number that has no end: it is not one."""
+    name = "\U0010ffff" * 1000
+    for codec in ("null", "deflate"):
+        assert read(of_jobs([(1, name), (2**31 - 1, "ü" * 9), (2, "")], codec=codec))[0] == (1, name)
+
+
 def test_what_is_read_has_bounds(monkeypatch):
     """Blocks, packed and unpacked, and moments: the last that is taken, and the first that is not."""
     monkeypatch.setattr(avro_file, "BLOCK_LIMIT", 1000)
@@ -800,6 +921,13 @@ def test_unpacking_takes_no_more_memory_than_a_block_may():
     whole = zlib.compress(b"a" * 100, wbits=-15)
     with pytest.raises(Damaged, match="cut off"):
         avro_file.unpacked(whole[:-1], "deflate")
+
+
+def test_what_is_unpacked_in_stretches_is_whole():
+    """Also where all of it has been read, and some of what it unpacks to has not come out yet."""
+    for size in (0, 1, *(many * avro_longs.STRETCH + more for many in (1, 2, 3) for more in (*range(-300, 300, 7), 0))):
+        data = b"a" * size
+        assert avro_file.unpacked(zlib.compress(data, wbits=-15), "deflate") == data
 
 
 def read(content: bytes) -> list[tuple]:

@@ -6,6 +6,7 @@ import hmac
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import permutations, product
 from types import SimpleNamespace
@@ -147,7 +148,7 @@ def test_a_claim_holds_it_to_a_project(guarded, claims):
     assert status(guarded, token, "GET", f"/projects/{one}") == 200
     assert status(guarded, token, "GET", f"/projects/{other}") == 404
     assert status(guarded, token) == 403
-    for nonsense in ("x", 0, -1, [], "1 or 1", 10**30, True, ""):
+    for nonsense in ("x", 0, -1, [], {}, "1 or 1", 10**30, f"{1:020}{0:020}", True, False, None, ""):
         assert status(guarded, signed(claims | {"project": nonsense}), "GET", f"/projects/{one}") == 404, nonsense
 
 
@@ -171,6 +172,23 @@ def test_claims_may_lie_deeper_and_what_lies_elsewhere_says_nothing(module_datab
         assert answers(roles="writer", of={"project": one}) == [200, 404, 403]
         for nothing in (one, f"{one}", [one], True, False, 0, "", [], {"project": {"id": one}}, {"project": ""}):
             assert answers(roles="writer", of=nothing) == [404, 404, 403], nothing
+
+
+@pytest.mark.parametrize(
+    ("claims", "reached"),
+    [
+        ({}, ""),
+        ({"project": 7}, ""),
+        ({"our": {}}, ""),
+        ({"our": {"project": 7}}, "7"),
+        ({"our": {"project": "7"}}, "7"),
+        *(({"our": {"project": nothing}}, "0") for nothing in (None, [], {}, "", False, 0)),
+        *(({"our": nothing}, "0") for nothing in (None, [], "", False, 0, 7)),
+    ],
+)
+def test_only_a_jwt_without_the_claim_reaches_all_projects(claims, reached):
+    """Also where it would be within another: what is no object there is no reason to let anybody in."""
+    assert oidc.project(oidc.claim(claims, "our.project")) == reached
 
 
 def part(value: object) -> str:
@@ -319,6 +337,38 @@ def test_all_jwts_of_one_name_are_counted_together(module_database, issuer, clai
         # A minute may end midway.
         assert {*answers} == {200, 429} and answers.count(200) <= 10
         assert status(service, signed(claims | {"sub": "other"})) == 200
+
+
+def test_who_names_a_known_key_waits_for_nobody_elses(monkeypatch):
+    """Not over HTTP: for 30 s after its last answer an issuer is not asked for the key that somebody made up."""
+    given = RSAAlgorithm.to_jwk(KEY.public_key(), as_dict=True) | {"kid": "first", "use": "sig"}
+    hanging, asked = threading.Event(), threading.Event()
+
+    def hang(_: str) -> dict:
+        asked.set()
+        hanging.wait(20)
+        raise oidc.Away
+
+    found = oidc.Keys("http://127.0.0.1:1/keys", lifespan=oidc.KEYS_KEPT)
+    monkeypatch.setattr(oidc, "document", lambda _: {"keys": [given]})
+    assert found.get_signing_key("first").key_id == "first"
+    monkeypatch.setattr(found, "cooldown_duration", 0)
+    monkeypatch.setattr(oidc, "document", hang)
+    with ThreadPoolExecutor(3) as callers:
+        try:
+            stranger = callers.submit(found.get_signing_key, "made up")
+            assert asked.wait(5)
+            assert callers.submit(found.get_signing_key, "first").result(2).key_id == "first"
+            # Whose keys are too old needs the answer, too.
+            monkeypatch.setattr(found.jwk_set_cache, "lifespan", 0)
+            late = callers.submit(found.get_signing_key, "first")
+            with pytest.raises(TimeoutError):
+                late.result(0.2)
+        finally:
+            hanging.set()
+        for each in (stranger, late):
+            with pytest.raises(oidc.Away):
+                each.result(5)
 
 
 def test_a_socket_takes_a_jwt_until_it_expires(guarded, claims):

@@ -137,7 +137,14 @@ NONSENSE = {
         "http://localhost.example",
         "-1",
     ],
-    "webhook": [*WORDS, *URLS, "amqp://a.example", "-1", "9" * 5000],
+    "webhook": [
+        *WORDS,
+        *URLS,
+        "amqp://a.example",
+        "-1",
+        "9" * 5000,
+        *("https://u:p@a.example/", "https://u@a.example/", "https://@a.example/", "http://u:p@127.0.0.1:1/x?y=z"),
+    ],
     "broker": [
         *WORDS,
         *URLS,
@@ -235,7 +242,7 @@ FIT = {
         "http://localhost/x",
         "http://[::1]:8",
     ],
-    "webhook": ["http://127.0.0.1:1/x?y=z", "https://u:p@a.example/", "https://[::1]/"],
+    "webhook": ["http://127.0.0.1:1/x?y=z", "https://a.example/@b?c=d@e", "https://[::1]/"],
     "broker": ["amqp://guest:guest@127.0.0.1:5672/", "amqps://a.example", "amqp://a/%2f?heartbeat=5"],
     "database": [
         *(

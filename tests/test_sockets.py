@@ -22,12 +22,13 @@ from simple_websocket import ConnectionClosed as Ended
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from werkzeug.exceptions import Forbidden, ServiceUnavailable
+from wsproto.utilities import LocalProtocolError
 
 from db.feed import Cursor
 from handlers.http import subscribers
 from handlers.http.open_sockets import FEW
 from handlers.http.steady import SEND_WITHIN
-from handlers.http.websocket import BROKEN, REFUSED, TRY_AGAIN
+from handlers.http.websocket import BROKEN, GOING_AWAY, REFUSED, TRY_AGAIN, say_goodbye
 from tests.conftest import cloned, first, make_token, serve, wait_for
 from tests.test_changes import LINES, told
 from tests.test_hostile import frame
@@ -278,6 +279,23 @@ def test_whatever_fails_a_socket_is_closed_by_a_code(monkeypatch, failure):
         assert ended(monkeypatch, point, failure) == (REFUSED if refused else FAILURES[failure]), point
 
 
+def test_a_socket_that_another_closes_just_now_is_nobodys_error(monkeypatch, caplog):
+    """Who closes it has said so to wsproto, and waits to send it: it takes no other frame, nor a second end."""
+    told = LocalProtocolError("Event CloseConnection() cannot be sent in state ConnectionState.LOCAL_CLOSING.")
+
+    def closing(*_):
+        raise told
+
+    for point in POINTS:
+        assert ended(monkeypatch, point, told) in (None, REFUSED), point
+    monkeypatch.setattr(Socket, "close", closing)
+    assert ended(monkeypatch, "talk", KeyError("bug")) is None
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == ["'bug'"]
+    ws = Socket()
+    say_goodbye(ws, GOING_AWAY, "The service stops.")
+    say_goodbye(ws, GOING_AWAY, "The service stops.")
+
+
 def test_a_socket_whose_token_is_no_longer_good_is_closed_where_nothing_changes(database):
     with psycopg.connect(database, autocommit=True) as connection, serve(database) as service, ExitStack() as ends:
         tokens = [make_token(connection) for _ in range(2)]
@@ -395,6 +413,30 @@ def test_however_a_client_goes_and_whatever_it_left_the_process_stays(one_worker
         assert service.get("/ping").ok
     wait_for(lambda: re.search(r"^rowhouse_sockets 0", service.get("/metrics").text, re.MULTILINE))
     assert psutil.Process(running.process.pid).children() == workers, running.log.read_text()[-2000:]
+
+
+def errors_of(running) -> list[str]:
+    """What the service wrote that somebody would be woken for: lines of level ERROR, and tracebacks."""
+    lines = running.log.read_text().splitlines()
+    return [line for line in lines if re.search(r"\bERROR\b|CRITICAL|Traceback|Error: ", line)]
+
+
+def test_a_client_that_goes_while_it_shakes_hands_is_nobodys_error(one_worker):
+    running, service = one_worker
+    before, written = errors_of(running), re.compile(r'"/ws/events".*"status": 500|/ws/events.* 500')
+    # Behind what keeps the service busy for a moment, it finds them gone as it answers.
+    for _ in range(5):
+        with ExitStack() as ends:
+            busy = ends.enter_context(service.raw())
+            busy.sendall(head("/users?limit=500", {}) * 50)
+            for _ in range(40):
+                raw = ends.enter_context(service.raw())
+                raw.sendall(head("/ws/events", HANDSHAKE))
+                GOING["a reset"](raw)
+    wait_for(lambda: re.search(r"^rowhouse_sockets 0", service.get("/metrics").text, re.MULTILINE))
+    assert service.get("/ping").ok
+    assert errors_of(running) == before
+    assert not written.search(running.log.read_text())
 
 
 @pytest.mark.parametrize("more", [pytest.param(more, id=name) for name, more in LEFT.items() if more])

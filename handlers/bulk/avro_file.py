@@ -13,26 +13,26 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 import fastavro
 from fastavro.write import Writer
 
 from db.cooperate import next_turn
-from handlers.bulk.errors import Damaged
+from handlers.bulk.avro_longs import STRETCH, TURN, check_longs, entries, long
+from handlers.bulk.errors import Damaged, damaged
 
 DIGEST, TABLE, SNAPSHOT, MIGRATION = "rowhouse.sha256", "rowhouse.table", "rowhouse.snapshot", "rowhouse.migration"
 ROOT = "rowhouse.history_root"
+
+MAGIC = b"Obj\x01"
+"""How an Avro file begins."""
 
 OPEN = "0" * 64
 """Where the digest will be."""
 
 HEADER_LIMIT, BLOCK, BLOCK_LIMIT, SYNC = 2**16, 2**16, 2**24, 16
 """Bytes of a header, of a block that is written, of one that is read (packed and unpacked), and of a block's end."""
-
-TURN = 250
-"""Rows after which another request has its turn."""
 
 MOMENT = {"type": "long", "logicalType": "timestamp-micros"}
 """A moment's type: microseconds since 1970."""
@@ -116,30 +116,23 @@ def checked(file: BinaryIO) -> tuple[Header, int]:
     return header, sum(count for count, _ in blocks(file, header))
 
 
-@contextmanager
-def damaged(sentence: str) -> Iterator[None]:
-    """Whatever a parser makes of bytes that it does not expect is Damaged, and said so."""
-    try:
-        yield
-    except Damaged:
-        raise
-    except Exception as error:
-        raise Damaged(sentence) from error
-
-
 @damaged("It is no Avro file of a table.")
 def header_of(file: BinaryIO) -> Header:
     """What a file says of itself. Raises Damaged."""
     file.seek(0)
     head = io.BytesIO(file.read(HEADER_LIMIT))
-    reader = fastavro.reader(head)
-    schema: Any = json.loads(reader.metadata["avro.schema"])
+    if head.read(len(MAGIC)) != MAGIC:
+        raise Damaged("It is no Avro file of a table.")
+    metadata = entries(head, HEADER_LIMIT)
+    sync = head.read(SYNC)
+    if len(sync) < SYNC:
+        raise Damaged("It ends within its header.")
+    schema: Any = json.loads(metadata["avro.schema"])
+    fastavro.parse_schema(schema)
     columns = {field["name"]: field["type"] for field in schema["fields"]}
     if len(columns) < len(schema["fields"]):
         raise Damaged("A column is there twice.")
-    length = head.tell()
-    sync = head.getvalue()[length - SYNC : length]
-    return Header(schema, columns, dict(reader.metadata), reader.codec, sync, length)
+    return Header(schema, columns, metadata, metadata.get("avro.codec", "null"), sync, head.tell())
 
 
 def rows(file: BinaryIO, header: Header) -> Iterator[tuple[Any, ...]]:
@@ -151,7 +144,9 @@ def rows(file: BinaryIO, header: Header) -> Iterator[tuple[Any, ...]]:
     schema = fastavro.parse_schema(header.schema | {"fields": fields})
     with damaged("Its rows cannot be read."):
         for count, data in blocks(file, header):
-            source = io.BytesIO(unpacked(data, header.codec))
+            block = unpacked(data, header.codec)
+            check_longs(block, count, fields)
+            source = io.BytesIO(block)
             for number in range(count):
                 record: Any = fastavro.schemaless_reader(source, schema, None)
                 row = [*record.values()]
@@ -174,7 +169,8 @@ def blocks(file: BinaryIO, header: Header) -> Iterator[tuple[int, bytes]]:
         file.seek(-1, os.SEEK_CUR)
         with damaged("A block does not begin as it should."):
             count, size = long(file), long(file)
-        if count < 0 or not 0 <= size <= BLOCK_LIMIT:
+        # A row has a byte at least, its id. No writer makes a block of none, and there could be millions of them.
+        if not (0 < count <= BLOCK_LIMIT and 0 <= size <= BLOCK_LIMIT):
             raise Damaged(f"A block is damaged, or larger than {BLOCK_LIMIT} bytes.")
         data = file.read(size)
         if file.read(SYNC) != header.sync:
@@ -183,17 +179,18 @@ def blocks(file: BinaryIO, header: Header) -> Iterator[tuple[int, bytes]]:
         next_turn()
 
 
-def long(file: BinaryIO) -> Any:
-    """An Avro long: whole numbers of 7 bits a byte."""
-    return fastavro.schemaless_reader(file, "long", None)
-
-
 def unpacked(data: bytes, codec: str) -> bytes:
     """The data of a block. Raises Damaged where it has more than BLOCK_LIMIT bytes, and zlib.error."""
     if codec == "null":
         return data
-    unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
-    found = unpacking.decompress(data, BLOCK_LIMIT + 1)
+    unpacking, found = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
+    while not unpacking.eof and len(found) <= BLOCK_LIMIT:
+        some = unpacking.decompress(data, min(STRETCH, BLOCK_LIMIT + 1 - len(found)))
+        if not some and not unpacking.eof:  # it is cut off
+            break
+        found += some
+        data = unpacking.unconsumed_tail
+        next_turn()
     if len(found) > BLOCK_LIMIT or not unpacking.eof:
         raise Damaged(f"A block is cut off, or larger than {BLOCK_LIMIT} bytes unpacked.")
-    return found
+    return bytes(found)

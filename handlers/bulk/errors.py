@@ -1,5 +1,7 @@
 """Why tables cannot be moved or changes undone: each with its message; routes and commands translate them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -33,3 +35,14 @@ class ChangedSince(Exception):
 
 class NoSuchType(Exception):
     """A column is of a type that no backup has; the message says which."""
+
+
+@contextmanager
+def damaged(sentence: str) -> Iterator[None]:
+    """Whatever a parser makes of bytes that it does not expect is Damaged, and said so."""
+    try:
+        yield
+    except Damaged:
+        raise
+    except Exception as error:
+        raise Damaged(sentence) from error

@@ -37,6 +37,10 @@ GRANTED = ("admin", "writer", "reader")
 """The roles that a claim may name; of several the first of these counts."""
 
 
+ABSENT = object()
+"""What stands for a claim that is not there: one that is null is."""
+
+
 class Away(Exception):
     """The issuer cannot be asked for its keys."""
 
@@ -96,22 +100,24 @@ def signing_key(token: str) -> Any:
 
 
 def claim(claims: Any, path: str) -> Any:
-    """A claim by its name, or by the names on the way to it: realm_access.roles. None where there is none.
-
-    Empty where something on the way is no object: without a project's claim all are reached, by a broken one none is.
-    """
+    """A claim by its name, or by the names on the way to it: realm_access.roles. ABSENT where the last object on the
+    way lacks the next; None where what is on the way is no object."""
     for name in path.split("."):
-        if claims is not None:
-            claims = claims.get(name) if isinstance(claims, dict) else ""
+        if not isinstance(claims, dict):
+            return None
+        if name not in claims:
+            return ABSENT
+        claims = claims[name]
     return claims
 
 
 def project(named: Any) -> str:
-    """The only project that is reached, empty for all; what is no project's id reaches none."""
-    if named is None:
+    """The only project that is reached, empty for all: without the claim alone. What is no project's id, as null,
+    reaches none: an issuer that fills the claim of somebody who has no project shall not open all to them."""
+    if named is ABSENT:
         return ""
     id = str(named)
-    return id if id.isascii() and id.isdigit() and 0 < int(id[:20]) <= BIGINT else "0"
+    return id if id.isascii() and id.isdigit() and len(id) < 20 and 0 < int(id) <= BIGINT else "0"
 
 
 class Keys(jwt.PyJWKClient):
@@ -124,6 +130,13 @@ class Keys(jwt.PyJWKClient):
             raise Away from None
         self._last_successful_fetch = time.monotonic()
         return found
+
+    def get_signing_key(self, kid: str) -> jwt.PyJWK:
+        """Without PyJWT's lock where the key is known and its age is good: it is held while somebody asks the issuer
+        for a key that nobody has, which anybody may name."""
+        kept = self.jwk_set_cache.get() if self.jwk_set_cache else None
+        known = kept and self.match_kid(self._get_signing_keys_from_jwk_set(kept), kid)
+        return known or super().get_signing_key(kid)
 
 
 @cache

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, SupportsIndex
 
-from flask import abort
+from flask import Response, abort
 from simple_websocket import ConnectionClosed, Server
+from wsproto.utilities import LocalProtocolError
 
 from handlers.http import problems
 from handlers.http.problems import ProblemException
@@ -33,6 +34,9 @@ ENDS_WITHIN = 2 * SEND_WITHIN
 OPTIONS = {"ping_interval": PING_EVERY, "max_message_size": FIRST_LIMIT}
 """Flask-Sock's SOCK_SERVER_OPTIONS."""
 
+
+CLOSED = (ConnectionClosed, LocalProtocolError)
+"""What is raised where another has closed a socket, and where it is just about to: it waits to send its last frame."""
 
 TARGET = re.compile("/[!-~]*")
 """A path with its query, as it stands in a request."""
@@ -129,9 +133,16 @@ def close(ws: Server, code: int, reason: str) -> NoReturn:
     raise ConnectionClosed(code, reason)
 
 
+class Gone(Response):
+    """What a client that has gone is answered: nothing. Its connection ends, as behind a socket."""
+
+    def __call__(self, *_: object) -> NoReturn:
+        raise StopIteration
+
+
 def say_goodbye(ws: Any, code: int, reason: str) -> None:
     """Close a socket from outside of its greenlet."""
-    with suppress(ConnectionClosed, OSError):
+    with suppress(*CLOSED, OSError):
         ws.close(code, reason)
     ws.event.set()
 
@@ -141,13 +152,13 @@ def ended_by_a_code(ws: Server) -> Iterator[None]:
     """Whatever goes wrong within the block, the client is told by a code: what Flask would answer were no frame."""
     try:
         yield
-    except ConnectionClosed:
+    except CLOSED:
         pass
     except OSError:  # the client is gone, or does not read: TimeoutError is one, too
         ws.connected = False
     except Exception as error:  # whatever it is
         code, reason = code_of(error)
-        with suppress(ConnectionClosed, OSError):
+        with suppress(*CLOSED, OSError):
             ws.close(code, reason)
     finally:
         stop_reading(ws)
