@@ -269,6 +269,7 @@ OPEN = {
     "many fields": b"1" + (b',"' + b"\n" * MANY + b'"') * 7 + b',"' + b"\n" * MANY,
     "many good fields": b"1" + (b',"' + b"\n" * MANY + b'"') * 7,
     "no quote": b"\n" * MANY,
+    **{f"long fields of {each}": f"1,{each * 10**6}\n".encode() * 20 for each in ("a", "\u0130", "\ufb04", "\u0323")},
     **{f"a line of {end!r}": b"1,a" + end * (MANY // 2) + b"\n1,a" for end in (b",", b";", b"\t")},
     "a wide header": b"id,department" + b",x" * (MANY // 2) + b"\n1,a",
     "a wide header of blanks": b"id,department" + b"," * (MANY // 2) + b"\n1,a",

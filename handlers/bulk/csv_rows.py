@@ -19,6 +19,9 @@ FIELDS_LIMIT = 2**19
 BLANK_LIMIT = 1_000_000
 """Rows of nothing but blanks: a small file of gzip may hold a thousand million."""
 
+LONG = 2**16
+"""Characters of a row that is worth a look: at how long it is, and for a line of it a turn of others."""
+
 TURN = 2**12
 """Lines that are joined, or read again, before others go on."""
 
@@ -83,7 +86,9 @@ def remembered(lines: Iterator[str], again: list[str], taken: list[str], delimit
         if not taken:
             size = delimiters = 0
         size += len(line)
-        if size > FIELDS_LIMIT:  # nearly none is as long
+        if size > LONG:  # nearly none is
+            if len(line) > LONG:
+                next_turn()
             delimiters += line.count(delimiter)
             if size > ROW_LIMIT:
                 raise Unreadable(f"A row is longer than {ROW_LIMIT} characters.")
