@@ -1,7 +1,5 @@
 """What a migration would do: what is pending, the SQL with its locks, and what an administrator has to allow first."""
 
-from collections.abc import Iterator
-
 from db import run
 from db.pool import connect
 from db.schema import begin, check_server, check_standby, checksums, expected, steps
@@ -34,21 +32,22 @@ def status(dsn: str) -> list[tuple[str, str]]:
         ]
 
 
-def rehearse(dsn: str) -> Iterator[str]:
-    """What `migrate` would run, and then the locks that it held others up with; all of it is taken back."""
+def rehearse(dsn: str) -> list[str]:
+    """What `migrate` would run, and then the locks that it held others up with; all of it was taken back."""
     with connect(dsn) as connection:
         check_server(connection)
         if connection.info.parameter_status("in_hot_standby") == "on":
             check_standby(connection)
-            return
+            return []
+        ran = []
         with connection.transaction(force_rollback=True):
             begin(connection)
             there = connection.execute("select array_agg(oid) from pg_class").fetchone()
             for name, statements in steps(connection):
-                yield f"-- {name}\n{statements.strip()}\n"
                 connection.execute(statements.encode())
+                ran.append(f"-- {name}\n{statements.strip()}\n")
             locks = connection.execute(LOCKS, there).fetchall()
-        yield from (f"-- {mode} on {relation}" for relation, mode in locks)
+        return [*ran, *(f"-- {mode} on {relation}" for relation, mode in locks)]
 
 
 def rights(dsn: str) -> list[str]:

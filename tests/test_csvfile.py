@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from handlers.bulk import csv_delimiter, csv_header, csv_reader, csv_rows, errors, gzip_file, loading
+from handlers.bulk import csv_delimiter, csv_header, csv_reader, csv_rows, errors, loading
 from tests.conftest import ROOT, first
 
 COLUMNS = ("id", "name", "note")
@@ -281,7 +281,7 @@ OPEN = {
 def longest_without_a_turn(monkeypatch, packed: bytes) -> float:
     """Seconds of CPU that the reading of a file takes at a time, before others have a turn."""
     turns = [time.thread_time()]
-    for module in (csv_reader, csv_rows, csv_delimiter, gzip_file):
+    for module in (csv_reader, csv_rows, csv_delimiter):
         monkeypatch.setattr(module, "next_turn", lambda: turns.append(time.thread_time()))
     rows = csv_reader.rows(csv_reader.Unpacked(io.BytesIO(packed)), ("id", "department"), "auto")
     with suppress(errors.Unreadable):  # too many are blank

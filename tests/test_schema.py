@@ -268,12 +268,12 @@ def test_of_a_new_database_the_book_is_pending(nothing):
 
 def test_a_rehearsal_prints_the_very_sql_and_its_locks_and_changes_nothing(database, nothing, later):
     before = dump(database)
-    told = [*migration_status.rehearse(database)]
+    told = migration_status.rehearse(database)
     assert dump(database) == before
     assert told[0] == f"-- 9999_later\n{schema.migrations()['9999_later']}\n"
     assert told[1:] == ["-- AccessExclusiveLock on users"]
     schema.migrate(database)
-    assert [*migration_status.rehearse(database)] == []
+    assert migration_status.rehearse(database) == []
     by_hand = flask(nothing, "migrate", "--dry-run").stdout
     assert dump(nothing).count("create") == 0
     psql = [tool("psql", nothing), "-XqAt1", "-v", "ON_ERROR_STOP=1", nothing]

@@ -65,13 +65,12 @@ class Unpacked(io.RawIOBase):
         return size
 
     def counted(self, block: bytes) -> memoryview:
-        if block:  # of a gzip it may be none
-            next_turn()
-            self.tell_block()
-            self.hash.update(block)
-            self.size += len(block)
-            if self.size > UNPACKED_LIMIT:
-                raise TooLarge(f"The file is larger than {UNPACKED_LIMIT} bytes unpacked.")
+        next_turn()
+        self.tell_block()
+        self.hash.update(block)
+        self.size += len(block)
+        if self.size > UNPACKED_LIMIT:
+            raise TooLarge(f"The file is larger than {UNPACKED_LIMIT} bytes unpacked.")
         return memoryview(block)
 
 

@@ -4,7 +4,6 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from db.cooperate import next_turn
 from handlers.bulk.errors import Unreadable
 
 MAGIC = b"\x1f\x8b"
@@ -18,19 +17,23 @@ PIECE = 2**14
 
 
 def unpacked(source: BinaryIO) -> Iterator[bytes]:
-    """What is in the members of a gzip file, in blocks that may be empty. Raises Unreadable."""
+    """What is in the members of a gzip file: behind each piece of it an empty block, as it may hold nothing else.
+
+    Raises Unreadable.
+    """
     try:
         inflate = zlib.decompressobj(GZIP)
         while piece := source.read(PIECE):
-            next_turn()
             while piece:
                 if inflate.eof:
                     piece = piece.lstrip(b"\0")  # padding, which may stand behind a member
                     if not piece:
                         break
                     inflate = zlib.decompressobj(GZIP)
-                yield inflate.decompress(piece, PIECE)
+                if some := inflate.decompress(piece, PIECE):
+                    yield some
                 piece = inflate.unconsumed_tail or inflate.unused_data
+            yield b""
     except zlib.error as error:
         raise Unreadable(f"The file is damaged gzip: {error}.") from None
     if not inflate.eof:
