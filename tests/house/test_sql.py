@@ -247,3 +247,11 @@ def test_conditions_are_left_out_of_lists_only():
                 if "listed(" not in body:
                     assert statement.filtered is None, statement.name
                     assert statement.sql.count(b" = '' or ") == body.count(" = '' or "), statement.name
+
+
+def test_sql_show_lists_all_statements_with_what_they_mean():
+    listed = subprocess.run("sql/show", cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    told = dict(line.split("\t") for line in listed.splitlines())
+    assert [*told] == sorted(STATEMENTS)
+    assert told["users.get"] == "One user."
+    assert all(told.values())
