@@ -1,7 +1,9 @@
 """Laws of the house for SQL: it parses, is used, named and commented, and both ways to a database lead to the same."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -255,3 +257,23 @@ def test_sql_show_lists_all_statements_with_what_they_mean():
     assert [*told] == sorted(STATEMENTS)
     assert told["users.get"] == "One user."
     assert all(told.values())
+
+
+AWKS = [each for each in ("mawk", "gawk", "original-awk") if shutil.which(each)]
+
+
+def test_sql_show_prints_the_same_by_any_awk(tmp_path):
+    """Debian's own is mawk, which knows fewer expressions than others."""
+    assert AWKS
+
+    def printed(awk):
+        (tmp_path / "awk").unlink(missing_ok=True)
+        (tmp_path / "awk").symlink_to(shutil.which(awk))
+        path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        return [
+            subprocess.run(["sql/show", *asked], cwd=ROOT, env=path, capture_output=True, text=True, check=True).stdout
+            for asked in ([], *([name] for name in sorted(STATEMENTS)[::4]), ["users.get"], ["users.list"])
+        ]
+
+    assert all(printed(awk) == printed("awk") for awk in AWKS)
+    assert "\\echo :body" in printed(AWKS[0])[-2]
