@@ -201,7 +201,10 @@ def test_commands_use_the_server_that_runs(directory):
     with private_postgres.server(directory):
         assert flask("migrate") == "The database is up to date.\n"
         assert flask("seed") == "The demonstration is in.\n"
-        assert "users_pkey" in flask("explain", "users.get", "id=1")
+        explained = flask("explain", "users.get", "id=1").splitlines()
+        assert any("Index Scan using users_pkey" in line for line in explained)
+        assert re.fullmatch(r"Indexes: users_pkey\. Read whole: none\. Rows: 1\. Pages: [1-9]\.", explained[-2])
+        assert explained[-1] == "Not given, and so empty: fields."
 
 
 def postmaster(directory: Path) -> str:

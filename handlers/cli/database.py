@@ -1,5 +1,6 @@
 """flask migrate, roles, seed, explain."""
 
+import re
 import sys
 
 import click
@@ -10,6 +11,11 @@ from db.queries import STATEMENTS
 from handlers.cli.common import commands, database, one_line_errors
 
 UP_TO_DATE = "The database is up to date."
+
+BY_INDEX = r"(?:Index Scan|Index Only Scan|Bitmap Index Scan)(?: Backward)? (?:using|on) (\S+)"
+WHOLE = r"Seq Scan on (\S+)"
+ROWS, PAGES = r"actual time=\S+ rows=(\d+)", r"Buffers: shared((?: (?:hit|read)=\d+)+)"
+"""How PostgreSQL says so in the text of a plan: of rows and pages the first is that of the whole."""
 
 MOST = click.IntRange(0, 10_000_000)
 SEEDS = click.IntRange(0, 2**31 - 1)
@@ -95,4 +101,16 @@ def explain(statement: str, parameters: tuple[str, ...]) -> None:
             raise click.UsageError(f"{statement} has no parameter {name}; it has {', '.join(known) or 'none'}.")
         values[name] = value
     with one_line_errors(), database() as url:
-        click.echo("\n".join(db.explain(url, statement, values)))
+        plan = db.explain(url, statement, values)
+        click.echo("\n".join([*plan, "", verdict(plan)]))
+    if absent := [name for name in known if name not in values]:
+        click.echo(f"Not given, and so empty: {', '.join(absent)}.")
+
+
+def verdict(plan: list[str]) -> str:
+    """What a plan comes to: the indexes it went by, the tables it read whole, and what it found and touched."""
+    text = "\n".join(plan)
+    indexes, tables = (", ".join(dict.fromkeys(re.findall(each, text))) or "none" for each in (BY_INDEX, WHOLE))
+    rows, pages = re.search(ROWS, text), re.search(PAGES, text)
+    touched = sum(map(int, re.findall(r"=(\d+)", pages[1]))) if pages else 0
+    return f"Indexes: {indexes}. Read whole: {tables}. Rows: {rows[1] if rows else 0}. Pages: {touched}."
