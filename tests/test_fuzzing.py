@@ -15,12 +15,20 @@ COMMAND = [Path(sys.executable).parent / "schemathesis", "--config-file", ROOT /
 OPTIONS = ["--checks=all", "--continue-on-failure", "--generation-deterministic"]
 
 
+KEPT = """
+    create function pass_over() returns trigger language plpgsql as 'begin return null; end';
+    create trigger tokens_00_kept before update on tokens
+    for each row when (old.id = 1 and new.revoked_at is not null) execute function pass_over()
+"""
+"""The token that all this is done by is not taken back, though GET /tokens names it."""
+
+
 @pytest.mark.thorough
 def test_every_answer_is_as_the_document_says(database, tmp_path):
     """Each bound of each parameter of each route; `make fuzz` runs this alone."""
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("alter sequence tokens_id_seq restart 2000000000")  # out of reach of DELETE /tokens/{id}
         held = make_token(connection)
+        connection.execute(KEPT)
     with serve(database, RATE_LIMIT="0") as service:
         given = [
             "--phases=examples,coverage,fuzzing,stateful",
