@@ -263,9 +263,8 @@ HEADERS = (
 
 def remembered() -> dict[str, int]:
     """How much our functions remember of what they were asked, by their name."""
-    caches = [
-        each for each in gc.get_objects() if type(each) is _lru_cache_wrapper
-    ]  # not isinstance: a proxy may be of what is gone
+    # Not isinstance: it asks proxies, which may be of what is gone.
+    caches = [each for each in gc.get_objects() if type(each) is _lru_cache_wrapper]
     ours = [each for each in caches if each.__module__.split(".")[0] in ("handlers", "db", "worker", "logs")]
     return {f"{each.__module__}.{each.__qualname__}": each.cache_info().currsize for each in ours}
 
