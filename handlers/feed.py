@@ -17,7 +17,7 @@ from handlers.http import subscribers, websocket
 from handlers.http.asides import asked
 from handlers.http.auth import admit, requires_role, waits_for_token
 from handlers.http.contract import gives, takes
-from handlers.http.open_sockets import NO_LONGER_GOOD, counted, is_still_good, too_many
+from handlers.http.open_sockets import counted, is_still_good, too_many
 from handlers.http.steady import Steady
 from handlers.http.streaming import ahead
 from handlers.http.subscribers import (
@@ -30,6 +30,7 @@ from handlers.http.subscribers import (
     subscription_to,
     why_lost,
 )
+from handlers.http.tokens import NO_LONGER_GOOD
 from handlers.http.websocket import (
     MESSAGE_LIMIT,
     REFUSED,

@@ -147,10 +147,9 @@ def admit(token: str, role: str) -> Holder:
     return Holder(token, found.role)
 
 
-def check_still_good() -> None:
-    """After a wait for the client: 401 where it would not be admitted any more."""
-    if g.caller.role != ROLES[0] and not (holder(g.token) if g.token else not guarded()):
-        refuse("The token is no longer good, or one is needed by now.", {"error": "invalid_token"})
+def is_still_admitted(token: str | None, known_for: float = KNOWN_FOR) -> bool:
+    """Whether who was let in with a token, or while there was none, would be let in now."""
+    return holder(token, known_for) is not None if token else not guarded(known_for)
 
 
 def refuse(detail: str, told: dict[str, str | None]) -> NoReturn:

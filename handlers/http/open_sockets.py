@@ -11,18 +11,17 @@ from flask import Flask, current_app, g
 from simple_websocket import Server
 
 from handlers.bulk.operation import LOOK_EVERY
-from handlers.http.auth import KNOWN_FOR, guarded, holder
+from handlers.http.auth import KNOWN_FOR, is_still_admitted
 from handlers.http.metrics import Gauge
 from handlers.http.respond_async import has_gone
 from handlers.http.steady import Steady
+from handlers.http.tokens import NO_LONGER_GOOD
 from handlers.http.websocket import GOING_AWAY, REFUSED, say_goodbye
 
 TOKENS_EVERY, FEW_EVERY, FEW = 5.0, KNOWN_FOR / 4, 100
 """Seconds between two looks at the tokens of open sockets, and where they are few; of more, each is looked at, too, as
 something is sent to its sockets.
 """
-
-NO_LONGER_GOOD = "The token is no longer good, or one is needed by now."
 
 OPEN = Gauge("rowhouse_sockets", "Open sockets of the channel, and streams of changes.", multiprocess_mode="livesum")
 
@@ -99,8 +98,8 @@ def look_at_clients() -> None:
 
 
 def is_still_good(token: str | None) -> bool:
-    """Whether who was let in with a token, or while there was none, would be let in now."""
-    found = holder(token, KNOWN_FOR / 2) is not None if token else not guarded(KNOWN_FOR / 2)
+    """Whether who has a socket would still be admitted; that is believed for half as long as of who asks."""
+    found = is_still_admitted(token, KNOWN_FOR / 2)
     good[token] = time.monotonic() + KNOWN_FOR / 2 if found else 0.0
     return found
 

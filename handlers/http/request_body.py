@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any, NoReturn
 
 import gevent
-from flask import Response, abort, after_this_request, current_app, request
+from flask import Response, abort, after_this_request, current_app, g, request
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from db.cooperate import next_turn
-from handlers.http.auth import check_still_good
+from handlers.http.auth import ROLES, is_still_admitted, refuse
 from handlers.http.problems import ProblemException, shortened
+from handlers.http.tokens import NO_LONGER_GOOD
 
 JSON = "application/json"
 
@@ -101,7 +102,8 @@ def arriving(seconds: float) -> Iterator[None]:
             yield
     except gevent.Timeout:
         abort(408, f"The body did not come within {seconds} seconds.")
-    check_still_good()
+    if g.caller.role != ROLES[0] and not is_still_admitted(g.token):
+        refuse(NO_LONGER_GOOD, {"error": "invalid_token"})
 
 
 def integer(digits: str) -> int | float:

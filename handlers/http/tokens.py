@@ -11,6 +11,9 @@ from handlers.http.fields import Text
 ANONYMOUS = "anonymous"
 """What history calls a caller without a token."""
 
+NO_LONGER_GOOD = "The token is no longer good, or one is needed by now."
+"""Why somebody who was let in before is not let in now."""
+
 
 def new_secret() -> str:
     """What nobody can guess."""
