@@ -2,7 +2,7 @@
 
 from db import run
 from db.pool import connect
-from db.schema import begin, check_server, check_standby, checksums, expected, steps
+from db.schema import begin, check_server, checksums, expected, is_standby, steps
 
 TIMES = b"select name, to_char(applied_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') from schema_migrations"
 
@@ -23,29 +23,24 @@ def status(dsn: str) -> list[tuple[str, str]]:
     with connect(dsn) as connection:
         check_server(connection)
         applied = checksums(connection)
-        times = dict(connection.execute(TIMES).fetchall()) if applied else {}
-        new = not applied  # which takes the book alone
+        if not applied:  # a new one takes the book alone
+            return [("book", "")]
+        times = dict(connection.execute(TIMES).fetchall())
         return [
             (name, times[name] if applied.get(name, "") in (checksum, None) else "")
             for name, checksum in expected().items()
-            if not new or name == "book"
         ]
 
 
 def rehearse(dsn: str) -> list[str]:
     """What `migrate` would run, and then the locks that it held others up with; all of it was taken back."""
     with connect(dsn) as connection:
-        check_server(connection)
-        if connection.info.parameter_status("in_hot_standby") == "on":
-            check_standby(connection)
+        if is_standby(connection):
             return []
-        ran = []
         with connection.transaction(force_rollback=True):
             begin(connection)
             there = connection.execute("select array_agg(oid) from pg_class").fetchone()
-            for name, statements in steps(connection):
-                connection.execute(statements.encode())
-                ran.append(f"-- {name}\n{statements.strip()}\n")
+            ran = [f"-- {name}\n{statements.strip()}\n" for name, statements in steps(connection)]
             locks = connection.execute(LOCKS, there).fetchall()
         return [*ran, *(f"-- {mode} on {relation}" for relation, mode in locks)]
 

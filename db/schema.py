@@ -59,9 +59,7 @@ def migrate(dsn: str) -> list[str]:
     Raises Refused, or psycopg's errors.
     """
     with connect(dsn) as connection:
-        check_server(connection)
-        if connection.info.parameter_status("in_hot_standby") == "on":
-            check_standby(connection)
+        if is_standby(connection):
             return []
         with connection.transaction():
             begin(connection)
@@ -90,17 +88,19 @@ def check_server(connection: Connection) -> None:
         raise Refused(f"The database is encoded in {encoding}: Rowhouse needs one in UTF8.")
 
 
-def check_standby(connection: Connection) -> None:
-    """Raises Refused where a standby, which takes nothing but from its primary, is not up to date."""
+def is_standby(connection: Connection) -> bool:
+    """Whether it takes nothing but from its primary. Raises Refused where it is not up to date, or by check_server."""
+    check_server(connection)
+    if connection.info.parameter_status("in_hot_standby") != "on":
+        return False
     if not expected().items() <= checksums(connection).items():
         raise Refused("The database is a standby, and not up to date: migrate its primary first.")
+    return True
 
 
 def bring_up_to_date(connection: Connection) -> list[str]:
-    applied, fresh = checksums(connection), dict[str, None]()
-    for name, statements in steps(connection):
-        connection.execute(statements.encode())
-        fresh[name] = None
+    applied = checksums(connection)
+    fresh = dict.fromkeys(name for name, _ in steps(connection))
     for name, checksum in expected().items():
         if applied.get(name) != checksum:
             record(connection, name, checksum)
@@ -108,10 +108,17 @@ def bring_up_to_date(connection: Connection) -> list[str]:
 
 
 def steps(connection: Connection) -> Iterator[tuple[str, str]]:
-    """What the database lacks, each by its name; the next is found once the one before was done.
+    """Do what the database lacks; each is told, by its name, once it is done.
 
     Raises Refused where a migration was changed since, or its owner may not make what is needed.
     """
+    for name, statements in pending(connection):
+        connection.execute(statements.encode())
+        yield name, statements
+
+
+def pending(connection: Connection) -> Iterator[tuple[str, str]]:
+    """What the database lacks, by its name: the next is found once the one before was done."""
     applied, known = checksums(connection), migrations()
     for name, checksum in applied.items():
         if name in known and checksum not in (None, digest(known[name])):

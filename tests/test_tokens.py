@@ -24,7 +24,7 @@ def tokens(database):
 
 @pytest.fixture(scope="module")
 def guarded(module_database):
-    """A service with an admin's token, which is sent by default."""
+    """A service with the token of an `admin`."""
     with psycopg.connect(module_database, autocommit=True) as connection, serve(module_database) as service:
         service.admin = bearer(make_token(connection, "the admin"))
         yield service

@@ -10,11 +10,9 @@ from db import migration_status, schema, seeding
 from db.queries import STATEMENTS
 from handlers.cli.common import commands, database, one_line_errors
 
-UP_TO_DATE = "The database is up to date."
-
 BY_INDEX = r"(?:Index Scan|Index Only Scan|Bitmap Index Scan)(?: Backward)? (?:using|on) (\S+)"
 WHOLE = r"Seq Scan on (\S+)"
-ROWS, PAGES = r"actual time=\S+ rows=(\d+)", r"Buffers: shared((?: (?:hit|read)=\d+)+)"
+ROWS, TOUCHED = r"actual time=\S+ rows=(\d+)", r"Buffers: shared((?: (?:hit|read)=\d+)+)"
 """How PostgreSQL says so in the text of a plan: of rows and pages the first is that of the whole."""
 
 MOST = click.IntRange(0, 10_000_000)
@@ -36,7 +34,7 @@ def migrate(status: bool, dry_run: bool) -> None:
                 click.echo(statements)
         else:
             applied = schema.migrate(url)
-            click.echo(f"Applied {', '.join(applied)}." if applied else UP_TO_DATE)
+            click.echo(f"Applied {', '.join(applied)}." if applied else "The database is up to date.")
 
 
 def tell_status(url: str) -> None:
@@ -111,6 +109,6 @@ def verdict(plan: list[str]) -> str:
     """What a plan comes to: the indexes it went by, the tables it read whole, and what it found and touched."""
     text = "\n".join(plan)
     indexes, tables = (", ".join(dict.fromkeys(re.findall(each, text))) or "none" for each in (BY_INDEX, WHOLE))
-    rows, pages = re.search(ROWS, text), re.search(PAGES, text)
+    rows, pages = re.search(ROWS, text), re.search(TOUCHED, text)
     touched = sum(map(int, re.findall(r"=(\d+)", pages[1]))) if pages else 0
     return f"Indexes: {indexes}. Read whole: {tables}. Rows: {rows[1] if rows else 0}. Pages: {touched}."
